@@ -1,0 +1,1 @@
+"""Index recipes, one TOML file each; installed as the package `mmalign.recipes`."""

@@ -1,0 +1,1 @@
+"""mmalign connects pictures and words."""

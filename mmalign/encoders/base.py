@@ -1,0 +1,87 @@
+"""The encoder protocol: what maps texts and pictures into one embedding space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeAlias, Union, runtime_checkable
+
+from PIL.Image import Image
+
+from mmalign.similarity import Float32Array
+
+ImageLike: TypeAlias = Union[Image, str, Path]  # noqa: UP007 - an alias that is also evaluated at run time
+"""A decoded RGB picture, or a path to one."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Maps texts and pictures into one embedding space.
+
+    Attributes:
+        name: The versioned spec that loads this encoder again, such as `lite@1`.
+        dim: Width of an embedding.
+        fingerprint: Hex digest of all that decides an embedding: weights, preprocessing, tokenizer.
+        modalities: What it can encode: a subset of {"text", "image"}.
+
+    An encoder may also have `stream_image(images, *, batch_size)`, which yields the embeddings of consecutive
+    batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
+    reads.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def modalities(self) -> frozenset[str]: ...
+
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts.
+
+        Args:
+            texts: n texts; what exceeds the model's context length is ignored.
+            batch_size: How many go through the model at once.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+        """
+        ...
+
+    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
+        """Encode pictures.
+
+        Args:
+            images: n decoded pictures (any PIL mode) or paths.
+            batch_size: How many go through the model at once.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+
+        Raises:
+            DecodeError: A path cannot be decoded.
+        """
+        ...
+
+
+def stream_image(encoder: Encoder, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
+    """Encode pictures batch by batch, in order, whether or not the encoder can stream by itself.
+
+    Args:
+        encoder: The encoder.
+        images: Pictures; consumed lazily, a few batches ahead at most.
+        batch_size: How many go through the model at once.
+
+    Yields:
+        Arrays of shape (b, dim), float32, 1 <= b <= batch_size.
+    """
+    own = getattr(encoder, "stream_image", None)
+    if own is not None:
+        yield from own(images, batch_size=batch_size)
+        return
+    iterator = iter(images)
+    while batch := list(islice(iterator, batch_size)):
+        yield encoder.encode_image(batch, batch_size=batch_size)

@@ -1,0 +1,133 @@
+"""Every error that mmalign raises on purpose.
+
+    MMAlignError
+    +-- InputError (ValueError)        what the caller passed cannot be used
+    |   +-- DimensionError             vectors of another width, or not 2-d
+    |   +-- QueryError                 a query that cannot be parsed or encoded
+    |   +-- FilterError                a `where` filter with an unknown column or bad SQL
+    |   +-- SourceError                a source of items that cannot be read at all
+    |   +-- MetadataError              metadata that does not fit the collection's columns
+    |   +-- EncoderSpecError           an encoder name that means nothing
+    |   +-- RecipeError                an index recipe or factory string that means nothing
+    +-- DecodeError                    one picture that cannot be decoded (`reason` says why)
+    +-- ModelUnavailableError          weights that are not here and cannot be fetched
+    +-- MissingExtraError (ImportError)  an optional package that is not installed
+    +-- EnvironmentConflictError       two installed packages that exclude one another
+    +-- CollectionError
+    |   +-- CollectionNotFoundError    no collection there
+    |   +-- CollectionExistsError      a collection is there already
+    |   +-- CollectionFormatError      written by a newer mmalign, or damaged
+    |   +-- EncoderMismatchError       the collection was made with another encoder
+    |   +-- StorageError               the disk refused (full, read-only, permission)
+    +-- IndexFileError                 an index file that is damaged or does not fit
+
+An error's text names what was expected, what came, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class MMAlignError(Exception):
+    """Base of every error that mmalign raises on purpose."""
+
+
+class InputError(MMAlignError, ValueError):
+    """What the caller passed cannot be used."""
+
+
+class DimensionError(InputError):
+    """Vectors have another width than the index, collection or encoder, or are not 2-d."""
+
+
+class QueryError(InputError):
+    """A query cannot be parsed or encoded."""
+
+
+class FilterError(InputError):
+    """A `where` filter names an unknown column or is not valid SQL."""
+
+
+class SourceError(InputError):
+    """A source of items cannot be read at all."""
+
+
+class MetadataError(InputError):
+    """Metadata does not fit the collection's columns."""
+
+
+class EncoderSpecError(InputError):
+    """An encoder name means nothing to `load_encoder`."""
+
+
+class RecipeError(InputError):
+    """An index recipe or factory string means nothing."""
+
+
+class DecodeError(MMAlignError):
+    """One picture cannot be decoded.
+
+    Args:
+        uri: Where the picture came from, for the message.
+        reason: What is wrong with it, and what to do where something can be done.
+    """
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"{uri}: {reason}")
+        self.uri = uri
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str]]:
+        # Exception pickles by its one formatted argument; worker processes need both.
+        return type(self), (self.uri, self.reason)
+
+
+class ModelUnavailableError(MMAlignError):
+    """Model weights are not on this machine and cannot be fetched, or are not the expected bytes."""
+
+
+class MissingExtraError(MMAlignError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        feature: What needs it, as the user would call it.
+        package: The missing package.
+        extra: The mmalign extra that brings it.
+    """
+
+    def __init__(self, feature: str, *, package: str, extra: str) -> None:
+        super().__init__(f"{feature} needs the package {package}; install it with: pip install 'mmalign[{extra}]'")
+        self.feature = feature
+        self.package = package
+        self.extra = extra
+
+
+class EnvironmentConflictError(MMAlignError):
+    """Two installed packages exclude one another."""
+
+
+class CollectionError(MMAlignError):
+    """Base of the errors about a collection on disk."""
+
+
+class CollectionNotFoundError(CollectionError):
+    """There is no collection at the path, or none could be guessed."""
+
+
+class CollectionExistsError(CollectionError):
+    """A collection is there already."""
+
+
+class CollectionFormatError(CollectionError):
+    """A collection was written by a newer mmalign, or its description is damaged."""
+
+
+class EncoderMismatchError(CollectionError):
+    """A collection was made with another encoder than the one now used."""
+
+
+class StorageError(CollectionError):
+    """The disk refused a read or a write: full, read-only, or no permission."""
+
+
+class IndexFileError(MMAlignError):
+    """An index file is damaged, or does not fit what it is loaded for."""

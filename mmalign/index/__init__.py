@@ -1,0 +1,1 @@
+"""Vectors to neighbours: the index protocol and its implementations."""

@@ -1,0 +1,1 @@
+"""What goes in: sources of items, and safe decoding of their pictures."""

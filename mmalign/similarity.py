@@ -1,0 +1,179 @@
+"""Similarity of embeddings: normalisation, cosine, and exact nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmalign.errors import DimensionError, InputError
+
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+
+# Scores of one block of the exact search: 64 MiB of float32.
+_BLOCK_SCORES = 1 << 24
+
+
+def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vectors") -> Float32Array:
+    """Return `vectors` as a finite float32 matrix, or say what is wrong with it.
+
+    Args:
+        vectors: Array-like of shape (n, dim), or (dim,) for one vector.
+        dim: The width that is expected, if any.
+        name: What the vectors are, for the error's text.
+
+    Returns:
+        Array of shape (n, dim), float32, C-contiguous.
+
+    Raises:
+        DimensionError: Not 2-d, or of another width.
+        InputError: Not numeric, or NaN or infinite values.
+
+    Example:
+        >>> as_matrix([3, 4]).shape
+        (1, 2)
+    """
+    try:
+        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers of shape (n, dim): {error}") from error
+    if matrix.ndim == 1:
+        matrix = matrix[None, :]
+    if matrix.ndim != 2:
+        raise DimensionError(f"{name} must have shape (n, dim), got {matrix.shape}")
+    if dim is not None and matrix.shape[1] != dim:
+        raise DimensionError(
+            f"expected dim {dim}, got {name} of shape {matrix.shape}; were they encoded with another model?"
+        )
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise InputError(f"{name}: {bad.size} of {len(matrix)} rows hold NaN or infinity, the first is row {bad[0]}")
+    return matrix
+
+
+def l2_normalize(vectors: ArrayLike) -> Float32Array:
+    """Scale each row to Euclidean length 1; a zero row stays zero.
+
+    Args:
+        vectors: Array-like of shape (n, dim) or (dim,).
+
+    Returns:
+        Array of the same shape, float32.
+
+    Example:
+        >>> l2_normalize([[3.0, 4.0]]).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    array = np.asarray(vectors, dtype=np.float32)
+    norm = np.linalg.norm(array, axis=-1, keepdims=True)
+    return np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
+
+
+def cosine(a: ArrayLike, b: ArrayLike) -> Float32Array:
+    """Cosine similarity of every row of `a` with every row of `b`.
+
+    Args:
+        a: Array-like of shape (n, dim).
+        b: Array-like of shape (m, dim).
+
+    Returns:
+        Array of shape (n, m), float32, from -1 to 1.
+
+    Raises:
+        DimensionError: The widths differ.
+
+    Example:
+        >>> cosine([[1, 0]], [[0, 2], [3, 0]]).tolist()
+        [[0.0, 1.0]]
+    """
+    left = as_matrix(a, name="a")
+    right = as_matrix(b, dim=left.shape[1], name="b")
+    result: Float32Array = l2_normalize(left) @ l2_normalize(right).T
+    return result
+
+
+def top_k(scores: NDArray[Any], k: int) -> tuple[Float32Array, Int64Array]:
+    """The `k` largest entries of each row, best first; equal scores in order of position.
+
+    Args:
+        scores: Array of shape (n, m).
+        k: How many, at least 0; at most m are returned.
+
+    Returns:
+        `(values, positions)`, each of shape (n, min(k, m)): float32 and int64.
+
+    Example:
+        >>> top_k(np.array([[0.1, 0.9, 0.5]]), 2)[1].tolist()
+        [[1, 2]]
+    """
+    rows, columns = scores.shape
+    k = min(k, columns)
+    if k == 0:
+        return np.zeros((rows, 0), np.float32), np.zeros((rows, 0), np.int64)
+    order = np.empty((rows, k), np.int64)
+    for i in range(rows):
+        row = scores[i]
+        if k < columns:
+            # Everything at or above the k-th value, so that ties are cut by position and not by chance.
+            bound = np.partition(row, columns - k)[columns - k]
+            candidates = np.flatnonzero(row >= bound)
+        else:
+            candidates = np.arange(columns)
+        order[i] = candidates[np.argsort(-row[candidates], kind="stable")][:k]
+    return np.take_along_axis(scores, order, axis=1).astype(np.float32, copy=False), order
+
+
+def merge_top_k(
+    first: tuple[Float32Array, Int64Array], second: tuple[Float32Array, Int64Array], k: int
+) -> tuple[Float32Array, Int64Array]:
+    """Merge two lists of hits for the same queries into the `k` best.
+
+    Args:
+        first: `(scores, ids)` of shape (n, a); an id of -1 marks an empty place.
+        second: `(scores, ids)` of shape (n, b).
+        k: How many to keep.
+
+    Returns:
+        `(scores, ids)` of shape (n, min(k, a + b)), best first, empty places last.
+    """
+    scores = np.concatenate([first[0], second[0]], axis=1)
+    ids = np.concatenate([first[1], second[1]], axis=1)
+    values, order = top_k(np.where(ids < 0, -np.inf, scores), k)
+    return values, np.take_along_axis(ids, order, axis=1)
+
+
+def exact_top_k(queries: ArrayLike, vectors: NDArray[Any], k: int) -> tuple[Float32Array, Int64Array]:
+    """The `k` vectors with the largest inner product for each query, by brute force.
+
+    Args:
+        queries: Array-like of shape (q, dim).
+        vectors: Array of shape (n, dim), float16 or float32; converted block by block.
+        k: How many, at least 0; at most n are returned.
+
+    Returns:
+        `(scores, positions)` of shape (q, min(k, n)): float32, best first, and int64.
+
+    Raises:
+        DimensionError: The widths differ.
+        InputError: `k` is negative.
+
+    Example:
+        >>> exact_top_k([[1, 0]], np.eye(2, dtype=np.float32), 1)[1].tolist()
+        [[0]]
+    """
+    if k < 0:
+        raise InputError(f"k must be at least 0, got {k}")
+    matrix = as_matrix(queries, dim=vectors.shape[1], name="queries")
+    best: tuple[Float32Array, Int64Array] = (
+        np.zeros((len(matrix), 0), np.float32),
+        np.zeros((len(matrix), 0), np.int64),
+    )
+    block = max(1024, _BLOCK_SCORES // max(len(matrix), vectors.shape[1], 1))
+    for start in range(0, len(vectors), block):
+        part = vectors[start : start + block]
+        scores, positions = top_k(matrix @ part.astype(np.float32, copy=False).T, k)
+        best = merge_top_k(best, (scores, positions + start), k)
+    return best

@@ -1,0 +1,1 @@
+"""What is kept: items and embeddings in a Lance dataset."""

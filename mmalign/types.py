@@ -1,0 +1,144 @@
+"""Small frozen value types that the rooms exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, overload
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of a source, before its media is read.
+
+    Attributes:
+        uri: Where the media is: an absolute path, a `file://` URI where the path is not printable UTF-8,
+            or an `http(s)://` URL.
+        id: The caller's own identifier, or None to have one derived from the URI.
+        captions: Sentences that describe the picture.
+        metadata: Further columns, by name; values are JSON-like.
+    """
+
+    uri: str
+    id: str | None = None
+    captions: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """An item that was left out, and why.
+
+    Attributes:
+        uri: The item.
+        reason: One line, with the remedy where there is one.
+    """
+
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What one `Collection.add` did, in numbers of items.
+
+    Attributes:
+        added: New items.
+        updated: Items whose bytes or metadata changed.
+        moved: Items found again under another path; not encoded again.
+        unchanged: Items left as they were.
+        removed: Items whose file is gone, removed because `prune` was asked for.
+        skipped: Items that could not be used, with the reason.
+        encoded: Pictures that went through the encoder.
+        seconds: Wall time.
+        interrupted: Whether Ctrl-C ended the run early; the same call goes on where it stopped.
+    """
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: tuple[Skip, ...] = ()
+    encoded: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self) | {"skipped": [asdict(skip) for skip in self.skipped]}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        id: The item's identifier in its collection.
+        uri: Where its media is.
+        score: Cosine similarity to the query, -1 to 1; higher is better.
+        metadata: The item's captions, size and further columns.
+        probability: Calibrated probability that the item matches, 0 to 1, where the encoder has a calibration.
+    """
+
+    id: str
+    uri: str
+    score: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    probability: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hit as JSON-ready values."""
+        return {
+            "id": self.id,
+            "uri": self.uri,
+            "score": self.score,
+            "probability": self.probability,
+            "metadata": dict(self.metadata),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult(Sequence[Hit]):
+    """The hits of one query, best first.
+
+    Attributes:
+        hits: The hits.
+        query: The query in words.
+        exact: Whether the hits are certain to be the true nearest ones.
+        seconds: Wall time of the search, encoding of the query included.
+        collection: Path of the collection searched.
+        effort: Search-time effort that the index was asked for, or None for exact search.
+        notes: Remarks that a person should see, such as a query longer than the encoder reads.
+    """
+
+    hits: tuple[Hit, ...]
+    query: str
+    exact: bool
+    seconds: float
+    collection: str
+    effort: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready values."""
+        return {
+            "query": self.query,
+            "hits": [hit.to_dict() for hit in self.hits],
+            "exact": self.exact,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
