@@ -21,10 +21,17 @@
     |   +-- StorageError               the disk refused (full, read-only, permission)
     +-- IndexFileError                 an index file that is damaged or does not fit
 
+    AddInterrupted (KeyboardInterrupt)   Ctrl-C during `Collection.add`; what was encoded is kept
+
 An error's text names what was expected, what came, and what to do about it.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmalign.types import AddReport
 
 
 class MMAlignError(Exception):
@@ -131,3 +138,15 @@ class StorageError(CollectionError):
 
 class IndexFileError(MMAlignError):
     """An index file is damaged, or does not fit what it is loaded for."""
+
+
+class AddInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `Collection.add`; what was encoded until then is kept, and the same call goes on from there.
+
+    Args:
+        report: What was done until then.
+    """
+
+    def __init__(self, report: AddReport) -> None:
+        super().__init__("interrupted; what was encoded is kept, and the same call goes on from there")
+        self.report = report

@@ -69,7 +69,8 @@ def l2_normalize(vectors: ArrayLike) -> Float32Array:
     """
     array = np.asarray(vectors, dtype=np.float32)
     norm = np.linalg.norm(array, axis=-1, keepdims=True)
-    return np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
+    scaled: Float32Array = np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
+    return scaled
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> Float32Array:

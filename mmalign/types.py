@@ -51,7 +51,6 @@ class AddReport:
         skipped: Items that could not be used, with the reason.
         encoded: Pictures that went through the encoder.
         seconds: Wall time.
-        interrupted: Whether Ctrl-C ended the run early; the same call goes on where it stopped.
     """
 
     added: int = 0
@@ -62,7 +61,6 @@ class AddReport:
     skipped: tuple[Skip, ...] = ()
     encoded: int = 0
     seconds: float = 0.0
-    interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""

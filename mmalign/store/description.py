@@ -1,0 +1,124 @@
+"""`collection.json`: what a collection was made with, and `make_folder`, which makes one in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mmalign.errors import CollectionExistsError, CollectionFormatError, CollectionNotFoundError, StorageError
+
+FORMAT = 1
+FILE = "collection.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a collection was made with.
+
+    Attributes:
+        encoder: Spec of its encoder, or None where vectors come from elsewhere.
+        fingerprint: The encoder's digest, or None.
+        dim: Width of an embedding.
+        format: Version of the layout on disk.
+    """
+
+    encoder: str | None
+    fingerprint: str | None
+    dim: int
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Description:
+        """Read the description of the collection in `folder`.
+
+        Args:
+            folder: The collection.
+
+        Returns:
+            The description.
+
+        Raises:
+            CollectionNotFoundError: There is no collection.
+            CollectionFormatError: Damaged, or written by a newer mmalign.
+        """
+        path = folder / FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CollectionNotFoundError(
+                f"no collection at {folder}; make one with: mmalign index FOLDER --collection {folder}"
+            ) from None
+        except PermissionError as error:
+            raise StorageError(f"cannot read {path}: permission denied") from error
+        except (ValueError, UnicodeDecodeError) as error:
+            raise CollectionFormatError(f"{path} is damaged: {error}") from error
+        if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+            raise CollectionFormatError(f"{path} is not a collection's description: it has no format number")
+        if values["format"] > FORMAT:
+            raise CollectionFormatError(
+                f"{folder} has format {values['format']}, this mmalign reads up to {FORMAT}; "
+                "upgrade with: pip install --upgrade mmalign"
+            )
+        try:
+            return cls(
+                encoder=values["encoder"],
+                fingerprint=values["fingerprint"],
+                dim=int(values["dim"]),
+                format=values["format"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CollectionFormatError(f"{path} lacks or garbles {error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the description into `folder`, so that it is whole or not there.
+
+        Args:
+            folder: The collection.
+        """
+        temporary = folder / f".{FILE}.{os.getpid()}"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(self), indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / FILE)
+
+
+def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Make a collection's folder in one step: it is there whole, or not at all.
+
+    Args:
+        path: Where the collection will be.
+        fill: Writes the contents into the folder that it is given.
+        overwrite: Replace a collection that is there; anything else is never replaced.
+
+    Raises:
+        CollectionExistsError: Something is there already.
+        StorageError: The disk refused.
+    """
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if occupied and not (overwrite and (path / FILE).is_file()):
+        hint = "open it, or pass overwrite=True to replace it" if (path / FILE).is_file() else "choose another path"
+        raise CollectionExistsError(f"{path} exists already; {hint}")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        fill(temporary)
+        if occupied:
+            old = path.parent / f".{path.name}.{os.getpid()}.old"
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    except OSError as error:
+        if (path / FILE).is_file() and not occupied:
+            raise CollectionExistsError(f"{path} was made by another process just now; open it") from error
+        raise StorageError(f"cannot make a collection at {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

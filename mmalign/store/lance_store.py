@@ -1,0 +1,385 @@
+"""Items and embeddings in one Lance dataset: atomic commits, versions, deletes, upserts and SQL filters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmalign.errors import CollectionFormatError, FilterError, StorageError
+from mmalign.similarity import Int64Array
+from mmalign.store.columns import to_array
+
+Float16Array = NDArray[np.float16]
+
+# Concurrent upserts of one id leave duplicates unless Lance knows which column is the key.
+_PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
+# How long an old version stays, so that a reader in another process can finish with it.
+_KEEP_VERSIONS = timedelta(hours=1)
+_COMPACT_FRAGMENTS = 16
+_CONFLICT_RETRIES = 10
+
+
+def base_schema(dim: int) -> pa.Schema:
+    """The columns that every item has.
+
+    Args:
+        dim: Width of an embedding.
+
+    Returns:
+        An Arrow schema. `said` is a digest of the captions and metadata that the source last gave.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False, metadata=_PRIMARY_KEY),
+            pa.field("uri", pa.string()),
+            pa.field("sha256", pa.string()),
+            pa.field("kind", pa.string()),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("bytes", pa.int64()),
+            pa.field("mtime_ns", pa.int64()),
+            pa.field("said", pa.string()),
+            pa.field("captions", pa.list_(pa.string())),
+            pa.field("embedding", pa.list_(pa.float16(), dim)),
+        ]
+    )
+
+
+class Store:
+    """One row an item, addressed by `id` (the caller's key) and by row id (stable for the row's life).
+
+    Args:
+        dataset: The open Lance dataset.
+
+    A store sees the version it was opened at or last wrote; `latest` opens the newest one.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset) -> None:
+        self._dataset = dataset
+
+    @classmethod
+    def create(cls, path: Path, *, dim: int, overwrite: bool = False) -> Store:
+        """Create an empty store.
+
+        Args:
+            path: The dataset's folder.
+            dim: Width of an embedding.
+            overwrite: Replace what is there; otherwise nothing may be.
+
+        Returns:
+            The store.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with _writing(path):
+            dataset = lance.write_dataset(
+                base_schema(dim).empty_table(),
+                str(path),
+                mode="overwrite" if overwrite else "create",
+                enable_stable_row_ids=True,
+            )
+        return cls(dataset)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open a store at its newest version.
+
+        Args:
+            path: The dataset's folder.
+
+        Returns:
+            The store.
+
+        Raises:
+            CollectionFormatError: There is no readable dataset.
+        """
+        try:
+            dataset = lance.dataset(str(path))
+        except (ValueError, OSError) as error:
+            raise CollectionFormatError(f"{path} is not a readable item store: {_first_line(error)}") from error
+        missing = [name for name in base_schema(1).names if name not in dataset.schema.names]
+        if missing:
+            raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")
+        return cls(dataset)
+
+    def latest(self) -> Store:
+        """Return this store at its newest committed version: itself where nothing has changed since."""
+        if self._dataset.latest_version == self._dataset.version:
+            return self
+        return Store(lance.dataset(self._dataset.uri))
+
+    @property
+    def version(self) -> int:
+        """The dataset version that reads see."""
+        return int(self._dataset.version)
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return int(self._dataset.schema.field("embedding").type.list_size)
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        """The metadata columns beyond those that every item has, by name."""
+        base = set(base_schema(1).names)
+        return {field.name: field.type for field in self._dataset.schema if field.name not in base}
+
+    def __len__(self) -> int:
+        return int(self._dataset.count_rows())
+
+    # Writing -------------------------------------------------------------------------------------------------------
+
+    def ensure_columns(self, columns: Mapping[str, pa.DataType]) -> None:
+        """Add the metadata columns that are not there yet; existing items get null.
+
+        Args:
+            columns: Column name to type; a column that exists keeps its type.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        for attempt in range(_CONFLICT_RETRIES):
+            new = [pa.field(name, kind) for name, kind in columns.items() if name not in self._dataset.schema.names]
+            if not new:
+                return
+            try:
+                self._dataset.add_columns(pa.schema(new))
+            except (OSError, ValueError, RuntimeError) as error:
+                # Another process may have added the same columns in between: look again before giving up.
+                self._dataset = lance.dataset(self._dataset.uri)
+                if attempt == _CONFLICT_RETRIES - 1:
+                    raise _refusal(self._dataset.uri, error) from error
+
+    def upsert(self, rows: Sequence[Mapping[str, Any]], embeddings: NDArray[Any]) -> None:
+        """Insert items, or replace those whose id is there already, in one commit.
+
+        Args:
+            rows: One mapping an item: the columns of `base_schema` without `embedding`, and metadata columns that
+                `ensure_columns` has made; what is absent becomes null.
+            embeddings: Array of shape (len(rows), dim); kept as float16.
+
+        Raises:
+            MetadataError: A value does not fit its column.
+            StorageError: The disk refused; nothing of this commit is kept.
+        """
+        names = [name for name in self._dataset.schema.names if name != "embedding"]
+        table = self._table(rows, names)
+        flat = pa.array(np.ascontiguousarray(embeddings, dtype=np.float16).ravel())
+        kind = self._dataset.schema.field("embedding")
+        table = table.append_column(kind, pa.FixedSizeListArray.from_arrays(flat, self.dim))
+        self._merge(table.select(self._dataset.schema.names), insert=True)
+
+    def patch(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Change some columns of items that exist, in one commit; their embeddings stay.
+
+        Args:
+            rows: One mapping an item: `id` and the columns to change, the same in every mapping.
+
+        Returns:
+            How many items were changed; ids that do not exist are passed over.
+
+        Raises:
+            MetadataError: A value does not fit its column.
+            StorageError: The disk refused; nothing of this commit is kept.
+        """
+        names = [name for name in self._dataset.schema.names if rows and name in rows[0]]
+        return self._merge(self._table(rows, names), insert=False) if rows else 0
+
+    def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
+        fields = [self._dataset.schema.field(name) for name in names]
+        arrays = [to_array(field.name, [row.get(field.name) for row in rows], field.type) for field in fields]
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _merge(self, table: pa.Table, *, insert: bool) -> int:
+        with _writing(self._dataset.uri):
+            merge = self._dataset.merge_insert("id").when_matched_update_all()
+            if insert:
+                merge = merge.when_not_matched_insert_all()
+            # Two writers of one collection collide often and briefly; Lance retries with the newest version.
+            done = merge.conflict_retries(100).retry_timeout(timedelta(minutes=5)).execute(table)
+        return int(done["num_updated_rows"]) + int(done["num_inserted_rows"])
+
+    def delete(self, row_ids: Int64Array) -> int:
+        """Delete items in one commit.
+
+        Args:
+            row_ids: Row ids, shape (n,).
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        before = len(self)
+        with _writing(self._dataset.uri):
+            for start in range(0, len(row_ids), 10_000):
+                # By row id, not by name: Lance keeps the text of the predicate in its log.
+                chosen = ", ".join(map(str, row_ids[start : start + 10_000].tolist()))
+                self._dataset.delete(f"_rowid IN ({chosen})")
+        return before - len(self)
+
+    def compact(self, *, force: bool = False) -> None:
+        """Merge the small fragments that many commits leave, and drop versions older than an hour.
+
+        Args:
+            force: Compact even where it would gain little.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        if not force and len(self._dataset.get_fragments()) < _COMPACT_FRAGMENTS:
+            return
+        with _writing(self._dataset.uri):
+            self._dataset.optimize.compact_files()
+            self._dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
+
+    def purge(self) -> None:
+        """Rewrite the data without deleted rows and drop every older version, so that no byte of them is left.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with _writing(self._dataset.uri):
+            self._dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+            self._dataset.cleanup_old_versions(older_than=timedelta(0))
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    def scan(self, columns: Sequence[str], *, where: str | None = None) -> tuple[Int64Array, pa.Table]:
+        """Read columns of all items, or of those that a filter lets through.
+
+        Args:
+            columns: Column names.
+            where: SQL over the columns.
+
+        Returns:
+            `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
+
+        Raises:
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        with self._filtering(where):
+            table = self._dataset.scanner(columns=list(columns), filter=where, with_row_id=True).to_table()
+        return _row_ids(table), table.drop_columns(["_rowid"])
+
+    def row_ids(self, *, where: str | None = None, since: int | None = None) -> Int64Array:
+        """The row ids of all items, or of those that a filter lets through.
+
+        Args:
+            where: SQL over the columns.
+            since: Only items written after this dataset version.
+
+        Returns:
+            Array of shape (n,), int64.
+
+        Raises:
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        parts = [f"({where})"] if where is not None else []
+        if since is not None:
+            parts.append(f"_row_last_updated_at_version > {int(since)}")
+        with self._filtering(where):
+            scanner = self._dataset.scanner(columns=[], filter=" AND ".join(parts) or None, with_row_id=True)
+            return _row_ids(scanner.to_table())
+
+    def take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
+        """Read columns of given items.
+
+        Args:
+            row_ids: Row ids, shape (n,); each must exist.
+            columns: Column names.
+
+        Returns:
+            n rows in the order asked for.
+        """
+        wanted = np.asarray(row_ids, dtype=np.int64)
+        unique, inverse = np.unique(wanted, return_inverse=True)
+        table = self._dataset._take_rows(unique.tolist(), columns=[*columns, "_rowid"])
+        # The order that comes back is not the order asked for.
+        order = np.argsort(_row_ids(table), kind="stable")
+        return table.take(pa.array(order[inverse])).drop_columns(["_rowid"])
+
+    def embeddings(self, row_ids: Int64Array | None = None) -> tuple[Int64Array, Float16Array]:
+        """Read embeddings of all items, or of given ones.
+
+        Args:
+            row_ids: Row ids, shape (n,); None for all items.
+
+        Returns:
+            `(row_ids, embeddings)`: int64 of shape (n,), and float16 of shape (n, dim).
+        """
+        if row_ids is not None:
+            return row_ids, self._matrix(self.take(row_ids, ["embedding"]).column("embedding"))
+        ids, table = self.scan(["embedding"])
+        return ids, self._matrix(table.column("embedding"))
+
+    def iter_embeddings(self, *, rows: int = 65_536) -> Iterator[tuple[Int64Array, Float16Array]]:
+        """Read all embeddings in chunks, so that they need not fit in memory.
+
+        Args:
+            rows: Largest chunk.
+
+        Yields:
+            `(row_ids, embeddings)`: int64 of shape (n,), and float16 of shape (n, dim).
+        """
+        for batch in self._dataset.to_batches(columns=["embedding"], with_row_id=True, batch_size=rows):
+            table = pa.Table.from_batches([batch])
+            yield _row_ids(table), self._matrix(table.column("embedding"))
+
+    def _matrix(self, column: pa.ChunkedArray) -> Float16Array:
+        chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.float16), *chunks])
+        return flat.reshape(-1, self.dim)
+
+    @contextmanager
+    def _filtering(self, where: str | None) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if where is None:
+                raise
+            names = [name for name in self._dataset.schema.names if name not in ("embedding", "said")]
+            raise FilterError(
+                f"cannot filter by {where!r}: {_first_line(error)}\ncolumns here: {', '.join(names)}"
+            ) from error
+
+
+def _row_ids(table: pa.Table) -> Int64Array:
+    ids: Int64Array = table.column("_rowid").to_numpy().astype(np.int64)
+    return ids
+
+
+def _first_line(error: BaseException) -> str:
+    """The part of a Lance error that a user can act on: no source path, no list of internal columns."""
+    text = str(error).split("\n")[0].split(", /home/")[0].split(" Valid fields are")[0]
+    for prefix in ("LanceError(IO): ", "Invalid user input: ", "Schema error: "):
+        text = text.removeprefix(prefix)
+    return text
+
+
+@contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the disk refuses into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: str | os.PathLike[str], error: Exception) -> StorageError:
+    remedy = "free some space" if "os error 28" in str(error) or "No space" in str(error) else "check the disk"
+    return StorageError(
+        f"cannot write to {path}: {_first_line(error)}. "
+        f"Everything committed before is kept; {remedy} and run the same again"
+    )

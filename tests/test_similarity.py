@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmalign import similarity
+from mmalign.errors import DimensionError, InputError
+from mmalign.similarity import as_matrix, cosine, exact_top_k, l2_normalize, merge_top_k, top_k
+
+
+def naive_top_k(queries: np.ndarray, vectors: np.ndarray, k: int) -> list[list[int]]:
+    return [sorted(range(len(vectors)), key=lambda i: (-float(query @ vectors[i]), i))[:k] for query in queries]
+
+
+def test_l2_normalize_gives_length_one_and_keeps_zero_rows(rng: np.random.Generator) -> None:
+    vectors = rng.standard_normal((5, 3)) * 100
+    vectors[2] = 0
+    lengths = np.linalg.norm(l2_normalize(vectors), axis=1)
+    assert lengths == pytest.approx([1, 1, 0, 1, 1], abs=1e-6)
+
+
+def test_cosine_matches_the_formula(rng: np.random.Generator) -> None:
+    a, b = rng.standard_normal((4, 7)), rng.standard_normal((3, 7))
+    expected = [[x @ y / np.sqrt((x @ x) * (y @ y)) for y in b] for x in a]
+    np.testing.assert_allclose(cosine(a, b), expected, atol=1e-6)
+    with pytest.raises(DimensionError, match="expected dim 7"):
+        cosine(a, b[:, :5])
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 50, 80])
+def test_top_k_with_ties_matches_sorting(rng: np.random.Generator, k: int) -> None:
+    scores = rng.integers(0, 6, (7, 50)).astype(np.float32)
+    values, positions = top_k(scores, k)
+    expected = [sorted(range(50), key=lambda i: (-row[i], i))[:k] for row in scores]
+    assert positions.tolist() == expected
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, positions, axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_exact_top_k_in_blocks_matches_a_naive_loop(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, dtype: type
+) -> None:
+    monkeypatch.setattr(similarity, "_BLOCK_SCORES", 1)
+    # Small integers: every product is exact, and ties abound, so that both must break them alike.
+    vectors = rng.integers(-3, 4, (3000, 4)).astype(dtype)
+    queries = rng.integers(-3, 4, (5, 4)).astype(np.float32)
+    scores, positions = exact_top_k(queries, vectors, 10)
+    assert positions.tolist() == naive_top_k(queries, vectors.astype(np.float32), 10)
+    assert scores[0, 0] == max(float(queries[0] @ vector) for vector in vectors.astype(np.float32))
+
+
+def test_exact_top_k_refuses_what_it_cannot_do() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    with pytest.raises(InputError, match="at least 0, got -1"):
+        exact_top_k(vectors, vectors, -1)
+    with pytest.raises(DimensionError, match=r"\(1, 2\)"):
+        exact_top_k([[1, 2]], vectors, 1)
+    assert exact_top_k(vectors, vectors[:0], 4)[1].shape == (3, 0)
+
+
+def test_merge_top_k_passes_over_empty_places() -> None:
+    first = (np.array([[0.9, 0.1]], np.float32), np.array([[7, 8]]))
+    second = (np.array([[5.0, 0.5]], np.float32), np.array([[-1, 9]]))
+    scores, ids = merge_top_k(first, second, 3)
+    assert ids.tolist() == [[7, 9, 8]]
+    assert scores[0].tolist() == pytest.approx([0.9, 0.5, 0.1])
+
+
+def test_as_matrix_says_what_is_wrong() -> None:
+    assert as_matrix([1, 2, 3]).shape == (1, 3)
+    with pytest.raises(InputError, match=r"1 of 2 rows hold NaN or infinity, the first is row 1"):
+        as_matrix([[1, 2], [np.nan, 1]])
+    with pytest.raises(DimensionError, match=r"\(n, dim\), got \(1, 1, 1\)"):
+        as_matrix([[[1]]])
+    with pytest.raises(InputError, match="must be numbers"):
+        as_matrix([["a"]])
