@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -106,7 +107,7 @@ def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = F
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _clear_leftovers(path)
         temporary.mkdir()
         fill(temporary)
         if occupied:
@@ -122,3 +123,21 @@ def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = F
         raise StorageError(f"cannot make a collection at {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while it made this collection has left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = left.name.rsplit(".", 2)[1]
+        if owner.isdigit() and (int(owner) == os.getpid() or not _is_running(int(owner))):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

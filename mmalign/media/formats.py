@@ -1,0 +1,198 @@
+"""Picture formats: which one some bytes are, by their first bytes, and the Pillow class that decodes it.
+
+Pillow itself is imported only to decode, so that scanning a folder does not pay for it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
+
+from mmalign.errors import DecodeError
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif", ".heic", ".heif", ".hif"}
+    | {".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi"}
+)
+"""Lower-case endings of the file names that are taken for pictures."""
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"qoif", "QOI"),
+)
+# JpegImageFile also for multi-picture files: their first picture is what is wanted.
+_CLASSES = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "WebP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "PNM": ("PIL.PpmImagePlugin", "PpmImageFile"),
+    "JPEG 2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "QOI": ("PIL.QoiImagePlugin", "QoiImageFile"),
+}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+ENDLESS = frozenset({"BMP", "PNM", "TIFF", "QOI", "JPEG 2000"})
+"""Formats whose files do not tell whether they were cut off."""
+
+_TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
+
+
+def sniff(data: bytes) -> str | None:
+    """The format of a picture, by its first bytes.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        A name such as "JPEG" that `open_image` knows, or None for what is no picture.
+
+    Example:
+        >>> sniff(b"GIF89a...")
+        'GIF'
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[4:8] == b"ftyp":
+        brands = {data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4], "big"), 256), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        return "HEIC" if brands & _HEIF_BRANDS else None
+    if data[:1] == b"P" and data[1:2] in {b"1", b"2", b"3", b"4", b"5", b"6", b"f"} and data[2:3].isspace():
+        return "PNM"
+    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+
+
+def refusal(data: bytes) -> str:
+    """Why bytes that `sniff` does not know are not decoded.
+
+    Args:
+        data: The file's bytes, at least one.
+
+    Returns:
+        One line, with the remedy where there is one.
+    """
+    head = data[:1024].lower()
+    if b"<svg" in head:
+        return "SVG is a drawing, not a raster picture; convert it to PNG first"
+    if b"<html" in head or b"<!doctype html" in head:
+        return "a web page, not a picture"
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL cannot be decoded; convert it to PNG or JPEG first"
+    if data.startswith(b"%PDF"):
+        return "a PDF document, not a picture; convert its pages to PNG first"
+    return f"not a picture, or of an unknown format (it starts with {data[:8]!r})"
+
+
+def open_image(kind: str, file: BytesIO, uri: str) -> ImageFile:
+    """Read a picture's header; its pixels are decoded when it is loaded.
+
+    Args:
+        kind: What `sniff` said.
+        file: The file's bytes; owned by the picture from here on.
+        uri: What to call the picture in errors.
+
+    Returns:
+        The opened picture.
+
+    Raises:
+        DecodeError: The decoder for this format is not installed.
+        Exception: Whatever Pillow raises on a damaged header.
+    """
+    match kind:
+        case "HEIC":
+            try:
+                opener: Any = import_module("pillow_heif").HeifImageFile
+            except ImportError as error:
+                reason = "HEIC needs a further package; install it with: pip install 'mmalign[heif]'"
+                raise DecodeError(uri, reason) from error
+            return cast("ImageFile", opener(file))
+        case "AVIF":
+            from PIL import AvifImagePlugin
+
+            if not AvifImagePlugin.SUPPORTED:
+                reason = "this build of Pillow cannot decode AVIF; install one that can: pip install --upgrade pillow"
+                raise DecodeError(uri, reason)
+            return AvifImagePlugin.AvifImageFile(file)
+        case "TIFF":
+            return _tiff_class()(file)
+    module, name = _CLASSES[kind]
+    return cast("ImageFile", getattr(import_module(module), name)(file))
+
+
+@cache
+def _tiff_class() -> type[ImageFile]:
+    from PIL import Image, ImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    class Tiff(TiffImageFile):
+        def load_prepare(self) -> None:
+            # Pillow's own version repeats the check of the global pixel limit here, with a warning.
+            if self._im is None:
+                self.im = Image.new(self.mode, getattr(self, "_tile_size", self.size), None).im
+            ImageFile.ImageFile.load_prepare(self)
+
+    return Tiff
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a WebP file's header declares.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        `(width, height)` in pixels; (0, 0) where the header is damaged.
+    """
+    chunk = data[12:16]
+    if len(data) < 30:
+        return 0, 0
+    if chunk == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if chunk == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
+
+
+def ends_early(kind: str, data: bytes) -> bool:
+    """Whether a file that failed to decode looks cut off, rather than damaged.
+
+    Args:
+        kind: What `sniff` said.
+        data: The file's bytes.
+
+    Returns:
+        True where the format's own end is missing; False, too, for the formats in `ENDLESS`, which have none.
+    """
+    if kind in _TAILS:
+        return _TAILS[kind] not in data[-16:]
+    if kind == "WebP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if kind in {"HEIC", "AVIF"}:
+        at = 0
+        while at + 8 <= len(data):
+            size = int.from_bytes(data[at : at + 4], "big")
+            if size < 8:
+                # 0 and 1 mean "to the end" and "64 bits": the last box either way.
+                return False
+            at += size
+        return at != len(data)
+    return False

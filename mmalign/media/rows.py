@@ -1,0 +1,164 @@
+"""One row of a table as an item: which column is the picture, which the captions, and what is metadata."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from mmalign.errors import InputError, SourceError
+from mmalign.media.uris import to_uri
+from mmalign.types import Item, Skip
+
+PATH_COLUMNS = ("image", "path", "file", "uri", "url", "image_path", "filename", "file_name", "filepath")
+"""Names of the column that says where the picture is, in order of preference; case does not matter."""
+
+CAPTION_COLUMNS = ("captions", "caption", "text")
+"""Names of the column of captions, in order of preference; case does not matter."""
+
+_PATIENCE = 1000
+
+
+def item_from_row(row: Mapping[str, Any], *, base: str) -> Item:
+    """Turn a row into an item.
+
+    Args:
+        row: Values by column name.
+        base: Folder that relative paths start from.
+
+    Returns:
+        The item; columns that are not its picture, captions or id are its metadata.
+
+    Raises:
+        SourceError: No column holds a path, or a value cannot be used; the text says which.
+
+    Example:
+        >>> item_from_row({"Image": "a.jpg", "caption": "a dog", "year": 2020}, base="/photos")
+        Item(uri='/photos/a.jpg', id=None, captions=('a dog',), metadata={'year': 2020})
+    """
+    names = {str(name).lower(): name for name in reversed(list(row))}
+    path = next((names[name] for name in PATH_COLUMNS if name in names and _is_path(row[names[name]])), None)
+    if path is None:
+        raise SourceError(_no_path(row, names))
+    try:
+        uri = to_uri(row[path], base=base)
+    except InputError as error:
+        raise SourceError(str(error)) from error
+    caption = next((names[name] for name in CAPTION_COLUMNS if name in names), None)
+    identity = names.get("id")
+    taken = {path, caption, identity}
+    return Item(
+        uri,
+        id=None if identity is None else _id(row[identity]),
+        captions=() if caption is None else _captions(caption, row[caption]),
+        metadata={str(name): _plain(name, value) for name, value in row.items() if name not in taken},
+    )
+
+
+def items_from_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any] | str]], *, name: str, base: str
+) -> Iterator[Item | Skip]:
+    """Turn the rows of a table into items.
+
+    Args:
+        rows: `(where, row)` pairs, where a row that could not be read is the reason instead.
+        name: What to call the table in errors.
+        base: Folder that relative paths start from.
+
+    Yields:
+        An `Item` for each row; a `Skip` for a row that cannot be used.
+
+    Raises:
+        SourceError: No row, or none of the first 1,000, can be used.
+    """
+    unusable: list[Skip] = []
+    usable = False
+    for where, row in rows:
+        try:
+            if isinstance(row, str):
+                raise SourceError(row)
+            item = item_from_row(row, base=base)
+        except SourceError as error:
+            skip = Skip(where, str(error))
+            if usable:
+                yield skip
+                continue
+            unusable.append(skip)
+            if len(unusable) == _PATIENCE:
+                break
+            continue
+        if not usable:
+            usable = True
+            yield from unusable
+        yield item
+    if usable:
+        return
+    if not unusable:
+        raise SourceError(f"{name} has no rows")
+    raise SourceError(f"{name} names no picture; the first problem is at {unusable[0].uri}: {unusable[0].reason}")
+
+
+def _is_path(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, os.PathLike)
+
+
+def _no_path(row: Mapping[str, Any], names: Mapping[str, Any]) -> str:
+    present = [names[name] for name in PATH_COLUMNS if name in names]
+    if present:
+        value = row[present[0]]
+        what = "is empty" if value is None or value == "" else f"holds {type(value).__name__}, expected a path or URL"
+        return f"column {present[0]!r} {what}"
+    columns = ", ".join(map(repr, row)) or "none"
+    return (
+        f"no column says where the picture is: the columns are {columns}; name one of them {' or '.join(PATH_COLUMNS)}"
+    )
+
+
+def _id(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise SourceError(f"id must be text or an integer, got {value!r}")
+    return str(_plain("id", value))
+
+
+def _captions(name: Any, value: Any) -> tuple[str, ...]:
+    values = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(entry, str) for entry in values):
+        raise SourceError(f"column {name!r} must hold text or a list of texts, got {value!r:.80}")
+    return tuple(text for entry in values if (text := _plain(name, entry).strip()))
+
+
+def _plain(name: Any, value: Any) -> Any:
+    """The value as JSON knows it; times as ISO 8601, durations in seconds, NaN and infinity as None."""
+    if hasattr(value, "tolist"):
+        # NumPy's scalars and arrays, told by what they can do: the import would cost more than the table.
+        value = value.tolist()
+    match value:
+        case str():
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise SourceError(f"column {name!r} is not UTF-8; save the table as UTF-8") from error
+            return value
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
+            return float(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case list() | tuple():
+            return [_plain(name, entry) for entry in value]
+        case Mapping():
+            return {str(key): _plain(name, entry) for key, entry in value.items()}
+    raise SourceError(
+        f"column {name!r} holds {type(value).__name__}; metadata must be text, numbers, lists or mappings"
+    )

@@ -1,0 +1,313 @@
+"""Sources of items: a folder, a table, a list of paths, a glob pattern, a single picture, or Python values."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import stat
+import sys
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+from mmalign.errors import InputError, SourceError
+from mmalign.media.folders import COLLECTION_SUFFIX, is_image_name, natural_key, picture_items, scan_folder
+from mmalign.media.formats import IMAGE_SUFFIXES
+from mmalign.media.reading import os_reason
+from mmalign.media.rows import item_from_row
+from mmalign.media.tables import TABLE_SUFFIXES, read_table
+from mmalign.media.uris import is_url, path_to_uri, to_uri, uri_to_path
+from mmalign.types import Item, Skip
+
+_LIST_SUFFIXES = frozenset({".txt", ".lst"})
+_CHUNK = 1 << 16
+_KINDS = (
+    f"a folder, a table ({', '.join(sorted(TABLE_SUFFIXES))}), a list of paths ({', '.join(sorted(_LIST_SUFFIXES))}), "
+    "a picture, a glob pattern, or - for paths on standard input"
+)
+
+
+def open_source(
+    source: Any, *, metadata: Mapping[str, Any] | None = None, stdin: IO[bytes] | None = None
+) -> Generator[Item | Skip, None, None]:
+    """Open a source of items; what is wrong with the source as a whole is raised here and now.
+
+    A picture that is given by its path alone has the lines of the `.txt` file of the same name as captions. Relative
+    paths start from the folder of the table or list that holds them, else from the working folder. Whether the
+    pictures of a table or a list are there is not looked at.
+
+    Args:
+        source: A path (folder, table, list of paths, picture), a glob pattern, an http(s) URL of a picture, "-", or
+            an iterable of paths, `Item`s and mappings with the columns of a table.
+        metadata: Columns for every item; an item's own values come first.
+        stdin: Where "-" reads paths from, separated by newlines or NULs; standard input where None.
+
+    Returns:
+        A generator of an `Item` for each picture, in a fixed order; a `Skip` for what cannot be used.
+
+    Raises:
+        SourceError: There is no such source, it cannot be read, or it holds no item.
+    """
+    items = _dispatch(source, stdin)
+    try:
+        first = next(items)
+    except StopIteration:
+        raise SourceError(f"{source!r} holds no item") from None
+    return _resume(first, items, dict(metadata or {}))
+
+
+def source_folder(source: Any) -> Path | None:
+    """The folder that all files of a source are expected in.
+
+    Args:
+        source: What `open_source` takes.
+
+    Returns:
+        The folder itself, the folder of a table, list or picture, or what a glob pattern starts with; None for
+        standard input, a URL, or Python values.
+    """
+    if not isinstance(source, str | os.PathLike) or source == "-" or (isinstance(source, str) and is_url(source)):
+        return None
+    path = _absolute(os.fspath(source))
+    if _is_folder(path):
+        return Path(path).resolve()
+    if os.path.isfile(path):  # noqa: PTH113 - see `_is_folder`
+        return Path(path).parent.resolve()
+    return Path(_glob_base(path)[0]).resolve() if glob.has_magic(path) else None
+
+
+def default_collection_path(source: Any) -> Path | None:
+    """Where the collection of a source goes by default.
+
+    Args:
+        source: What `open_source` takes.
+
+    Returns:
+        For a folder, its resolved path with `.mm` added, beside it; None for everything else.
+    """
+    if not isinstance(source, str | os.PathLike) or source == "-":
+        return None
+    path = _absolute(os.fspath(source))
+    if not _is_folder(path):
+        return None
+    folder = Path(path).resolve()
+    if not folder.name or folder.suffix.lower() == COLLECTION_SUFFIX:
+        return None
+    return folder.with_name(folder.name + COLLECTION_SUFFIX)
+
+
+def _resume(
+    first: Item | Skip, rest: Iterator[Item | Skip], metadata: dict[str, Any]
+) -> Generator[Item | Skip, None, None]:
+    entry: Item | Skip | None = first
+    while entry is not None:
+        if metadata and isinstance(entry, Item):
+            entry = replace(entry, metadata={**metadata, **entry.metadata})
+        yield entry
+        entry = next(rest, None)
+
+
+def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip]:
+    if isinstance(source, bytes):
+        source = os.fsdecode(source)
+    if isinstance(source, Item | Mapping):
+        return _values([source])
+    if not isinstance(source, str | os.PathLike):
+        if isinstance(source, Iterable):
+            return _values(source)
+        raise SourceError(f"expected {_KINDS}, or an iterable; got {type(source).__name__}")
+    text = os.fspath(source)
+    if text == "-":
+        stream = sys.stdin.buffer if stdin is None else stdin
+        return _listed(stream, name="standard input", base=str(Path.cwd()))
+    if not text.strip():
+        raise SourceError(f"the source is empty; expected {_KINDS}")
+    if is_url(text):
+        return iter([Item(to_uri(text))])
+    local = uri_to_path(text)
+    if local is None:
+        raise SourceError(f"{text!r} cannot be read: only paths, file:// URIs and http(s) URLs can")
+    path = _absolute(str(local))
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if glob.has_magic(path):
+            return _matches(path)
+        raise SourceError(_not_found(path)) from None
+    except (OSError, ValueError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
+        raise SourceError(f"{text!r} cannot be read: {reason}") from error
+    if stat.S_ISDIR(mode):
+        return _folder(os.path.realpath(path))
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"{path_to_uri(path)} is neither a folder nor a regular file; expected {_KINDS}")
+    return _file(Path(path))
+
+
+def _absolute(text: str) -> str:
+    # Not pathlib: it resolves links, and raises on a "~name" that is no user.
+    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+
+
+def _is_folder(path: str) -> bool:
+    # Not pathlib: it raises where permission is denied.
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _file(path: Path) -> Iterator[Item | Skip]:
+    path = path.parent.resolve() / path.name
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return picture_items(str(path))
+    if suffix in TABLE_SUFFIXES:
+        return read_table(path)
+    if suffix in _LIST_SUFFIXES:
+        return _list_file(path)
+    raise SourceError(f"{path_to_uri(path)} ends in {suffix!r}, which is no kind of source; expected {_KINDS}")
+
+
+def _list_file(path: Path) -> Iterator[Item | Skip]:
+    name = path_to_uri(path)
+    try:
+        with path.open("rb") as stream:
+            yield from _listed(stream, name=name, base=str(path.parent))
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read: {os_reason(error)}") from error
+
+
+def _folder(root: str) -> Iterator[Item | Skip]:
+    name = path_to_uri(root)
+    if root.lower().endswith(COLLECTION_SUFFIX):
+        raise SourceError(f"{name} is a collection, not a source; give the folder of pictures that it was made from")
+    try:
+        names = [entry.name for entry in Path(root).iterdir()]
+    except OSError as error:
+        raise SourceError(f"{name} cannot be listed: {os_reason(error)}") from error
+    empty = True
+    for entry in scan_folder(root):
+        empty = False
+        yield entry
+    if empty:
+        tables = [entry for entry in names if Path(entry).suffix.lower() in TABLE_SUFFIXES]
+        hint = f"; to use a table, name it: {', '.join(sorted(tables)[:3])}" if tables else ""
+        endings = " ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(f"no picture in {name} or its subfolders (names ending in {endings} are looked for){hint}")
+
+
+def _not_found(path: str) -> str:
+    folder, name = os.path.split(path)
+    while folder and not _is_folder(folder):
+        folder, name = os.path.split(folder)
+    try:
+        beside = [entry.name for entry in Path(folder).iterdir()]
+    except OSError:
+        beside = []
+    folded = {entry.casefold(): entry for entry in beside}
+    near = [folded[entry] for entry in difflib.get_close_matches(name.casefold(), folded, n=3)]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"{path_to_uri(folder)} holds no name like it"
+    return f"{path_to_uri(path)} does not exist: no {name!r} in {path_to_uri(folder)}; {hint}"
+
+
+def _glob_base(pattern: str) -> tuple[str, list[str]]:
+    """The folder that a pattern starts with, and the parts of the pattern from the first wildcard on."""
+    parts = Path(pattern).parts
+    wild = next(at for at, part in enumerate(parts) if glob.has_magic(part))
+    return str(Path(*parts[:wild])), list(parts[wild:])
+
+
+def _matches(pattern: str) -> Iterator[Item | Skip]:
+    base, parts = _glob_base(pattern)
+    base = os.path.realpath(base)
+    found = pictures = 0
+    if "**" in parts:
+        # The folder scan, unlike glob's own "**", is safe from loops of links.
+        for entry in scan_folder(base) if _is_folder(base) else ():
+            path = uri_to_path(entry.uri)
+            if path is not None and _fits(path.relative_to(base).parts, parts):
+                found += 1
+                pictures += 1
+                yield entry
+    else:
+        paths = glob.glob(str(Path(glob.escape(base), *parts)))  # noqa: PTH207 - it is absolute
+        for name in sorted(paths, key=lambda path: [natural_key(part) for part in Path(path).parts]):
+            found += 1
+            if is_image_name(name):
+                pictures += 1
+                yield from picture_items(name)
+    if not pictures:
+        what = f"{pattern!r} matches {found} name{'s' * (found > 1)}, but no picture"
+        raise SourceError(what if found else f"nothing matches {pattern!r}; in a shell, put the pattern in quotes")
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return _fits(names, parts[1:]) or (bool(names) and _fits(names[1:], parts))
+    return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+
+
+def _listed(stream: IO[bytes], *, name: str, base: str) -> Iterator[Item | Skip]:
+    empty = True
+    for line in _split(stream):
+        text = os.fsdecode(line)
+        if not text.strip():
+            continue
+        empty = False
+        yield from _given(text, base)
+    if empty:
+        raise SourceError(f"{name} names no path; expected paths separated by newlines or NULs")
+
+
+def _split(stream: IO[bytes]) -> Iterator[bytes]:
+    """The pieces of a stream between newlines, or between NULs where its beginning has one."""
+    separator = b""
+    rest = b""
+    read = getattr(stream, "read1", stream.read)
+    while chunk := read(_CHUNK):
+        rest += chunk
+        if not separator:
+            separator = b"\0" if b"\0" in rest else b"\n" if b"\n" in rest else b""
+        if separator:
+            *whole, rest = rest.split(separator)
+            yield from (line.removesuffix(b"\r") if separator == b"\n" else line for line in whole)
+    if rest:
+        yield rest
+
+
+def _given(text: str | os.PathLike[str], base: str) -> Iterator[Item | Skip]:
+    try:
+        uri = to_uri(text, base=base)
+    except InputError as error:
+        yield Skip(repr(text), str(error))
+        return
+    path = uri_to_path(uri)
+    if path is None:
+        yield Item(uri)
+    else:
+        yield from picture_items(str(path))
+
+
+def _values(values: Iterable[Any]) -> Iterator[Item | Skip]:
+    base = str(Path.cwd())
+    for position, value in enumerate(values):
+        match value:
+            case Skip():
+                yield value
+            case Item():
+                yield replace(value, uri=to_uri(value.uri, base=base))
+            case str() | os.PathLike():
+                yield from _given(value, base)
+            case Mapping():
+                try:
+                    yield item_from_row(value, base=base)
+                except SourceError as error:
+                    yield Skip(f"item {position}", str(error))
+            case _:
+                raise SourceError(
+                    f"item {position} is {type(value).__name__}; expected a path, a URL, an Item or a mapping with a "
+                    "path; save pictures to files first"
+                )
