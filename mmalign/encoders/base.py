@@ -31,13 +31,24 @@ class Encoder(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Spec that loads this encoder again."""
+        ...
+
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Width of an embedding."""
+        ...
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Digest of all that decides an embedding."""
+        ...
+
     @property
-    def modalities(self) -> frozenset[str]: ...
+    def modalities(self) -> frozenset[str]:
+        """What it can encode."""
+        ...
 
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
         """Encode texts.
