@@ -12,19 +12,18 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.formats import ENDLESS, ends_early, open_image, refusal, sniff, webp_size
 from mmalign.media.reading import read_media
 from mmalign.media.uris import to_uri
+from mmalign.pixels import to_rgb
 
 MAX_PIXELS = 178_956_970
 """Most pixels that are decoded by default: what Pillow, too, refuses beyond (about 0.7 GB in memory)."""
 
-_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 0x0102, 0x0106
+_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,7 +33,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ def _decode(uri: str, image: Image.Image, max_pixels: int, at_least: int | None,
     reduced = image.size != size
     image.load()
     upright = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image)
+    rgb = to_rgb(image)
     if upright is not None:
         rgb = rgb.transpose(upright)
     # A reduced picture may be reduced for good: its original's size is the header's, turned like the picture.
@@ -168,57 +166,3 @@ def _orientation(image: Image.Image) -> Any:
     except Exception:
         # A damaged EXIF block says nothing about the picture itself.
         return None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        return _grey_to_rgb(image)
-    if mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data or mode == "RGBa":
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGB", rgba.size, _WHITE)
-        canvas.paste(rgba, mask=rgba.getchannel("A"))
-        return canvas
-    return image if mode == "RGB" else image.convert("RGB")
-
-
-def _grey_to_rgb(image: Image.Image) -> Image.Image:
-    array = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        grey = _declared_scale(image)[array]
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):
-            grey[array == clear] = 255
-    else:
-        grey = _guessed_scale(array, sixteen_bit=image.format == "PPM")
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _declared_scale(image: Image.Image) -> NDArray[np.uint8]:
-    """The 8-bit grey of each 16-bit value, shape (65536,): full scale is what the file declares."""
-    tags: Any = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE, 16)
-    top = (1 << int(bits[0] if isinstance(bits, tuple) else bits)) - 1
-    table = np.minimum(np.arange(1 << 16) * 255.0 / top + 0.5, 255.0).astype(np.uint8)
-    return table[::-1] if tags.get(_PHOTOMETRIC) == 0 else table
-
-
-def _guessed_scale(array: NDArray[Any], *, sixteen_bit: bool) -> NDArray[np.uint8]:
-    """Grey of 32-bit or float values, whose full scale no header declares: the least usual one that holds them all."""
-    values = array.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        values[~finite] = 0.0
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    scales = [65535.0] if sixteen_bit else [255.0, 65535.0]
-    if array.dtype.kind == "f":
-        scales.insert(0, 1.0)
-    top = next((scale for scale in scales if low >= 0.0 and high <= scale), None)
-    if top is None:
-        values -= low
-        top = high - low
-    values *= np.float32(255.0 / top)
-    values += np.float32(0.5)
-    return values.astype(np.uint8)

@@ -1,0 +1,124 @@
+"""From the name of an encoder to the encoder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmalign.encoders.base import Encoder
+from mmalign.encoders.open_clip_source import near_matches
+from mmalign.errors import EncoderSpecError
+
+LITE_SPEC = "lite@1"
+"""The versioned spec of the encoder that needs no download."""
+
+_FORMS = (
+    "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
+    "open_clip:hf-hub:org/name, st:MODEL or st:/path"
+)
+_MEMBERS = ("name", "dim", "fingerprint", "modalities", "encode_text", "encode_image")
+
+
+def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
+    """Load the encoder that a spec names.
+
+    Args:
+        spec: `lite` (or `lite@1`), `open_clip:MODEL/WEIGHTS`, `open_clip:MODEL@/path/to/checkpoint`,
+            `open_clip:local-dir:/path`, `open_clip:hf-hub:org/name`, `st:MODEL`, `st:/path`; or an object that has
+            what `Encoder` asks for, which is returned as it is.
+        device: A torch device such as `cpu` or `cuda:1`; None for CUDA where there is one, else the processor.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        EncoderSpecError: The spec means nothing (the text lists near matches), or the object lacks something.
+        ModelUnavailableError: The weights are not on this machine and cannot be fetched, or are not what they
+            should be.
+        MissingExtraError: The encoder needs an optional package.
+
+    Example:
+        >>> load_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k").dim  # doctest: +SKIP
+        512
+    """
+    if not isinstance(spec, str):
+        return _checked(spec)
+    name = spec.strip()
+    if name in ("lite", LITE_SPEC):
+        from mmalign.encoders.lite import LiteEncoder
+
+        return LiteEncoder(device=device)
+    family, colon, rest = name.partition(":")
+    if colon and rest and family == "open_clip":
+        return _open_clip(rest, device)
+    if colon and rest and family == "st":
+        from mmalign.encoders.sentence_transformers import SentenceTransformersEncoder
+
+        return SentenceTransformersEncoder(rest, device=device)
+    raise EncoderSpecError(f"no encoder is called {spec!r}{_near(name)}; the forms are: {_FORMS}")
+
+
+def _open_clip(rest: str, device: str | None) -> Encoder:
+    from mmalign.encoders.open_clip import OpenClipEncoder
+
+    if rest.startswith(("local-dir:", "hf-hub:")):
+        return OpenClipEncoder(rest, device=device)
+    # The first @ decides: a path may hold another, a model's name holds none.
+    model, at, path = rest.partition("@")
+    if at and path:
+        return OpenClipEncoder(model, checkpoint=Path(path), device=device)
+    model, _, tag = rest.rpartition("/")
+    if not model:
+        model, tag = tag, ""
+    return OpenClipEncoder(model, pretrained=tag or None, device=device)
+
+
+def _near(name: str) -> str:
+    from mmalign.encoders.catalog import SPECS
+
+    family, colon, rest = name.partition(":")
+    stem = rest if colon and rest else family
+    near = _alike(name, stem, ["lite", *SPECS], cutoff=0.8)
+    if not near and "/" in stem:
+        # Only now: importing open_clip imports torch, which takes seconds.
+        from mmalign.encoders.open_clip import known_specs
+
+        near = _alike(name, stem, known_specs(), cutoff=0.6)
+    near = near or _alike(name, stem, ["lite", *SPECS], cutoff=0.5)
+    return f"; near: {', '.join(near)}" if near else ""
+
+
+def _alike(name: str, stem: str, specs: Sequence[str], *, cutoff: float) -> list[str]:
+    """Specs that look like `name`, then those whose part after the colon looks like `stem`."""
+    by_stem = {spec.partition(":")[2]: spec for spec in specs if ":" in spec}
+    whole = near_matches(name, specs, most=3, cutoff=cutoff)
+    parts = [by_stem[part] for part in near_matches(stem, list(by_stem), most=3, cutoff=cutoff)]
+    return list(dict.fromkeys(whole + parts))
+
+
+def _checked(encoder: Any) -> Encoder:
+    # hasattr would compute a lazy fingerprint, which reads all weights.
+    missing = [name for name in _MEMBERS if not _has(encoder, name)]
+    if missing:
+        raise EncoderSpecError(
+            f"an encoder has {', '.join(_MEMBERS)}; {type(encoder).__name__} lacks {', '.join(missing)}"
+        )
+    unknown = set(encoder.modalities) - {"text", "image"}
+    if not encoder.modalities or unknown:
+        raise EncoderSpecError(
+            f"{type(encoder).__name__}.modalities must be a subset of {{'text', 'image'}} and not empty, "
+            f"got {sorted(encoder.modalities)}"
+        )
+    checked: Encoder = encoder
+    return checked
+
+
+def _has(encoder: object, name: str) -> bool:
+    try:
+        inspect.getattr_static(encoder, name)
+    except AttributeError:
+        # What comes from __getattr__ alone, as in a proxy.
+        return "__getattr__" in dir(type(encoder)) and hasattr(encoder, name)
+    return True

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmalign.encoders.registry import load_encoder
+from mmalign.errors import EncoderSpecError
+
+
+class Own:
+    """A caller's own encoder, whose fingerprint is costly."""
+
+    name = "own@1"
+    dim = 2
+    modalities = frozenset({"text"})
+    asked = 0
+
+    @property
+    def fingerprint(self) -> str:
+        type(self).asked += 1
+        return "0" * 64
+
+    def encode_text(self, texts: Any, *, batch_size: int = 64) -> Any:
+        return np.zeros((len(texts), 2), np.float32)
+
+    def encode_image(self, images: Any, *, batch_size: int = 32) -> Any:
+        raise NotImplementedError
+
+
+def test_an_object_with_the_protocol_is_returned_as_it_is() -> None:
+    own = Own()
+    assert load_encoder(own) is own
+    assert Own.asked == 0
+
+
+def test_an_object_that_lacks_something_is_told_what() -> None:
+    class Half:
+        name = "half"
+        dim = 2
+
+        def encode_text(self, texts: Any) -> Any: ...
+
+    with pytest.raises(EncoderSpecError, match="Half lacks fingerprint, modalities, encode_image"):
+        load_encoder(Half())  # type: ignore[arg-type]
+    with pytest.raises(EncoderSpecError, match="NoneType lacks name"):
+        load_encoder(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("modalities", [frozenset(), frozenset({"text", "smell"})])
+def test_modalities_must_be_known(modalities: frozenset[str]) -> None:
+    own = Own()
+    own.modalities = modalities  # type: ignore[misc]
+    with pytest.raises(EncoderSpecError, match="must be a subset of"):
+        load_encoder(own)
+
+
+@pytest.mark.parametrize(
+    ("spec", "near"),
+    [
+        ("lit", "lite"),
+        ("lite@2", "lite@1"),
+        ("openclip:ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
+        ("ViT-B-32/laion2b_s34b_b79k", "open_clip:ViT-B-32/laion2b_s34b_b79k"),
+        ("clip-ViT-B-32", "st:clip-ViT-B-32"),
+        ("RN50x4/openai", "open_clip:RN50x4/openai"),
+    ],
+)
+def test_a_wrong_spec_lists_near_matches(spec: str, near: str) -> None:
+    with pytest.raises(EncoderSpecError, match="no encoder is called") as caught:
+        load_encoder(spec)
+    assert near in str(caught.value).partition("near: ")[2].partition(";")[0].split(", ")
+
+
+@pytest.mark.parametrize("spec", ["", "open_clip:", "st:", "onnx:model"])
+def test_a_spec_without_meaning_lists_the_forms(spec: str) -> None:
+    with pytest.raises(EncoderSpecError, match=r"the forms are: lite, open_clip:MODEL/WEIGHTS, .*st:/path"):
+        load_encoder(spec)
+
+
+def test_the_registry_and_the_catalogue_import_nothing_heavy(root: Path) -> None:
+    code = (
+        "import sys\n"
+        "from mmalign.encoders.registry import load_encoder\n"
+        "from mmalign.encoders.catalog import list_models\n"
+        "list_models()\n"
+        "try: load_encoder('lit')\n"
+        "except ValueError: pass\n"
+        "heavy = {'torch', 'open_clip', 'transformers', 'sentence_transformers', 'timm', 'torchvision'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
