@@ -1,0 +1,141 @@
+"""Exact search in NumPy: the oracle, and the default for small collections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmalign.errors import IndexFileError, InputError
+from mmalign.index.base import FilterSupport, Where, check_search, no_hits
+from mmalign.index.files import read_header, storage_errors, write_header
+from mmalign.index.ids import IdMap, load_array
+from mmalign.similarity import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k
+
+_VECTORS = "vectors.npy"
+_KIND = "exact"
+# Allowed rows are gathered in pieces of this many, so that a filter over a large memory map stays small in memory.
+_GATHER = 65_536
+# A unit vector's entries are at most 1; anything near float16's limit of 65,504 is not an embedding.
+_LARGEST = 6e4
+
+
+class ExactIndex:
+    """Compares the query with every vector; needs no FAISS and no training.
+
+    Vectors are kept in float16: half the memory, and scores of unit vectors right to about 1e-3.
+
+    Args:
+        dim: Width of a vector.
+    """
+
+    factory = "exact"
+    filter_support: FilterSupport = "exact"
+    min_share = 0.0
+    true_scores = True
+    exhaustive = True
+    default_effort: int | None = None
+
+    def __init__(self, dim: int) -> None:
+        if dim < 1:
+            raise InputError(f"dim must be at least 1, got {dim}")
+        self._buffer: NDArray[np.float16] = np.zeros((0, dim), np.float16)
+        self._map = IdMap()
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return int(self._buffer.shape[1])
+
+    @property
+    def ntotal(self) -> int:
+        """How many vectors can be found."""
+        return self._map.count
+
+    @property
+    def ids(self) -> Int64Array:
+        """The id at each position, int64 of shape (positions,)."""
+        return self._map.ids
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    def train(self, vectors: ArrayLike) -> None:
+        """Check the vectors; exact search learns nothing from them."""
+        as_matrix(vectors, dim=self.dim)
+
+    def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
+        """Add vectors; see `Index.add`."""
+        matrix = as_matrix(vectors, dim=self.dim)
+        new = self._map.check_new(ids, len(matrix))
+        if matrix.size and np.abs(matrix).max() > _LARGEST:
+            raise InputError("vectors hold values too large for float16; scale each to length 1 first")
+        rows = len(self._map)
+        needed = rows + len(matrix)
+        if needed > len(self._buffer) or not self._buffer.flags.writeable:
+            # Doubling keeps many small adds cheap.
+            grown = np.empty((max(needed, min(2 * rows, rows + 1_000_000)), self.dim), np.float16)
+            grown[:rows] = self._buffer[:rows]
+            self._buffer = grown
+        self._buffer[rows:needed] = matrix
+        self._map.extend(new)
+
+    def remove(self, ids: ArrayLike) -> int:
+        """Remove vectors; see `Index.remove`."""
+        return self._map.remove(ids)
+
+    def search(
+        self, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array]:
+        """Find the nearest vectors of each query; see `Index.search`."""
+        check_search(k, effort)
+        queries = as_matrix(vectors, dim=self.dim, name="queries")
+        mask = self._map.allowed(where)
+        scores, ids = no_hits(len(queries), min(k, self.ntotal))
+        if not scores.size:
+            return scores, ids
+        if mask is None:
+            best = exact_top_k(queries, self._buffer[: len(self._map)], k)
+        else:
+            best = self._search_allowed(queries, np.flatnonzero(mask), k)
+        found = best[0].shape[1]
+        scores[:, :found] = best[0]
+        ids[:, :found] = self._map.at(best[1])
+        return scores, ids
+
+    def _search_allowed(self, queries: Float32Array, allowed: Int64Array, k: int) -> tuple[Float32Array, Int64Array]:
+        best = no_hits(len(queries), 0)
+        for start in range(0, len(allowed), _GATHER):
+            positions = allowed[start : start + _GATHER]
+            scores, order = exact_top_k(queries, self._buffer[positions], k)
+            best = merge_top_k(best, (scores, positions[order]), k)
+        return best
+
+    def save(self, folder: Path) -> None:
+        """Write `vectors.npy`, the ids and `index.json`; see `Index.save`."""
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / _VECTORS, self._buffer[: len(self._map)])
+            self._map.save(folder)
+            files = {_VECTORS: (folder / _VECTORS).stat().st_size}
+            write_header(
+                folder,
+                {"kind": _KIND, "factory": self.factory, "dim": self.dim, "rows": len(self._map), "files": files},
+            )
+
+    @classmethod
+    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
+        """Read what `save` wrote; see `Index.load`. Adding to a memory-mapped index copies it into memory."""
+        header = read_header(folder, _KIND)
+        vectors = load_array(folder / _VECTORS, mmap=mmap)
+        shape = (header["rows"], header["dim"])
+        if vectors.dtype != np.float16 or vectors.shape != shape:
+            raise IndexFileError(
+                f"{folder / _VECTORS}: expected float16 of shape {shape}, got {vectors.dtype} of shape {vectors.shape}"
+            )
+        index = cls(header["dim"])
+        index._buffer = vectors.astype(np.float16, copy=False)
+        index._map = IdMap.load(folder, rows=header["rows"], mmap=mmap)
+        return index

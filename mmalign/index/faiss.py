@@ -1,0 +1,417 @@
+"""FAISS indexes of any factory string, with removal, filters and honest results."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import math
+import re
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmalign.errors import EnvironmentConflictError, IndexFileError, InputError, MissingExtraError, RecipeError
+from mmalign.index import faiss_anatomy as anatomy
+from mmalign.index.base import FilterSupport, Where, check_search, no_hits
+from mmalign.index.faiss_io import read_faiss, reason, write_faiss
+from mmalign.index.files import read_header, storage_errors, write_header
+from mmalign.index.ids import IdMap
+from mmalign.similarity import Float32Array, Int64Array, as_matrix
+
+_INDEX = "index.faiss"
+_KIND = "faiss"
+_DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cuvs")
+_EXAMPLES = "Flat, SQ8, HNSW32, IVF256,Flat, IVF1024,PQ32x4fs,RFlat"
+# A refinement compares this many times k candidates again where the effort does not say otherwise.
+_K_FACTOR = 8
+# A step in a graph compares with about this many neighbours that were not seen yet.
+_DEGREE = 16
+# FAISS aborts or crashes the process on these instead of refusing them.
+_DEADLY = re.compile(r"(?:^|[,_(])(?:HNSW[01]|NSG0|IVF0)(?!\d)")
+
+
+def check_faiss() -> str:
+    """Say which FAISS is installed, without importing it.
+
+    Returns:
+        Distribution and version, such as `faiss-cpu 1.15.1`.
+
+    Raises:
+        MissingExtraError: None is installed.
+        EnvironmentConflictError: More than one is; they overwrite one another's files.
+    """
+    found: dict[str, str] = {}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    if len(found) > 1:
+        raise EnvironmentConflictError(
+            f"{' and '.join(found)} are both installed and overwrite one another's files; keep one: "
+            f"pip uninstall -y {' '.join(found)} && pip install 'mmalign[cpu]'"
+        )
+    if importlib.util.find_spec("faiss") is None:
+        raise MissingExtraError("this index", package="faiss-cpu", extra="cpu")
+    return " ".join(next(iter(found.items()), ("faiss", "of unknown version")))
+
+
+def _faiss() -> Any:
+    version = check_faiss()
+    with warnings.catch_warnings():
+        # SWIG's types warn on import that they have no __module__; nothing here can change that.
+        warnings.filterwarnings("ignore", message=".*has no __module__ attribute", category=DeprecationWarning)
+        try:
+            import faiss
+        except ImportError as error:
+            raise EnvironmentConflictError(
+                f"{version} is installed but cannot be imported ({error}); "
+                "pip uninstall -y faiss-cpu faiss-gpu && pip install 'mmalign[cpu]'"
+            ) from error
+    return faiss
+
+
+class FaissIndex:
+    """A FAISS index of a factory string, by inner product.
+
+    FAISS holds positions 0..n-1 and `ids` maps them to ids, so that every kind of index can be added to by id.
+    Removal leaves a tombstone, since FAISS's graphs and refinements cannot remove. Every result is checked against
+    tombstones and filter before it is returned.
+
+    Args:
+        factory: A FAISS factory string.
+        dim: Width of a vector.
+        default_effort: nprobe, efSearch or k_factor of a search that names none; None for a value that suits the
+            factory.
+        k_factor: How many times k candidates a refinement compares again, where effort means something else.
+
+    Raises:
+        RecipeError: FAISS does not know the factory string, or not for inner products.
+        MissingExtraError: FAISS is not installed.
+    """
+
+    def __init__(self, factory: str, dim: int, *, default_effort: int | None = None, k_factor: int = _K_FACTOR) -> None:
+        if dim < 1:
+            raise InputError(f"dim must be at least 1, got {dim}")
+        faiss = _faiss()
+        if _DEADLY.search(factory):
+            raise RecipeError(f"factory string {factory!r} has a part of size 0 or 1; try one like: {_EXAMPLES}")
+        try:
+            index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        except (RuntimeError, TypeError, MemoryError) as error:
+            # FAISS checks some parts for L2 alone, with no more than the bare condition as its message.
+            why = reason(error).replace("metric == METRIC_L2", "it works with L2 distances only")
+            raise RecipeError(
+                f"factory string {factory!r} cannot be used for inner products of dim {dim}: {why}; "
+                f"try one like: {_EXAMPLES}"
+            ) from error
+        self._set(index, factory, IdMap(), default_effort=default_effort, k_factor=k_factor, mapped=False)
+
+    def _set(
+        self, index: Any, factory: str, ids: IdMap, *, default_effort: int | None, k_factor: int, mapped: bool
+    ) -> None:
+        faiss = _faiss()
+        self._factory = factory
+        self._index = index
+        outer = faiss.downcast_index(index)
+        self._has_id_map = isinstance(outer, faiss.IndexIDMap)
+        # Ids are positions, so the map changes nothing; without it FAISS need not translate selectors.
+        self._inner = faiss.downcast_index(outer.index) if self._has_id_map else outer
+        self._map = ids
+        self._mapped = mapped
+        self._anatomy = anatomy.dissect(faiss, self._inner)
+        self._storage = anatomy.scannable(faiss, self._inner)
+        self._default_effort = default_effort if self._anatomy.default_effort is not None else None
+        self._k_factor = k_factor
+        self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
+
+    @property
+    def factory(self) -> str:
+        """The FAISS factory string."""
+        return self._factory
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return int(self._index.d)
+
+    @property
+    def ntotal(self) -> int:
+        """How many vectors can be found, the removed ones left out."""
+        return self._map.count
+
+    @property
+    def ids(self) -> Int64Array:
+        """The id at each position, int64 of shape (positions,), removed rows included."""
+        return self._map.ids
+
+    @property
+    def filter_support(self) -> FilterSupport:
+        """How the index filters."""
+        return self._anatomy.filter_support
+
+    @property
+    def min_share(self) -> float:
+        """Share of allowed rows below which exact search over the allowed vectors is the better choice."""
+        return self._anatomy.min_share
+
+    @property
+    def true_scores(self) -> bool:
+        """Whether scores are inner products with the vectors, right to about 1e-3."""
+        return self._anatomy.true_scores
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether the hits are certain to be the true nearest ones."""
+        return self._anatomy.exhaustive
+
+    @property
+    def default_effort(self) -> int | None:
+        """nprobe, efSearch or k_factor of a search that names none; None where effort means nothing."""
+        return self._default_effort or self._anatomy.default_effort
+
+    @property
+    def effort_name(self) -> str | None:
+        """What FAISS calls the effort, or None where effort means nothing."""
+        return self._anatomy.effort_name
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be added."""
+        return bool(self._index.is_trained)
+
+    @property
+    def least_training(self) -> int:
+        """How many vectors training takes at least; 0 where the index needs none."""
+        return anatomy.training_need(_faiss(), self._inner)
+
+    def advised_training(self, per_centroid: int) -> int:
+        """Say how many vectors to train on.
+
+        Args:
+            per_centroid: How many for each list or code; FAISS wants 39 to 256.
+
+        Returns:
+            The number, at least 10,000; 0 where the index needs no training.
+        """
+        return max(10_000, per_centroid * self.least_training) if self.least_training else 0
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    def train(self, vectors: ArrayLike) -> None:
+        """Train on a random sample of the data; see `Index.train`."""
+        matrix = as_matrix(vectors, dim=self.dim)
+        if self.is_trained:
+            return
+        faiss = _faiss()
+        if len(matrix) < self.least_training:
+            raise RecipeError(
+                f"index {self.factory!r} needs at least {self.least_training} training vectors (better 39 times as "
+                f"many), got {len(matrix)}; use fewer lists or codes, or the recipe flat"
+            )
+        try:
+            with anatomy.quiet_training(faiss, self._inner):
+                self._index.train(matrix)
+        except RuntimeError as error:
+            raise RecipeError(
+                f"index {self.factory!r} cannot be trained on {len(matrix)} vectors of dim {self.dim}: {reason(error)}"
+            ) from error
+
+    def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
+        """Add vectors; see `Index.add`."""
+        if self._mapped:
+            raise InputError("a memory-mapped index cannot be added to; load it with mmap=False")
+        if not self.is_trained:
+            raise InputError(f"index {self.factory!r} is not trained; call train(vectors) first")
+        matrix = as_matrix(vectors, dim=self.dim)
+        new = self._map.check_new(ids, len(matrix))
+        if not len(matrix):
+            return
+        try:
+            if self._has_id_map:
+                start = len(self._map)
+                self._index.add_with_ids(matrix, np.arange(start, start + len(matrix), dtype=np.int64))
+            else:
+                self._index.add(matrix)
+        except RuntimeError as error:
+            raise InputError(f"index {self.factory!r} cannot add {len(matrix)} vectors: {reason(error)}") from error
+        self._map.extend(new)
+
+    def remove(self, ids: ArrayLike) -> int:
+        """Remove vectors; see `Index.remove`."""
+        return self._map.remove(ids)
+
+    def search(
+        self, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array]:
+        """Find the nearest vectors of each query; see `Index.search`.
+
+        Where a search comes back with fewer hits than there are allowed rows, it is repeated with more effort for
+        the queries concerned. Only a graph that cannot reach a row may still return fewer.
+        """
+        check_search(k, effort)
+        queries = as_matrix(vectors, dim=self.dim, name="queries")
+        if not self.is_trained:
+            raise InputError(f"index {self.factory!r} is not trained; call train(vectors), then add(ids, vectors)")
+        mask = self._map.allowed(where)
+        rows = len(self._map)
+        allowed = rows if mask is None else int(np.count_nonzero(mask))
+        scores, positions = no_hits(len(queries), min(k, self.ntotal))
+        want = min(k, allowed)
+        if want and len(queries):
+            effort = effort if effort is not None else self.default_effort
+            if mask is not None and self.filter_support == "none":
+                found = self._over_fetch(queries, want, mask, effort=effort, share=allowed / rows)
+            else:
+                found = self._select(queries, want, mask, effort=effort, share=allowed / rows)
+            scores[:, :want], positions[:, :want] = found
+        return scores, self._map.at(positions)
+
+    def _select(
+        self, queries: Float32Array, want: int, mask: NDArray[np.bool_] | None, *, effort: int | None, share: float
+    ) -> tuple[Float32Array, Int64Array]:
+        """Let FAISS skip what is not allowed, looking further the less is."""
+        rows = len(self._map)
+        bits = None if mask is None else self._pack(mask)
+        effort = anatomy.widened(self._anatomy, effort, share, rows)
+        most = anatomy.max_effort(self._anatomy, rows)
+        graph = self._anatomy.core == "hnsw" and self._storage is not None
+        if graph and effort is not None and mask is not None and share * rows <= _DEGREE * effort:
+            # Comparing with the few that are allowed costs less than walking a graph past all the others.
+            return self._call(queries, want, mask, bits, effort=None, scan=True)
+        scores, positions = self._call(queries, want, mask, bits, effort=effort)
+        short = np.flatnonzero(positions[:, -1] < 0)
+        while short.size and not graph and most is not None and effort is not None and effort < most:
+            effort = min(most, 4 * effort)
+            scores[short], positions[short] = self._call(queries[short], want, mask, bits, effort=effort)
+            short = short[positions[short, -1] < 0]
+        if short.size and self._storage is not None:
+            # A row that the graph does not reach, or whose code FAISS's fast scan takes for the worst possible.
+            scores[short], positions[short] = self._call(queries[short], want, mask, bits, effort=None, scan=True)
+        return scores, positions
+
+    def _over_fetch(
+        self, queries: Float32Array, want: int, mask: NDArray[np.bool_], *, effort: int | None, share: float
+    ) -> tuple[Float32Array, Int64Array]:
+        """Fetch more than is wanted and keep what is allowed, until there is enough or nothing more to fetch."""
+        rows = len(self._map)
+        scores, positions = no_hits(len(queries), want)
+        short = np.arange(len(queries))
+        fetch = min(rows, math.ceil(1.2 * want / share) + 16)
+        while short.size:
+            if self._anatomy.lists and fetch == rows:
+                effort = self._anatomy.lists
+            found = self._call(queries[short], fetch, mask, None, effort=effort)
+            scores[short], positions[short] = found[0][:, :want], found[1][:, :want]
+            short = short[positions[short, -1] < 0]
+            if fetch == rows:
+                break
+            fetch = min(rows, 4 * fetch)
+        return scores, positions
+
+    def _call(
+        self,
+        queries: Float32Array,
+        k: int,
+        mask: NDArray[np.bool_] | None,
+        bits: NDArray[np.uint8] | None,
+        *,
+        effort: int | None,
+        scan: bool = False,
+    ) -> tuple[Float32Array, Int64Array]:
+        """One FAISS search; hits that are not allowed are dropped, and empty places are last, marked -1 and -inf."""
+        faiss = _faiss()
+        k_factor = effort if self.effort_name == "k_factor" and effort is not None else self._k_factor
+        searched: Any = self._storage if scan else self._inner
+        selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+        parameters = (
+            faiss.SearchParameters(sel=selector)
+            if scan
+            else anatomy.search_parameters(
+                faiss,
+                self._anatomy,
+                effort=effort,
+                k_factor=max(1.0, min(float(k_factor), len(self._map) / k)),
+                selector=selector,
+            )
+        )
+        try:
+            scores, positions = searched.search(queries, k, params=parameters)
+        except RuntimeError as error:
+            raise InputError(f"index {self.factory!r} cannot be searched like this: {reason(error)}") from error
+        good = positions >= 0
+        if mask is not None:
+            good &= mask[np.maximum(positions, 0)]
+        if not good.all():
+            scores[~good], positions[~good] = -np.inf, -1
+            order = np.argsort(~good, axis=1, kind="stable")
+            scores, positions = np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
+        return scores, positions
+
+    def _pack(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        known, bits = self._packed
+        if known is mask and bits is not None:
+            return bits
+        bits = np.packbits(mask, bitorder="little")
+        if mask is self._map.alive:
+            # Tombstones are replaced, never changed; a caller's own mask may change between searches.
+            self._packed = (mask, bits)
+        return bits
+
+    def save(self, folder: Path) -> None:
+        """Write `index.faiss`, a plain FAISS file, the ids and `index.json`; see `Index.save`."""
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_faiss(_faiss(), self._index, folder / _INDEX)
+            self._map.save(folder)
+            header = {"kind": _KIND, "factory": self.factory, "dim": self.dim, "rows": len(self._map)}
+            header |= {"default_effort": self._default_effort, "k_factor": self._k_factor}
+            write_header(folder, header | {"files": {_INDEX: (folder / _INDEX).stat().st_size}})
+
+    @classmethod
+    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
+        """Read what `save` wrote; see `Index.load`."""
+        # The header's sizes are checked first: FAISS crashes the process when it maps a file that is cut off.
+        header = read_header(folder, _KIND)
+        index = read_faiss(_faiss(), folder / _INDEX, mmap=mmap)
+        ids = IdMap.load(folder, rows=header["rows"], mmap=mmap)
+        if (index.d, index.ntotal) != (header["dim"], header["rows"]):
+            raise IndexFileError(
+                f"{folder / _INDEX}: expected {header['rows']} rows of dim {header['dim']}, "
+                f"got {index.ntotal} of dim {index.d}; build the index again"
+            )
+        return cls._wrap(index, header["factory"], ids, header, mapped=mmap)
+
+    @classmethod
+    def from_file(cls, path: Path, *, ids: ArrayLike | None = None) -> Self:
+        """Open a FAISS file that another tool wrote.
+
+        Args:
+            path: The file; an inner-product index without an id map of its own.
+            ids: The id at each position; None for the positions themselves.
+
+        Returns:
+            The index.
+
+        Raises:
+            IndexFileError: Not a FAISS file, damaged, or of another metric.
+        """
+        index = read_faiss(_faiss(), path, mmap=False)
+        if ids is None:
+            ids = np.arange(index.ntotal, dtype=np.int64)
+        known = IdMap()
+        known.extend(known.check_new(ids, index.ntotal))
+        return cls._wrap(index, f"file:{path.name}", known, {}, mapped=False)
+
+    @classmethod
+    def _wrap(cls, index: Any, factory: str, ids: IdMap, header: dict[str, Any], *, mapped: bool) -> Self:
+        faiss = _faiss()
+        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise IndexFileError(f"{factory}: expected an index by inner product, got metric {index.metric_type}")
+        self = cls.__new__(cls)
+        effort, k_factor = header.get("default_effort"), header.get("k_factor", _K_FACTOR)
+        self._set(index, factory, ids, default_effort=effort, k_factor=k_factor, mapped=mapped)
+        return self

@@ -1,0 +1,278 @@
+"""What a FAISS index is made of, and what that means for training, effort and filters.
+
+FAISS nests indexes: ids around a transform around a refinement around the part that searches. Search parameters have to
+be nested the same way, each layer with its own class. A layer that is given the wrong class says so, or ignores the
+selector without a word: a refinement does so with a selector of its own, a transform likewise. Functions here take the
+`faiss` module as an argument, so that importing this file does not import FAISS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from mmalign.index.base import FilterSupport
+
+Core: TypeAlias = Literal["scan", "ivf", "ivf-opaque", "hnsw", "opaque"]
+"""The innermost layer: `scan` compares with every code and can skip, `opaque` takes no parameters at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The layers of a FAISS index.
+
+    Attributes:
+        wrappers: From the outside in: `transform` or `refine`.
+        core: What kind of index is inside.
+        lists: Number of inverted lists, 0 where there are none.
+        default_effort: nprobe, efSearch or k_factor that suits the index; None where effort means nothing.
+        filter_support: How it filters.
+        min_share: Share of allowed rows below which an exact search of the allowed vectors is the better choice.
+        true_scores: Whether scores are inner products with the vectors, right to about 1e-3.
+        exhaustive: Whether every vector is compared with, and by its true score.
+    """
+
+    wrappers: tuple[str, ...]
+    core: Core
+    lists: int
+    default_effort: int | None
+    filter_support: FilterSupport
+    min_share: float
+    true_scores: bool
+    exhaustive: bool
+
+    @property
+    def refines(self) -> bool:
+        """Whether candidates are compared again with better codes."""
+        return "refine" in self.wrappers
+
+    @property
+    def effort_name(self) -> str | None:
+        """FAISS's name for the effort, or None where effort means nothing."""
+        if self.core == "hnsw":
+            return "efSearch"
+        if self.lists:
+            return "nprobe"
+        return "k_factor" if self.refines else None
+
+
+def dissect(faiss: Any, index: Any) -> Anatomy:
+    """Describe a FAISS index.
+
+    Args:
+        faiss: The module.
+        index: Any `faiss.Index` of floats, without an id map around it.
+
+    Returns:
+        Its anatomy.
+    """
+    wrappers = []
+    inner = index
+    for inner in _layers(faiss, index):
+        if isinstance(inner, faiss.IndexPreTransform):
+            wrappers.append("transform")
+        elif isinstance(inner, faiss.IndexRefine):
+            wrappers.append("refine")
+    core, lists = _core(faiss, inner)
+    effort: int | None = None
+    if core == "hnsw":
+        effort = 64
+    elif lists:
+        effort = min(lists, max(8, math.ceil(lists / 16)))
+    elif "refine" in wrappers:
+        effort = 8
+    support: FilterSupport = "exact" if core == "scan" else "selector" if core in ("ivf", "hnsw") else "none"
+    # Lists lose recall; a graph's search, and fetching in vain, cost more the fewer rows are allowed.
+    min_share = {"scan": 0.0, "ivf": 0.01}.get(core, 0.1)
+    if core == "hnsw" and scannable(faiss, index) is not None:
+        min_share = 0.0
+    return Anatomy(
+        wrappers=tuple(wrappers),
+        core=core,
+        lists=lists,
+        default_effort=effort,
+        filter_support=support,
+        min_share=min_share,
+        true_scores=_scores_truly(faiss, index),
+        exhaustive=core == "scan" and "transform" not in wrappers and _scores_truly(faiss, inner),
+    )
+
+
+def _scores_truly(faiss: Any, index: Any) -> bool:
+    layer = faiss.downcast_index(index)
+    if isinstance(layer, faiss.IndexRefine):
+        return _scores_truly(faiss, layer.refine_index)
+    if isinstance(layer, (faiss.IndexHNSW, faiss.IndexNSG)):
+        return _scores_truly(faiss, layer.storage)
+    if isinstance(layer, (faiss.IndexScalarQuantizer, faiss.IndexIVFScalarQuantizer)):
+        return bool(layer.sq.qtype == faiss.ScalarQuantizer.QT_fp16)
+    return isinstance(layer, (faiss.IndexFlat, faiss.IndexIVFFlat))
+
+
+def _layers(faiss: Any, index: Any) -> Iterator[Any]:
+    layer = faiss.downcast_index(index)
+    while True:
+        yield layer
+        if isinstance(layer, faiss.IndexPreTransform):
+            layer = faiss.downcast_index(layer.index)
+        elif isinstance(layer, faiss.IndexRefine):
+            layer = faiss.downcast_index(layer.base_index)
+        else:
+            return
+
+
+def _core(faiss: Any, index: Any) -> tuple[Core, int]:
+    if isinstance(index, faiss.IndexIVF):
+        # Lists of additively quantised codes take nprobe but no selector.
+        return ("ivf-opaque" if isinstance(index, faiss.IndexIVFAdditiveQuantizer) else "ivf"), int(index.nlist)
+    if isinstance(index, faiss.IndexHNSW):
+        return "hnsw", 0
+    if isinstance(index, (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexRaBitQ)):
+        return "scan", 0
+    return "opaque", 0
+
+
+def scannable(faiss: Any, index: Any) -> Any | None:
+    """Return the vectors that a graph or a refinement holds, as an index that compares with all and can skip.
+
+    Args:
+        faiss: The module.
+        index: An index without an id map around it.
+
+    Returns:
+        The index, or None where there is none, or its codes cannot be scanned with a filter.
+    """
+    layer = faiss.downcast_index(index)
+    if isinstance(layer, faiss.IndexHNSW):
+        held = faiss.downcast_index(layer.storage)
+    elif isinstance(layer, faiss.IndexRefine):
+        held = faiss.downcast_index(layer.refine_index)
+    else:
+        return None
+    return held if _core(faiss, held)[0] == "scan" else None
+
+
+def widened(anatomy: Anatomy, effort: int | None, share: float, rows: int) -> int | None:
+    """Effort that keeps the recall of a filtered search near that of an unfiltered one.
+
+    The k nearest of a share s of the rows are spread like the k / s nearest of all. A graph has to hold that many
+    candidates; lists have to be probed about 1 / sqrt(s) times as deep (both measured against exact search).
+
+    Args:
+        anatomy: What is searched.
+        effort: Effort without a filter.
+        share: Share of rows that are allowed, above 0, at most 1.
+        rows: How many rows there are.
+
+    Returns:
+        The effort to use.
+    """
+    if effort is None:
+        return None
+    if anatomy.core == "hnsw":
+        return max(1, min(rows, math.ceil(effort / share)))
+    if anatomy.lists:
+        return min(anatomy.lists, math.ceil(effort / math.sqrt(share)))
+    return effort
+
+
+def max_effort(anatomy: Anatomy, rows: int) -> int | None:
+    """Effort beyond which nothing more is found, or None where effort does not decide how much is found."""
+    if anatomy.core == "hnsw":
+        return rows
+    return anatomy.lists or None
+
+
+def search_parameters(
+    faiss: Any, anatomy: Anatomy, *, effort: int | None, k_factor: float, selector: Any | None
+) -> Any | None:
+    """Nest FAISS's search parameters as the index is nested.
+
+    Nothing is set on the index itself, so that searches with different parameters may run at once.
+
+    Args:
+        faiss: The module.
+        anatomy: What is searched.
+        effort: nprobe or efSearch for the core.
+        k_factor: How many times k candidates a refinement compares again.
+        selector: A `faiss.IDSelector`, only for a core that can skip.
+
+    Returns:
+        The parameters, or None where the index takes none.
+    """
+    parameters: Any | None = None
+    if anatomy.lists:
+        parameters = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+    elif anatomy.core == "hnsw":
+        parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+    elif anatomy.core == "scan" and selector is not None:
+        parameters = faiss.SearchParameters(sel=selector)
+    for wrapper in reversed(anatomy.wrappers):
+        if wrapper == "refine":
+            parameters = faiss.IndexRefineSearchParameters(k_factor=k_factor, base_index_params=parameters)
+        elif parameters is not None:
+            parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+    return parameters
+
+
+def training_need(faiss: Any, index: Any) -> int:
+    """Say how many vectors an index has to be trained on at least: its largest number of centroids.
+
+    Args:
+        faiss: The module.
+        index: An index without an id map around it.
+
+    Returns:
+        The number; 0 where the index needs no training.
+    """
+    if index.is_trained:
+        return 0
+    centroids = 1
+    for part in _parts(faiss, index):
+        if isinstance(part, faiss.IndexIVF):
+            centroids = max(centroids, int(part.nlist))
+        if hasattr(part, "pq"):
+            # A rotation holds the quantiser it trains with only where one is given; FAISS's own has 256 codes.
+            centroids = max(centroids, 256 if part.pq is None else 1 << int(part.pq.nbits))
+    return centroids
+
+
+@contextmanager
+def quiet_training(faiss: Any, index: Any) -> Iterator[None]:
+    """Stop FAISS from printing, while it trains, that more training vectors would be better.
+
+    Args:
+        faiss: The module.
+        index: An index without an id map around it; its clustering parameters are changed.
+    """
+    lent = []
+    for part in _parts(faiss, index):
+        for holder in (part, getattr(part, "pq", None), getattr(part, "rq", None)):
+            if holder is not None and hasattr(holder, "cp"):
+                holder.cp.min_points_per_centroid = 1
+        if isinstance(part, faiss.OPQMatrix) and part.pq is None:
+            quantizer = faiss.ProductQuantizer(part.d_out, part.M, 8)
+            quantizer.cp.min_points_per_centroid = 1
+            part.pq = quantizer
+            lent.append((part, quantizer))
+    try:
+        yield
+    finally:
+        # The rotation holds a bare pointer, which must not outlive what it points to.
+        for part, _ in lent:
+            part.pq = None
+
+
+def _parts(faiss: Any, index: Any) -> Iterator[Any]:
+    for layer in _layers(faiss, index):
+        yield layer
+        if isinstance(layer, faiss.IndexPreTransform):
+            for i in range(layer.chain.size()):
+                yield faiss.downcast_VectorTransform(layer.chain.at(i))
+        elif isinstance(layer, faiss.IndexRefine):
+            yield faiss.downcast_index(layer.refine_index)
+        elif isinstance(layer, faiss.IndexHNSW):
+            yield faiss.downcast_index(layer.storage)

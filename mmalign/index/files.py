@@ -1,0 +1,104 @@
+"""The description that lies beside an index's files, and loading an index by it."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmalign.errors import IndexFileError, StorageError
+
+if TYPE_CHECKING:
+    from mmalign.index.base import Index
+
+HEADER = "index.json"
+FORMAT = 1
+
+
+def write_header(folder: Path, header: dict[str, Any]) -> None:
+    """Write `index.json`.
+
+    Args:
+        folder: The index's folder.
+        header: `kind`, `factory`, `dim`, `rows`, `files` (name to size in bytes), and what the kind needs besides.
+    """
+    (folder / HEADER).write_text(json.dumps({"format": FORMAT} | header, indent=1) + "\n", encoding="utf-8")
+
+
+def read_header(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """Read `index.json` and check that the files it names have the size it says.
+
+    Args:
+        folder: The index's folder.
+        kind: The kind that is expected, if any.
+
+    Returns:
+        What `write_header` was given.
+
+    Raises:
+        IndexFileError: Missing, damaged, of a newer format or another kind, or a file of another size.
+    """
+    path = folder / HEADER
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        if header["format"] > FORMAT:
+            raise IndexFileError(f"{path} has format {header['format']}, this mmalign reads up to {FORMAT}; update it")
+        sizes = {str(name): int(size) for name, size in header["files"].items()}
+        header["kind"], header["factory"], header["dim"] + header["rows"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IndexFileError(f"{path} cannot be used: {error!r}; build the index again") from error
+    for name, size in sizes.items():
+        try:
+            found = (folder / name).stat().st_size
+        except OSError as error:
+            raise IndexFileError(f"{folder / name} cannot be read: {error}; build the index again") from error
+        if found != size:
+            raise IndexFileError(
+                f"{folder / name} is damaged: expected {size} bytes, got {found}; build the index again"
+            )
+    if kind is not None and header["kind"] != kind:
+        raise IndexFileError(f"{folder} holds an index of kind {header['kind']!r}, expected {kind!r}")
+    result: dict[str, Any] = header
+    return result
+
+
+def load_index(folder: Path, *, mmap: bool = True) -> Index:
+    """Load an index of any kind.
+
+    Args:
+        folder: Where `Index.save` wrote it.
+        mmap: Read vectors from disk when they are needed; such an index cannot be added to.
+
+    Returns:
+        The index.
+
+    Raises:
+        IndexFileError: A file is missing or damaged.
+        MissingExtraError: It needs FAISS, which is not installed.
+    """
+    kind = read_header(folder)["kind"]
+    if kind == "exact":
+        from mmalign.index.exact import ExactIndex
+
+        return ExactIndex.load(folder, mmap=mmap)
+    if kind == "faiss":
+        from mmalign.index.faiss import FaissIndex
+
+        return FaissIndex.load(folder, mmap=mmap)
+    raise IndexFileError(f"{folder} holds an index of kind {kind!r}, which this mmalign does not know; update it")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a `StorageError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "the disk is full; free some space and build the index again"
+        else:
+            remedy = f"{error.strerror or error}; check the folder's permissions and that it is not read-only"
+        raise StorageError(f"cannot write the index to {path}: {remedy}") from error

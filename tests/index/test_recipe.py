@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmalign.errors import MissingExtraError, RecipeError
+from mmalign.index import recipe as module
+from mmalign.index.exact import ExactIndex
+from mmalign.index.faiss import FaissIndex
+from mmalign.index.recipe import (
+    Recipe,
+    build_index,
+    choose_recipe,
+    chooses_exact,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+    sample_vectors,
+)
+from tests.index.helpers import DIM, ROWS, Data, naive, recall
+
+NAMES = ["flat", "hnsw", "ivf-pq"]
+
+
+class Chunks:
+    """The data, piece by piece, and how often it was read."""
+
+    def __init__(self, data: Data, size: int = 700) -> None:
+        self.data, self.size, self.passes = data, size, 0
+
+    def __call__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self.passes += 1
+        for start in range(0, len(self.data.ids), self.size):
+            part = slice(start, start + self.size)
+            yield self.data.ids[part], self.data.vectors[part].astype(np.float16)
+
+
+def test_recipes_of_the_package(root: Path) -> None:
+    recipes = list_recipes()
+    assert [recipe.name for recipe in recipes] == NAMES
+    assert sorted(path.stem for path in (root / "indexes").glob("*.toml")) == sorted(NAMES)
+    for recipe in recipes:
+        assert load_recipe(recipe.name) == recipe
+        assert load_recipe(str(root / "indexes" / f"{recipe.name}.toml")) == recipe
+        assert recipe.to_dict()["factory"] == recipe.factory
+        assert recipe.summary.endswith(".")
+
+
+def test_every_size_has_exactly_one_recipe() -> None:
+    bounds = [(recipe.min_rows, recipe.max_rows) for recipe in list_recipes()]
+    assert bounds[0][0] == 0
+    assert [high for _, high in bounds] == [*(low for low, _ in bounds[1:]), None]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_builds_and_filters_as_it_says(name: str, data: Data) -> None:
+    advanced: list[int] = []
+    chunks = Chunks(data)
+    index, used = build_index(name, chunks, rows=ROWS, dim=DIM, advance=advanced.append)
+    assert used == name
+    recipe = load_recipe(name)
+    assert (index.filter_support, index.min_share) == (recipe.filter_support, recipe.min_share)
+    assert getattr(index, "effort_name", None) == recipe.effort
+    assert sum(advanced) == len(index) == ROWS
+    assert len(advanced) == 5
+    assert chunks.passes == (2 if name == "ivf-pq" else 1)
+    for share in (1.0, 0.5, 0.1, 0.02):
+        allowed = np.random.default_rng(1).random(ROWS) < share
+        found = index.search(data.queries, 10, where=allowed)[1]
+        assert recall(found, naive(data, 10, allowed)[1]) > 0.93
+    for effort in recipe.effort_choices:
+        assert (index.search(data.queries, 10, effort=effort)[1] >= 0).all()
+
+
+@pytest.mark.parametrize("dim", [1, 7, 9, 32])
+@pytest.mark.parametrize("rows", [1, 15, 16, 40, 500])
+@pytest.mark.parametrize("name", NAMES)
+def test_named_recipe_builds_at_any_size(name: str, rows: int, dim: int, capfd: pytest.CaptureFixture[str]) -> None:
+    vectors = np.random.default_rng(rows).normal(size=(rows, dim)).astype(np.float32)
+    data = Data(np.arange(rows), vectors, vectors)
+    index, used = build_index(name, Chunks(data), rows=rows, dim=dim)
+    assert used == name
+    ids = index.search(vectors[:5], rows)[1]
+    assert (np.sort(ids, axis=1) == np.arange(rows)).all()
+    if rows < 16:
+        assert index.factory == "exact" or name == "hnsw"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_rows_at_all() -> None:
+    empty = Data(np.zeros(0, np.int64), np.zeros((0, 8), np.float32), np.zeros((0, 8), np.float32))
+    for name in (*NAMES, "auto"):
+        index, _ = build_index(name, Chunks(empty), rows=0, dim=8)
+        assert index.search(np.ones((1, 8)), 3)[1].shape == (1, 0)
+
+
+def test_same_seed_builds_the_same_index(data: Data) -> None:
+    found = [
+        build_index("IVF16,Flat", Chunks(data), rows=ROWS, dim=DIM, seed=seed)[0].search(data.queries, 10, effort=1)[1]
+        for seed in (1, 1)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_factory_string(data: Data) -> None:
+    index, used = build_index("IVF16,SQ8", Chunks(data), rows=ROWS, dim=DIM)
+    assert (used, index.factory) == ("IVF16,SQ8", "IVF16,SQ8")
+    assert isinstance(index, FaissIndex)
+    with pytest.raises(RecipeError, match="needs at least 4000 training vectors"):
+        build_index("IVF4000,Flat", Chunks(data), rows=ROWS, dim=DIM)
+
+
+def test_recipe_of_a_file(data: Data, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nsummary = "x"\nfactory = "IVF{nlist},Flat"\n[search]\ndefault = 5\n')
+    index, used = build_index(str(path), Chunks(data), rows=ROWS, dim=DIM)
+    # 4 * sqrt(3000) = 219 lists would leave fewer than 39 rows for each.
+    assert (used, index.factory, index.default_effort) == ("mine", "IVF76,Flat", 5)
+
+
+def test_placeholders() -> None:
+    recipe = load_recipe("ivf-pq")
+    assert recipe.resolve(rows=1_000_000, dim=512) == "IVF4000,PQ256x4fs,Refine(SQfp16)"
+    assert recipe.resolve(rows=10, dim=9) == "IVF1,PQ9x4fs,Refine(SQfp16)"
+    with pytest.raises(RecipeError, match="no other braces"):
+        Recipe(name="x", summary="", factory="IVF{lists},Flat").resolve(rows=10, dim=4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("hnws", "did you mean hnsw"),
+        ("IVF-PQ", "did you mean ivf-pq"),
+        ("zzz", "the recipes are flat, hnsw, ivf-pq, auto"),
+        ("", "unknown index recipe ''"),
+        ("IVF64,Flatt", "Nor is it for FAISS"),
+        ("auto", "choose_recipe"),
+        ("missing.toml", "cannot be read"),
+    ],
+)
+def test_unknown_recipe(spec: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(spec)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "is not an index recipe"),
+        ('name = "a"\nsummary = "b"', "factory"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\nflavour = 1', "flavour"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\nmetric = "l2"', "metric must be inner_product, got 'l2'"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\ndevice = "moon"', "device must be cpu"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\nsearch = 3', "is not an index recipe"),
+    ],
+)
+def test_bad_recipe_file(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=r"^bad\.toml") as caught:
+        parse_recipe(text, origin="bad.toml")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "has_faiss", "name", "reason"),
+    [
+        (0, True, "flat", "milliseconds"),
+        (49_999, True, "flat", "49,999 vectors of dim 8: flat, since"),
+        (50_000, True, "hnsw", "graph"),
+        (1_000_000, True, "ivf-pq", "short codes"),
+        (10**9, True, "ivf-pq", "short codes"),
+        (10**6, False, "flat", "FAISS is not installed; pip install 'mmalign[cpu]' for ivf-pq"),
+        (10, False, "flat", "milliseconds"),
+    ],
+)
+def test_choice_by_size(rows: int, has_faiss: bool, name: str, reason: str) -> None:
+    recipe, why = choose_recipe(rows, 8, has_faiss=has_faiss)
+    assert recipe.name == name
+    assert reason in why
+
+
+def test_small_data_need_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chooses_exact(49_999, DIM)
+    assert not chooses_exact(50_000, DIM)
+    monkeypatch.setattr(module, "_has_faiss", lambda: False)
+    assert chooses_exact(50_000, DIM)
+
+
+def test_auto_without_faiss_is_exact(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_faiss", lambda: False)
+    index, used = build_index("auto", Chunks(data), rows=60_000, dim=DIM)
+    assert used == "flat"
+    assert isinstance(index, ExactIndex)
+
+
+def test_named_recipe_without_faiss_says_what_to_type(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.index import faiss
+
+    monkeypatch.setattr(faiss, "_DISTRIBUTIONS", ())
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert not module._has_faiss()
+    with pytest.raises(MissingExtraError, match="faiss-cpu"):
+        build_index("hnsw", Chunks(data), rows=ROWS, dim=DIM)
+
+
+def test_sample_is_uniform_and_without_repeats(data: Data) -> None:
+    numbered = Data(np.arange(1000), np.arange(1000, dtype=np.float32)[:, None], data.queries)
+    seen = np.zeros(1000)
+    for seed in range(200):
+        sample = sample_vectors(Chunks(numbered, 70), rows=1000, dim=1, size=100, seed=seed)[:, 0].astype(int)
+        assert len(set(sample)) == 100
+        seen[sample] += 1
+    # 20 draws of each are expected, with a standard deviation of about 4.2.
+    assert abs(seen[:500].mean() - 20) < 0.6
+    assert 2 < seen.min() <= seen.max() < 45
+    whole = sample_vectors(Chunks(numbered, 70), rows=1000, dim=1, size=1000, seed=0)
+    np.testing.assert_array_equal(whole, numbered.vectors)
