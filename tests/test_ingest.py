@@ -1,0 +1,240 @@
+"""Doing only the work that something changed asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmalign.collection import Collection
+from mmalign.errors import AddInterrupted, MetadataError, SourceError
+from mmalign.ingest import derive_id
+from mmalign.types import AddReport
+from tests.tools.color_encoder import COLORS, ColorEncoder, paint
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for i, color in enumerate(COLORS):
+        paint(folder / f"{color}.png", color, detail=i)
+        paint(folder / "sub" / f"{color}.png", color, detail=20 + i)
+    return folder
+
+
+@pytest.fixture
+def encoder() -> ColorEncoder:
+    return ColorEncoder()
+
+
+@pytest.fixture
+def collection(tmp_path: Path, encoder: ColorEncoder) -> Collection:
+    return Collection.create(tmp_path / "photos.mm", encoder=encoder)
+
+
+def counts(report: AddReport) -> dict[str, int]:
+    told = report.to_dict()
+    told["skipped"] = len(told["skipped"])
+    return {name: value for name, value in told.items() if value and name != "seconds"}
+
+
+def table(collection: Collection) -> dict[str, dict]:
+    hits = collection.search(np.ones(collection.dim), k=10_000)
+    return {hit.uri: {"id": hit.id, **hit.metadata} for hit in hits}
+
+
+def test_same_names_in_different_folders_stay_distinct(collection: Collection, photos: Path) -> None:
+    assert counts(collection.add(photos)) == {"added": 18, "encoded": 18}
+    found = table(collection)
+    assert len(found) == 18
+    assert found[str(photos / "red.png")]["id"] != found[str(photos / "sub" / "red.png")]["id"]
+    assert found[str(photos / "red.png")]["width"] == 40
+
+
+def test_unchanged_files_are_not_even_read(
+    collection: Collection, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.add(photos)
+    monkeypatch.setattr("mmalign.media.images.read_media", lambda *a, **k: pytest.fail("a file was read"))
+    assert counts(collection.add(photos)) == {"unchanged": 18}
+
+
+def test_touched_edited_moved_copied_deleted(collection: Collection, photos: Path, encoder: ColorEncoder) -> None:
+    collection.add(photos)
+    before = table(collection)
+    encoder.encoded = 0
+    os.utime(photos / "red.png", (1, 1))
+    paint(photos / "blue.png", "yellow", detail=90)
+    (photos / "green.png").rename(photos / "sub" / "renamed.png")
+    shutil.copy(photos / "cyan.png", photos / "copy.png")
+    (photos / "black.png").unlink()
+    report = collection.add(photos)
+    assert counts(report) == {"added": 1, "updated": 1, "moved": 1, "unchanged": 15, "encoded": 1}
+    assert encoder.encoded == 1
+    after = table(collection)
+    assert after[str(photos / "sub" / "renamed.png")]["id"] == before[str(photos / "green.png")]["id"]
+    assert str(photos / "green.png") not in after
+    assert after[str(photos / "blue.png")]["id"] == before[str(photos / "blue.png")]["id"]
+    assert {Path(hit.uri).name for hit in collection.search("yellow", k=3)} == {"yellow.png", "blue.png"}
+    assert {Path(hit.uri).name for hit in collection.search("cyan", k=3)} == {"cyan.png", "copy.png"}
+    assert str(photos / "black.png") in after, "a vanished file stays without prune"
+    assert counts(collection.add(photos)) == {"unchanged": 18}
+    assert counts(collection.add(photos, prune=True)) == {"unchanged": 18, "removed": 1}
+    assert str(photos / "black.png") not in table(collection)
+
+
+def test_a_new_file_where_a_moved_one_was(collection: Collection, photos: Path) -> None:
+    collection.add(photos)
+    old = table(collection)[str(photos / "red.png")]["id"]
+    (photos / "red.png").rename(photos / "moved.png")
+    collection.add(photos)
+    paint(photos / "red.png", "black", detail=55)
+    assert counts(collection.add(photos))["added"] == 1
+    found = table(collection)
+    assert found[str(photos / "moved.png")]["id"] == old == derive_id(str(photos / "red.png"))
+    assert found[str(photos / "red.png")]["id"] != old
+
+
+def test_prune_leaves_other_folders_alone(collection: Collection, photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "photos-2"
+    paint(other / "a.png", "red", detail=70)
+    collection.add(photos)
+    collection.add(other)
+    (other / "a.png").unlink()
+    (photos / "red.png").unlink()
+    assert counts(collection.add(photos, prune=True))["removed"] == 1
+    assert str(other / "a.png") in table(collection)
+
+
+def test_prune_of_an_emptied_folder_is_refused(collection: Collection, photos: Path) -> None:
+    collection.add(photos)
+    shutil.rmtree(photos)
+    photos.mkdir()
+    with pytest.raises(SourceError, match="no picture"):
+        collection.add(photos, prune=True)
+    assert len(collection) == 18
+
+
+def test_the_same_bytes_are_encoded_once(collection: Collection, tmp_path: Path, encoder: ColorEncoder) -> None:
+    folder = tmp_path / "copies"
+    paint(folder / "0.png", "red", detail=3)
+    for i in range(1, 80):
+        shutil.copy(folder / "0.png", folder / f"{i}.png")
+    report = collection.add(folder, batch_size=8)
+    assert report.added == len(collection) == 80
+    assert report.encoded == encoder.encoded < 10
+
+
+def test_skipped_items_are_told_and_the_rest_is_kept(collection: Collection, photos: Path) -> None:
+    (photos / "empty.jpg").touch()
+    (photos / "text.jpg").write_text("this is no picture", encoding="utf-8")
+    whole = (photos / "red.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "dangling.png").symlink_to(photos / "nowhere.png")
+    report = collection.add(photos)
+    assert report.added == 18
+    reasons = {Path(skip.uri).name: skip.reason for skip in report.skipped}
+    assert set(reasons) == {"empty.jpg", "text.jpg", "cut.png", "dangling.png"}
+    assert "0 bytes" in reasons["empty.jpg"]
+    assert "not a picture" in reasons["text.jpg"]
+    assert "truncated" in reasons["cut.png"]
+    again = collection.add(photos)
+    assert again.unchanged == 18
+    assert len(again.skipped) == 4
+
+
+def test_strange_names(collection: Collection, tmp_path: Path) -> None:
+    folder = tmp_path / "strange"
+    paint(folder / "plain.png", "red", detail=1)
+    shutil.copy(folder / "plain.png", folder / "two\nlines.png")
+    os.rename(  # noqa: PTH104 - bytes
+        os.fsencode(paint(folder / "x.png", "blue", detail=2)), os.fsencode(folder) + b"/caf\xe9.png"
+    )
+    assert counts(collection.add(folder)) == {"added": 3, "encoded": 2}
+    assert counts(collection.add(folder)) == {"unchanged": 3}
+    hit = collection.search("blue", k=1)[0]
+    assert hit.uri.isprintable()
+    assert hit.uri.endswith("caf%E9.png")
+
+
+def test_metadata_of_a_manifest(collection: Collection, photos: Path) -> None:
+    manifest = photos / "manifest.jsonl"
+    rows = [
+        {"image": "red.png", "captions": ["a red thing"], "year": 2001, "split": "dev"},
+        {"image": "blue.png", "captions": ["a blue thing", "it is blue"], "year": 2002, "tags": ["b"], "width": 3},
+    ]
+    manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert counts(collection.add(manifest)) == {"added": 2, "encoded": 2}
+    assert collection.columns == {"year": "int64", "split": "string", "tags": "list<item: string>", "width_": "int64"}
+    assert [hit.metadata["captions"] for hit in collection.search("blue", where="year = 2002")] == [
+        ["a blue thing", "it is blue"]
+    ]
+    assert counts(collection.add(manifest)) == {"unchanged": 2}
+    rows[0]["year"] = 2010
+    manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert counts(collection.add(manifest)) == {"unchanged": 1, "updated": 1}
+    assert collection.search("red", k=1, where="year = 2010")[0].metadata["captions"] == ["a red thing"]
+
+
+def test_an_edit_keeps_what_was_said_of_the_item(collection: Collection, photos: Path) -> None:
+    collection.add(photos, metadata={"album": "first"})
+    name = table(collection)[str(photos / "red.png")]["id"]
+    collection.update([name], {"stars": 5, "captions": ["mine"]})
+    paint(photos / "red.png", "red", detail=95)
+    assert counts(collection.add(photos))["updated"] == 1
+    kept = table(collection)[str(photos / "red.png")]
+    assert (kept["album"], kept["stars"], kept["captions"]) == ("first", 5, ["mine"])
+
+
+def test_rows_for_one_picture_are_joined(collection: Collection, photos: Path) -> None:
+    captions = photos / "captions.csv"
+    captions.write_text("image,caption\nred.png,one\nred.png,two\nblue.png,three\nred.png,one\n", encoding="utf-8")
+    assert counts(collection.add(captions)) == {"added": 2, "encoded": 2}
+    assert table(collection)[str(photos / "red.png")]["captions"] == ["one", "two"]
+
+
+def test_ids_of_the_caller_s_own(collection: Collection, photos: Path) -> None:
+    collection.add([{"path": str(photos / "red.png"), "id": "first"}])
+    assert counts(collection.add([{"path": str(photos / "red.png"), "id": "first"}])) == {"unchanged": 1}
+    assert counts(collection.add([{"path": str(photos / "blue.png"), "id": "first"}])) == {"updated": 1, "encoded": 1}
+    assert [(hit.id, Path(hit.uri).name) for hit in collection.search("blue")] == [("first", "blue.png")]
+
+
+def test_metadata_that_does_not_fit_changes_nothing(collection: Collection, photos: Path) -> None:
+    collection.add([{"path": str(photos / "red.png"), "year": 2001}])
+    with pytest.raises(MetadataError, match="column 'year' holds int64, got 'old'"):
+        collection.add([{"path": str(photos / "blue.png"), "year": "old"}])
+    assert len(collection) == 1
+
+
+def test_interrupted_runs_keep_what_was_encoded(
+    collection: Collection, photos: Path, encoder: ColorEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = encoder.encode_image
+
+    def stop_after_eight(images: object, *, batch_size: int = 32) -> np.ndarray:
+        if encoder.encoded >= 8:
+            raise KeyboardInterrupt
+        return encode(images, batch_size=batch_size)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encoder, "encode_image", stop_after_eight)
+    with pytest.raises(AddInterrupted) as caught:
+        collection.add(photos, batch_size=4)
+    assert caught.value.report.added == len(collection) == 8
+    monkeypatch.setattr(encoder, "encode_image", encode)
+    assert counts(collection.add(photos)) == {"added": 10, "unchanged": 8, "encoded": 10}
+
+
+def test_no_encoder_is_loaded_where_nothing_is_encoded(
+    collection: Collection, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.add(photos)
+    again = Collection.open(collection.path)
+    monkeypatch.setattr("mmalign.collection.load_encoder", lambda spec: pytest.fail("the encoder was loaded"))
+    os.utime(photos / "red.png", (5, 5))
+    (photos / "blue.png").rename(photos / "azure.png")
+    assert counts(again.add(photos)) == {"moved": 1, "unchanged": 17}
