@@ -360,6 +360,8 @@ def eval_retrieval(
 
     table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=not as_json)
     told = table.to_dict()
+    for skip in table.skipped:
+        _say(f"skipped {skip.uri}: {skip.reason}")
     if as_json:
         _print_json(told)
         return
@@ -420,7 +422,7 @@ def main() -> NoReturn:
         _say(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        _say("stopped")
+        _say("stopped; the same command goes on where it was")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough.

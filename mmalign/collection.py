@@ -548,7 +548,7 @@ def _check_encoder(path: Path, description: Description, encoder: Encoder) -> No
             f"{path} was made with {description.encoder} (fingerprint {str(description.fingerprint)[:12]}), "
             f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
             + (
-                "; the weights or preprocessing behind that name have changed"
+                "; the weights or preprocessing behind that name have changed: index the pictures into a new collection"
                 if same_name
                 else f"; use that encoder, or make another collection for {encoder.name}"
             )

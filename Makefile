@@ -1,0 +1,41 @@
+# The two that everyone needs: `make demo` and `make test`. Python 3.11 or newer is all they ask for.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# faiss-cpu and faiss-gpu overwrite one another's files: exactly one is installed.
+FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed-$(FAISS)
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    index the gallery, search it, write demo/hits.png and demo/hits.html"
+	@echo "make test    the whole test suite"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff mend what it can"
+	@echo "make clean   remove the environment and what was built"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mmalign needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(FAISS),lite,heif,dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/mmalign demo --output demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

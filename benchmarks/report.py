@@ -1,0 +1,40 @@
+"""Write the measured figures into the pages: `benchmarks/RESULTS.md`, and README between its markers.
+
+README holds `<!-- measured: NAME -->` ... `<!-- end -->`; what lies between is replaced by the figures of
+`benchmarks/results/NAME.json`.
+
+python -m benchmarks.report
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from benchmarks.results import FOLDER, ROOT
+
+MARK = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(result: dict[str, Any]) -> str:
+    """One measurement as a Markdown table with its circumstances."""
+    rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in result["figures"].items()]
+    where = f"Measured on {result['date']}: {result['data']}; {result['machine']}; commit {result['commit']}."
+    return "\n".join(["| figure | value |", "| --- | ---: |", *rows, "", where]) + "\n"
+
+
+def main() -> None:
+    """Write the pages."""
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+    sections = [f"## {name.replace('_', ' ')}\n\n{table(result)}" for name, result in results.items()]
+    head = "# Results\n\nWritten by `python -m benchmarks.report` from `benchmarks/results/`; not by hand.\n\n"
+    (ROOT / "benchmarks" / "RESULTS.md").write_text(head + "\n".join(sections), encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    filled = MARK.sub(lambda found: f"{found[1]}\n{table(results[found[2]])}\n{found[3]}", text)
+    readme.write_text(filled, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
