@@ -10,13 +10,13 @@ from mmalign.contact_sheet import write_contact_sheet
 from mmalign.types import SearchResult
 
 QUERIES = (
-    "a cat",
-    "something to eat for breakfast",
-    "a vehicle on the road",
+    "a photographer with a camera",
+    "a red car",
+    "a bird flying",
     "musical instrument",
-    "a happy face",
     "flowers",
-    "space + rocket",
+    "flowers - red",
+    "something to eat",
 )
 
 
