@@ -15,7 +15,7 @@ QUERIES = (
     "a bird flying",
     "musical instrument",
     "flowers",
-    "flowers - red",
+    "a red car + green",
     "something to eat",
 )
 
