@@ -15,7 +15,6 @@ QUERIES = (
     "a bird flying",
     "musical instrument",
     "flowers",
-    "a red car + green",
     "something to eat",
 )
 
