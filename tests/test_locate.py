@@ -43,6 +43,8 @@ def test_several_are_listed(tmp_path: Path) -> None:
         locate_collection(environ={}, folder=tmp_path)
 
 
-def test_none_says_what_to_do(tmp_path: Path) -> None:
+def test_none_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What lies in the folders above the test's own is not the test's business.
+    monkeypatch.setattr("mmalign.locate._collections", lambda folder: [])
     with pytest.raises(CollectionNotFoundError, match="mmalign index FOLDER"):
         locate_collection(environ={}, folder=tmp_path)
