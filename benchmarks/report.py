@@ -32,7 +32,12 @@ def main() -> None:
     (ROOT / "benchmarks" / "RESULTS.md").write_text(head + "\n".join(sections), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    filled = MARK.sub(lambda found: f"{found[1]}\n{table(results[found[2]])}\n{found[3]}", text)
+
+    def fill(found: re.Match[str]) -> str:
+        # What was not measured yet keeps its place.
+        return f"{found[1]}\n{table(results[found[2]])}\n{found[3]}" if found[2] in results else found[0]
+
+    filled = MARK.sub(fill, text)
     readme.write_text(filled, encoding="utf-8")
 
 
