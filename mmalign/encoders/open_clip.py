@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.encoders.base import ImageLike
+from mmalign.encoders.base import ImageLike, StreamingEncoder
 from mmalign.encoders.device import Precision, autocast, mixed_dtype, resolve_device
 from mmalign.encoders.fingerprint import PROBES, model_fingerprint, tokens_digest
 from mmalign.encoders.hub import HubProbe, hub_access, probe_hub, unavailable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BATCHES_SORTED = 16
 
 
-class OpenClipEncoder:
+class OpenClipEncoder(StreamingEncoder):
     """A model of open_clip, with its own preprocessing, tokenizer and context length.
 
     Embeddings equal open_clip's `encode_image` and `encode_text` with `normalize=True`. On the processor it computes
@@ -130,37 +130,8 @@ class OpenClipEncoder:
                 result[start + rows] = self._forward(self._model.encode_text, batch)
         return result
 
-    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
-        """Encode pictures.
-
-        Args:
-            images: n decoded pictures (any PIL mode) or paths.
-            batch_size: How many go through the model at once.
-
-        Returns:
-            Array of shape (n, dim), float32, each row of length 1.
-
-        Raises:
-            DecodeError: A path cannot be decoded.
-            InputError: Neither a picture nor a path.
-        """
-        batches = list(self.stream_image(images, batch_size=batch_size))
-        return np.concatenate(batches) if batches else np.zeros((0, self.dim), np.float32)
-
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
-        """Encode pictures batch by batch, in order, while worker threads prepare the next batches.
-
-        Args:
-            images: Pictures or paths; consumed lazily, two batches ahead at most.
-            batch_size: How many go through the model at once.
-
-        Yields:
-            Arrays of shape (b, dim), float32, 1 <= b <= batch_size.
-
-        Raises:
-            DecodeError: A path cannot be decoded; the embeddings of all pictures before it are yielded first.
-            InputError: Neither a picture nor a path.
-        """
+        """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
         import torch
 
         for batch in prefetch_batches(images, self._prepare, batch_size=batch_size, workers=self._workers):

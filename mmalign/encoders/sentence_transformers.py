@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.encoders.base import ImageLike
+from mmalign.encoders.base import ImageLike, StreamingEncoder
 from mmalign.encoders.device import Precision, autocast, mixed_dtype, resolve_device
 from mmalign.encoders.fingerprint import PROBES, model_fingerprint, tokens_digest
 from mmalign.encoders.hub import hub_access, probe_hub, unavailable
@@ -23,7 +23,7 @@ from mmalign.errors import InputError, ModelUnavailableError
 from mmalign.similarity import Float32Array
 
 
-class SentenceTransformersEncoder:
+class SentenceTransformersEncoder(StreamingEncoder):
     """A model of sentence-transformers, for text alone or for text and pictures.
 
     Embeddings equal the library's `encode` with `normalize_embeddings=True`. On the processor it computes in fp32,
@@ -96,37 +96,8 @@ class SentenceTransformersEncoder:
         """
         return self._encode(self._as_text(check_texts(texts, batch_size=batch_size)), batch_size)
 
-    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
-        """Encode pictures.
-
-        Args:
-            images: n decoded pictures (any PIL mode) or paths.
-            batch_size: How many go through the model at once.
-
-        Returns:
-            Array of shape (n, dim), float32, each row of length 1.
-
-        Raises:
-            DecodeError: A path cannot be decoded.
-            InputError: The model reads text alone, or something is neither a picture nor a path.
-        """
-        batches = list(self.stream_image(images, batch_size=batch_size))
-        return np.concatenate(batches) if batches else np.zeros((0, self.dim), np.float32)
-
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
-        """Encode pictures batch by batch, in order, while worker threads decode the next batches.
-
-        Args:
-            images: Pictures or paths; consumed lazily, two batches ahead at most.
-            batch_size: How many go through the model at once.
-
-        Yields:
-            Arrays of shape (b, dim), float32, 1 <= b <= batch_size.
-
-        Raises:
-            DecodeError: A path cannot be decoded; the embeddings of all pictures before it are yielded first.
-            InputError: The model reads text alone, or something is neither a picture nor a path.
-        """
+        """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
         if "image" not in self.modalities:
             raise InputError(
                 f"{self.name} encodes text alone; for pictures use lite, st:clip-ViT-B-32 or an open_clip: model"
