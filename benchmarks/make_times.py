@@ -6,6 +6,7 @@ python -m benchmarks.make_times
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from benchmarks.results import ROOT, write
 
 def seconds(folder: Path, target: str) -> float:
     started = time.perf_counter()
-    subprocess.run(["make", target], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(["make", target], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"make {target} failed:\n{done.stdout[-4000:]}")
     return time.perf_counter() - started
 
 
