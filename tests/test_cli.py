@@ -250,6 +250,7 @@ def test_version_and_help(run: Run) -> None:
     assert "mmalign search" in run("--help").out
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     gallery = Path(__file__).resolve().parents[1] / "examples" / "gallery" / "images"

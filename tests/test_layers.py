@@ -20,6 +20,7 @@ LAYERS = {
     "mmalign.types": 0.0,
     "mmalign.similarity": 1.0,
     "mmalign.pixels": 1.0,
+    "mmalign.processes": 1.0,
     "mmalign.progress": 1.0,
     "mmalign.metrics": 1.1,
     "mmalign.media": 2.0,

@@ -25,6 +25,7 @@ from typing import Any
 from mmalign.errors import IndexFileError
 from mmalign.index.base import Index
 from mmalign.index.files import load_index, storage_errors
+from mmalign.processes import is_running
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -295,7 +296,7 @@ def clean(root: Path, *, keep: int = 2) -> list[str]:
         for path in root.iterdir():
             _, mark, owner = path.name.rpartition(_TEMPORARY)
             if mark:
-                if not _alive(owner.partition("-")[0]):
+                if not is_running(owner.partition("-")[0]):
                     removed.append(path.name)
             elif path.is_dir() and (path / _MANIFEST).exists() and path != used:
                 versions.append(path)
@@ -344,16 +345,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, OverflowError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager

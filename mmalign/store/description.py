@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmalign.errors import CollectionExistsError, CollectionFormatError, CollectionNotFoundError, StorageError
+from mmalign.processes import is_running
 
 FORMAT = 1
 FILE = "collection.json"
@@ -129,15 +130,5 @@ def _clear_leftovers(path: Path) -> None:
     """Remove what a process that was killed while it made this collection has left."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         owner = left.name.rsplit(".", 2)[1]
-        if owner.isdigit() and (int(owner) == os.getpid() or not _is_running(int(owner))):
+        if owner == str(os.getpid()) or not is_running(owner):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -181,6 +181,7 @@ def test_no_picture_is_kept_alive_once_taken(files: list[str]) -> None:
     pictures.close()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_process_that_waits_for_a_picture(server: Any) -> None:
     script = (
         "import sys\n"
