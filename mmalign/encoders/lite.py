@@ -193,8 +193,8 @@ def stream_features(
     """The frozen features of a stream of pictures, batch by batch and in order.
 
     On a GPU, worker threads prepare the next batches while the model runs. On a processor each worker thread prepares
-    a picture and runs the model on it alone: measured on two cores, that is 2.6 times as fast as batches of 32 whose
-    operators spread over the cores, and it does not slow down further where other work keeps a core busy.
+    a picture and runs the model on it alone, which is faster than batches of 32 whose operators spread over the cores
+    (`benchmarks/encode.py` measures by how much) and suffers less where other work keeps a core busy.
 
     Args:
         load_model: Gives the picture model; called only when there is a picture.
