@@ -18,7 +18,8 @@ from pathlib import Path
 from benchmarks.results import write
 from mmalign.encoders.device import resolve_device
 from mmalign.encoders.efficientnet import EfficientNetLite2, preprocess
-from mmalign.encoders.lite import LiteEncoder, image_features
+from mmalign.encoders.lite import LiteEncoder
+from mmalign.encoders.towers import image_features
 from mmalign.media.images import decode_image
 
 BATCH = 32

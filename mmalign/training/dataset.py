@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from mmalign.encoders.device import resolve_device
 from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS, FEATURES, MAP_CHANNELS, PREPROCESSING, EfficientNetLite2
-from mmalign.encoders.lite import TEXT_FEATURES, TEXT_POOLING, stream_features, text_features
+from mmalign.encoders.lite import TEXT_POOLING
 from mmalign.encoders.minilm import MINILM_WEIGHTS, MiniLM
+from mmalign.encoders.towers import POOLING, stream_features, text_features
 from mmalign.errors import InputError, SourceError
 from mmalign.similarity import Float32Array
 from mmalign.training.duplicates import near_duplicates, same_words
@@ -143,7 +144,7 @@ class _Extractor:
             "text",
             sentences,
             lambda start, stop: text_features(self._text(), sentences[start:stop]),
-            width=TEXT_FEATURES,
+            width=POOLING.features,
             version=f"{MINILM_WEIGHTS.sha256}/{TEXT_POOLING}",
             step=2048,
             progress=self._counter(f"{name} captions", len(sentences)),

@@ -12,10 +12,10 @@ from mmalign.encoders.minilm import (
     erf,
     gelu_,
     layer_norm,
-    map_safetensors,
     max_pool,
     mean_pool,
 )
+from mmalign.encoders.quantised import map_safetensors
 from mmalign.encoders.wheels import locate
 
 TEXTS = [

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.minilm import map_safetensors
+from mmalign.encoders.quantised import map_safetensors
 from mmalign.errors import InputError
 from mmalign.training.adapters import TrainableAdapter, save_adapters
 from mmalign.training.contrastive import ContrastiveConfig, train_adapters

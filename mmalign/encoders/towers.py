@@ -1,0 +1,231 @@
+"""What the versions of `lite` share: two towers, an adapter on each, and how texts and pictures go through them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from threading import RLock
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.encoders.adapter import Adapter
+from mmalign.encoders.base import ImageLike, StreamingEncoder
+from mmalign.encoders.device import compute_alone
+from mmalign.encoders.efficientnet import EfficientNetLite2, preprocess
+from mmalign.encoders.minilm import MAX_TOKENS, WIDTH, MiniLM, max_pool, mean_pool
+from mmalign.encoders.pictures import load_rgb
+from mmalign.encoders.prefetch import default_workers, prefetch_batches
+from mmalign.encoders.texts import check_texts
+from mmalign.errors import InputError
+from mmalign.similarity import Float32Array
+
+if TYPE_CHECKING:
+    import torch
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class TextPooling:
+    """Which of MiniLM's states the text adapter reads; layer 0 is the word embeddings, 6 the last.
+
+    Attributes:
+        means: Layers whose mean over the tokens is read, in this order.
+        maxima: Layers whose largest values over the tokens are read, after the means.
+    """
+
+    means: tuple[int, ...]
+    maxima: tuple[int, ...]
+
+    @property
+    def features(self) -> int:
+        """Width of the pooled features."""
+        return WIDTH * (len(self.means) + len(self.maxima))
+
+
+POOLING = TextPooling(means=(0, 2, 4, 6), maxima=(6,))
+"""The pooling of both versions."""
+
+
+class TwoTowerEncoder(StreamingEncoder):
+    """MiniLM for texts, in NumPy, and EfficientNet-Lite2 for pictures, in torch, each with an adapter.
+
+    A tower is loaded when the first text, or picture, is encoded; torch is imported for pictures alone.
+
+    Args:
+        device: Where pictures are encoded: a torch device such as `cpu` or `cuda:1`; None for CUDA where there is
+            one, else the processor.
+    """
+
+    modalities = frozenset({"text", "image"})
+    pooling = POOLING
+
+    def __init__(self, *, device: str | None = None) -> None:
+        self._device_name = device
+        self._loading = RLock()
+        self._text_model: MiniLM | None = None
+        self._image_model: EfficientNetLite2 | None = None
+
+    @property
+    @abstractmethod
+    def text_adapter(self) -> Adapter:
+        """From pooled text features to the shared space."""
+
+    @property
+    @abstractmethod
+    def image_adapter(self) -> Adapter:
+        """From picture features to the shared space."""
+
+    @abstractmethod
+    def _load_text_model(self) -> MiniLM: ...
+
+    @abstractmethod
+    def _load_image_model(self, device: torch.device) -> EfficientNetLite2: ...
+
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts.
+
+        Args:
+            texts: n texts; what exceeds 256 tokens is ignored.
+            batch_size: How many go through the model at once.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+
+        Raises:
+            InputError: Not a sequence of texts.
+            ModelUnavailableError: A weight file has other bytes than expected.
+        """
+        texts = check_texts(texts, batch_size=batch_size)
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        features = text_features(self._texts(), texts, batch_size=batch_size, pooling=self.pooling)
+        return self.text_adapter(features)
+
+    def truncates(self, text: str) -> bool:
+        """Say whether a text is longer than the model reads.
+
+        Args:
+            text: The text.
+
+        Returns:
+            True where its end would be ignored.
+        """
+        return len(self._texts().tokenize([text])[0]) > MAX_TOKENS
+
+    def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
+        """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        for features in stream_features(self._pictures, images, _prepare, batch_size=batch_size):
+            yield self.image_adapter(features)
+
+    def _texts(self) -> MiniLM:
+        with self._loading:
+            if self._text_model is None:
+                self._text_model = self._load_text_model()
+            return self._text_model
+
+    def _pictures(self) -> EfficientNetLite2:
+        from mmalign.encoders.device import resolve_device
+
+        with self._loading:
+            if self._image_model is None:
+                self._image_model = self._load_image_model(resolve_device(self._device_name))
+            return self._image_model
+
+
+def text_features(
+    model: MiniLM, texts: Sequence[str], *, batch_size: int = 64, pooling: TextPooling = POOLING
+) -> Float32Array:
+    """The features of texts: pooled states of several layers, side by side.
+
+    Args:
+        model: The sentence encoder.
+        texts: n texts.
+        batch_size: How many go through the model at once.
+        pooling: Which states are pooled, and how.
+
+    Returns:
+        Array of shape (n, pooling.features), float32.
+    """
+    tokens = model.tokenize(texts)
+    # Texts of similar length together, so that little of a batch is padding.
+    order = sorted(range(len(tokens)), key=lambda position: len(tokens[position]))
+    features = np.zeros((len(tokens), pooling.features), np.float32)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        states, mask = model.hidden_states([tokens[position] for position in chosen])
+        means = [mean_pool(states[layer], mask) for layer in pooling.means]
+        maxima = [max_pool(states[layer], mask) for layer in pooling.maxima]
+        features[chosen] = np.concatenate([*means, *maxima], axis=1)
+    return features
+
+
+def image_features(model: EfficientNetLite2, pictures: Sequence[NDArray[np.uint8]]) -> Float32Array:
+    """The features of preprocessed pictures: mean channels of the last feature map and of earlier stages.
+
+    Args:
+        model: The picture model.
+        pictures: b arrays of shape (288, 288, 3), uint8.
+
+    Returns:
+        Array of shape (b, 2120), float32.
+    """
+    import torch
+
+    from mmalign.encoders.device import autocast, mixed_dtype
+
+    with torch.inference_mode(), autocast(model.device, mixed_dtype(model.device, "auto")):
+        pooled: torch.Tensor = model.features(model.to_input(pictures))
+    result: Float32Array = pooled.cpu().numpy()
+    return result
+
+
+def stream_features(
+    load_model: Callable[[], EfficientNetLite2],
+    items: Iterable[Item],
+    prepare: Callable[[Item], NDArray[np.uint8]],
+    *,
+    batch_size: int,
+) -> Iterator[Float32Array]:
+    """The features of a stream of pictures, batch by batch and in order.
+
+    On a GPU, worker threads prepare the next batches while the model runs. On a processor each worker thread prepares
+    a picture and runs the model on it alone, which is faster than batches of 32 whose operators spread over the cores
+    (`benchmarks/encode.py` measures by how much) and suffers less where other work keeps a core busy.
+
+    Args:
+        load_model: Gives the picture model; called only when there is a picture.
+        items: What to prepare; consumed lazily.
+        prepare: Gives an array of shape (288, 288, 3), uint8, for an item.
+        batch_size: How many are yielded at once.
+
+    Yields:
+        Arrays of shape (b, 2120), float32, 1 <= b <= batch_size.
+    """
+    waiting = iter(items)
+    first = next(waiting, None)
+    if first is None:
+        return
+    items, model = chain([first], waiting), load_model()
+
+    def run(item: Item) -> Float32Array:
+        compute_alone()
+        row: Float32Array = image_features(model, [prepare(item)])[0]
+        return row
+
+    if model.device.type == "cpu":
+        for rows in prefetch_batches(items, run, batch_size=batch_size, workers=default_workers()):
+            yield np.stack(rows)
+    else:
+        for batch in prefetch_batches(items, prepare, batch_size=batch_size, workers=default_workers()):
+            yield image_features(model, batch)
+
+
+def _prepare(image: ImageLike) -> NDArray[np.uint8]:
+    return preprocess(load_rgb(image))
