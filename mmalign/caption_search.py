@@ -18,20 +18,20 @@ from mmalign.similarity import Float32Array
 from mmalign.store.lance_store import Store
 from mmalign.types import Hit
 
-FOLDER = "captions.lance"
 # One commit: some ten seconds of encoding, which is what a power cut can cost.
 _CHUNK = 4096
 
 
 def refresh_captions(
-    folder: Path, items: Store, encoder: Callable[[], Encoder], *, progress: bool = True
+    path: Path, items: Store, encoder: Callable[[], Encoder], *, dim: int, progress: bool = True
 ) -> Store | None:
     """Bring the store of captions in line with the captions of the items; only new captions are encoded.
 
     Args:
-        folder: The collection.
+        path: Where the store of captions is, or will be.
         items: The items, at the version to follow.
         encoder: Gives the encoder; called only when a caption must be encoded.
+        dim: Width of its embeddings.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -47,10 +47,9 @@ def refresh_captions(
         for item, captions in zip(*(column.to_pylist() for column in table.columns), strict=True)
         for caption in captions
     }
-    path = folder / FOLDER
     if not wanted and not path.exists():
         return None
-    store = _open(path, items.dim)
+    store = _open(path, dim)
     row_ids, present = store.scan(["id"])
     have = present.column("id").to_pylist()
     store.delete(row_ids[[i for i, name in enumerate(have) if name not in wanted]])

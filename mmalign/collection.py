@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +16,6 @@ from mmalign.caption_search import refresh_captions, search_captions
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import (
-    CollectionError,
     CollectionExistsError,
     CollectionNotFoundError,
     EncoderMismatchError,
@@ -24,22 +23,21 @@ from mmalign.errors import (
     InputError,
     MetadataError,
 )
+from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier
 from mmalign.index import publish
 from mmalign.index.publish import IndexManifest
-from mmalign.index.recipe import build_index, chooses_exact
 from mmalign.ingest import Ingest
+from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
-from mmalign.progress import track
 from mmalign.query import Query, QueryLike
-from mmalign.searcher import Searcher, read_hits
+from mmalign.searcher import read_hits
+from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
 from mmalign.types import AddReport, SearchResult
 from mmalign.vectors import vector_rows
 
-_ITEMS = "items.lance"
-_INDEX = "index"
 # An index is built again when it lacks, or holds in vain, more than this share of the items.
 _STALE_SHARE = 0.1
 
@@ -56,12 +54,11 @@ class Collection:
         ...     print(hit.score, hit.uri)
     """
 
-    def __init__(self, path: Path, description: Description, encoder: Encoder | None) -> None:
+    def __init__(self, path: Path, encoder: Encoder | None) -> None:
         self.path = path
-        self.description = description
-        self._given_encoder = encoder
-        self._store = Store.open(path / _ITEMS)
-        self._searcher: Searcher | None = None
+        self._generation = Generation.open(path, encoder, load=lambda spec: load_encoder(spec))
+        # What the caller's own vectors were made with.
+        self._fingerprint = self._generation.description.fingerprint
         self._lock = threading.Lock()
 
     @classmethod
@@ -102,11 +99,11 @@ class Collection:
             description = Description(loaded.name, loaded.fingerprint, loaded.dim)
 
         def fill(temporary: Path) -> None:
-            Store.create(temporary / _ITEMS, dim=description.dim)
+            Store.create(temporary / ITEMS, dim=description.dim)
             description.write(temporary)
 
         make_folder(folder, fill, overwrite=overwrite)
-        return cls(folder, description, loaded)
+        return cls(folder, loaded)
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
@@ -129,8 +126,8 @@ class Collection:
         # By its own name it is the same, and large weights need not be read to find that out.
         given = None if encoder is None or encoder == description.encoder else load_encoder(encoder)
         if given is not None:
-            _check_encoder(folder, description, given)
-        return cls(folder, description, given)
+            check_encoder(folder, description, given)
+        return cls(folder, given)
 
     @classmethod
     def open_or_create(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
@@ -154,7 +151,12 @@ class Collection:
             except CollectionExistsError:
                 return cls.open(path, encoder=encoder)
 
-    @cached_property
+    @property
+    def description(self) -> Description:
+        """What the collection was made with."""
+        return self._current().description
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder that the collection was made with, loaded at first use.
 
@@ -162,13 +164,7 @@ class Collection:
             CollectionError: The collection has none.
             EncoderMismatchError: The weights here are not those that it was made with.
         """
-        if self._given_encoder is not None:
-            return self._given_encoder
-        if self.description.encoder is None:
-            raise CollectionError(f"{self.path} holds vectors from elsewhere and has no encoder; search it by vector")
-        loaded = load_encoder(self.description.encoder)
-        _check_encoder(self.path, self.description, loaded)
-        return loaded
+        return self._current().encoder
 
     @property
     def dim(self) -> int:
@@ -178,22 +174,22 @@ class Collection:
     @property
     def columns(self) -> dict[str, str]:
         """The metadata columns, name to type, as `where` can use them."""
-        return {name: str(kind) for name, kind in self._latest().columns.items()}
+        return {name: str(kind) for name, kind in self.snapshot().columns.items()}
 
     def __len__(self) -> int:
-        return len(self._latest())
+        return len(self.snapshot())
 
     def __repr__(self) -> str:
         return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
 
     def has(self, name: str) -> bool:
         """Whether there is an item with this id or URI."""
-        _, table = self._latest().scan(["id", "uri"])
+        _, table = self.snapshot().scan(["id", "uri"])
         return any(name in column.to_pylist() for column in table.columns)
 
     def snapshot(self) -> Store:
         """The items as they are now; what is committed later does not show."""
-        return self._latest()
+        return self._current().latest()
 
     def info(self) -> dict[str, Any]:
         """Say what the collection holds.
@@ -201,7 +197,7 @@ class Collection:
         Returns:
             Path, number of items, encoder, dim, columns, index, and bytes on disk.
         """
-        store = self._latest()
+        store = self.snapshot()
         manifest = self.index_manifest
         files = [path for path in self.path.rglob("*") if path.is_file()]
         return {
@@ -215,14 +211,18 @@ class Collection:
             "bytes": sum(path.stat().st_size for path in files),
         }
 
-    def _latest(self) -> Store:
-        """The newest version, for reading."""
-        self._store = self._store.latest()
-        return self._store
+    def _current(self) -> Generation:
+        """Items, index and encoder that belong together: those in use now."""
+        with self._lock:
+            self._generation = self._generation.newest()
+            return self._generation
 
-    def _writer(self) -> Store:
-        """A handle of its own for writing: one that a search holds must not move on under it."""
-        return Store.open(self.path / _ITEMS)
+    @contextmanager
+    def _writing(self) -> Iterator[Generation]:
+        """What to write to; no process puts another generation in use meanwhile."""
+        with lock(self.path / LOCK, shared=True):
+            yield self._current()
+            clear_earlier(self.path)
 
     # Changing ------------------------------------------------------------------------------------------------------
 
@@ -263,10 +263,12 @@ class Collection:
             if folder is None:
                 raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
             under = str(folder)
-        store = self._writer()
-        ingest = Ingest(store, lambda: self.encoder, batch_size=batch_size, progress=progress)
-        report = ingest.run(open_source(source, metadata=metadata), prune_under=under)
-        store.compact()
+        items = open_source(source, metadata=metadata)
+        with self._writing() as generation:
+            store = generation.writer()
+            ingest = Ingest(store, lambda: generation.encoder, batch_size=batch_size, progress=progress)
+            report = ingest.run(items, prune_under=under)
+            store.compact()
         return report
 
     def add_embeddings(
@@ -290,17 +292,21 @@ class Collection:
 
         Raises:
             DimensionError: The vectors have another width.
+            EncoderMismatchError: The collection was encoded anew with another encoder since it was opened.
             InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
             MetadataError: Metadata that does not fit the collection's columns.
         """
         started = time.monotonic()
-        rows, given, matrix = vector_rows(ids, vectors, dim=self.dim, metadata=metadata or {}, uris=uris)
-        store = self._writer()
-        store.ensure_columns(infer_columns(given))
-        before = len(store)
-        for start in range(0, len(rows), 65_536):
-            store.upsert(rows[start : start + 65_536], matrix[start : start + 65_536])
-        added = len(store) - before
+        with self._writing() as generation:
+            self._check_unchanged(generation)
+            dim = generation.description.dim
+            rows, given, matrix = vector_rows(ids, vectors, dim=dim, metadata=metadata or {}, uris=uris)
+            store = generation.writer()
+            store.ensure_columns(infer_columns(given))
+            before = len(store)
+            for start in range(0, len(rows), 65_536):
+                store.upsert(rows[start : start + 65_536], matrix[start : start + 65_536])
+            added = len(store) - before
         return AddReport(added=added, updated=len(rows) - added, seconds=time.monotonic() - started)
 
     def remove(self, ids: Sequence[str] | None = None, *, where: str | None = None, purge: bool = False) -> int:
@@ -320,24 +326,29 @@ class Collection:
         """
         if ids is None and where is None:
             raise InputError("say what to remove: ids or where")
-        store = self._writer()
-        row_ids, table = store.scan(["id", "uri"], where=where)
-        if ids is not None:
-            wanted = set(ids)
-            chosen = [
-                i
-                for i, (name, uri) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True))
-                if name in wanted or uri in wanted
-            ]
-            row_ids = row_ids[chosen]
-        removed = store.delete(row_ids)
-        if purge:
-            store.purge()
-            manifest = self.index_manifest
-            if manifest is not None:
-                self.build_index(manifest.recipe)
-                publish.clean(self.path / _INDEX, keep=1)
+        with self._writing() as generation:
+            store = generation.writer()
+            row_ids, table = store.scan(["id", "uri"], where=where)
+            if ids is not None:
+                wanted = set(ids)
+                chosen = [
+                    i
+                    for i, (name, uri) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True))
+                    if name in wanted or uri in wanted
+                ]
+                row_ids = row_ids[chosen]
+            removed = store.delete(row_ids)
+            if purge:
+                self._purge(generation, store)
         return removed
+
+    def _purge(self, generation: Generation, store: Store) -> None:
+        store.purge()
+        manifest = publish.read_manifest(generation.index)
+        if manifest is not None:
+            generation.build_index(manifest.recipe)
+            publish.clean(generation.index, keep=1)
+        clear_earlier(self.path, at_once=True)
 
     def update(self, ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
         """Set metadata columns of items.
@@ -355,11 +366,12 @@ class Collection:
         values = {name if name == "captions" else column_name(name): plain(value) for name, value in metadata.items()}
         if not values:
             raise MetadataError("no metadata given; nothing to update")
-        store = self._writer()
-        store.ensure_columns({n: k for n, k in infer_columns([values]).items() if n != "captions"})
-        known = set(store.scan(["id"])[1].column("id").to_pylist())
-        settable = {name: value for name, value in values.items() if name == "captions" or name in store.columns}
-        return store.patch([{"id": name, **settable} for name in dict.fromkeys(ids) if name in known])
+        with self._writing() as generation:
+            store = generation.writer()
+            store.ensure_columns({n: k for n, k in infer_columns([values]).items() if n != "captions"})
+            known = set(store.scan(["id"])[1].column("id").to_pylist())
+            settable = {name: value for name, value in values.items() if name == "captions" or name in store.columns}
+            return store.patch([{"id": name, **settable} for name in dict.fromkeys(ids) if name in known])
 
     # Searching -----------------------------------------------------------------------------------------------------
 
@@ -390,10 +402,12 @@ class Collection:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()
         queries = [Query(one) for one in (query if isinstance(query, list) else [query])]
-        searcher = self._current_searcher()
+        generation = self._current()
+        dim = generation.description.dim
+        searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
-        embedded = [one.embed(lambda: self.encoder, dim=self.dim) for one in queries]
-        vectors = np.stack([vector for vector, _ in embedded]) if embedded else np.zeros((0, self.dim), np.float32)
+        embedded = [self._embed(one, generation) for one in queries]
+        vectors = np.stack([vector for vector, _ in embedded]) if embedded else np.zeros((0, dim), np.float32)
         found = searcher.search(vectors, k, allowed=allowed)
         hits = read_hits(searcher.store, found)
         seconds = time.perf_counter() - started
@@ -433,9 +447,10 @@ class Collection:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()
         asked = Query(query)
-        vector, notes = asked.embed(lambda: self.encoder, dim=self.dim)
-        items = self._latest()
-        captions = refresh_captions(self.path, items, lambda: self.encoder)
+        generation = self._current()
+        vector, notes = self._embed(asked, generation)
+        items = generation.latest()
+        captions = refresh_captions(generation.captions, items, lambda: generation.encoder, dim=items.dim)
         hits = () if captions is None else search_captions(captions, items, vector, k, where=where)
         return SearchResult(
             hits=hits,
@@ -446,23 +461,25 @@ class Collection:
             notes=notes,
         )
 
-    def _current_searcher(self) -> Searcher:
-        with self._lock:
-            store = self._latest()
-            folder = publish.current(self.path / _INDEX)
-            current = None if folder is None else folder.name
-            known = self._searcher
-            if known is None or known.store is not store or known.version != current:
-                known = Searcher.open(store, self.path / _INDEX, previous=known)
-                self._searcher = known
-            return known
+    def _embed(self, query: Query, generation: Generation) -> tuple[Float32Array, tuple[str, ...]]:
+        if query.holds_vectors:
+            self._check_unchanged(generation)
+        return query.embed(lambda: generation.encoder, dim=generation.description.dim)
+
+    def _check_unchanged(self, generation: Generation) -> None:
+        """Refuse the caller's own vectors where they were made for what the collection was when it was opened."""
+        if generation.description.fingerprint != self._fingerprint:
+            raise EncoderMismatchError(
+                f"{self.path} was encoded anew with {generation.description.encoder} since it was opened; "
+                "open it again and give vectors of that encoder"
+            )
 
     # Indexing ------------------------------------------------------------------------------------------------------
 
     @property
     def index_manifest(self) -> IndexManifest | None:
         """What the index in use was built from, or None where search is exact over all items."""
-        return publish.read_manifest(self.path / _INDEX)
+        return publish.read_manifest(self._current().index)
 
     def build_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
         """Build an index over all items and put it in use in one step; searches go on meanwhile.
@@ -479,26 +496,8 @@ class Collection:
             MissingExtraError: It needs FAISS, which is not installed.
             StorageError: The disk refused; the index in use stays.
         """
-        store = self._writer()
-        rows, version = len(store), store.version
-        if recipe == "auto" and chooses_exact(rows, self.dim):
-            publish.withdraw(self.path / _INDEX)
-            return None
-        with track("Indexing", rows, enabled=progress) as advance:
-            index, used = build_index(recipe, store.iter_embeddings, rows=rows, dim=self.dim, advance=advance)
-        manifest = IndexManifest(
-            recipe=used,
-            asked=recipe,
-            factory=index.factory,
-            dim=self.dim,
-            rows=len(index),
-            dataset_version=version,
-            fingerprint=self.description.fingerprint,
-        )
-        published = publish.publish(self.path / _INDEX, index, manifest)
-        publish.clean(self.path / _INDEX)
-        store.compact()
-        return published
+        with self._writing() as generation:
+            return generation.build_index(recipe, progress=progress)
 
     def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
         """Build the index again where it is another design than asked for, or has fallen behind the items.
@@ -520,7 +519,7 @@ class Collection:
         wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
         if manifest is None or manifest.asked != wanted:
             return self.build_index(wanted, progress=progress)
-        searcher = self._current_searcher()
+        searcher = self._current().searcher()
         if searcher.index is None or searcher.uncovered > _STALE_SHARE * len(self):
             return self.build_index(wanted, progress=progress)
         return manifest
@@ -535,21 +534,5 @@ class Collection:
             IndexFileError: A file is missing or damaged.
             MissingExtraError: It needs FAISS, which is not installed.
         """
-        loaded = publish.load_current(self.path / _INDEX, verify=True)
+        loaded = publish.load_current(self._current().index, verify=True)
         return None if loaded is None else loaded[1]
-
-
-def _check_encoder(path: Path, description: Description, encoder: Encoder) -> None:
-    if description.encoder is None:
-        raise EncoderMismatchError(f"{path} holds vectors from elsewhere and takes no encoder, got {encoder.name}")
-    if encoder.fingerprint != description.fingerprint:
-        same_name = encoder.name == description.encoder
-        raise EncoderMismatchError(
-            f"{path} was made with {description.encoder} (fingerprint {str(description.fingerprint)[:12]}), "
-            f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
-            + (
-                "; the weights or preprocessing behind that name have changed: index the pictures into a new collection"
-                if same_name
-                else f"; use that encoder, or make another collection for {encoder.name}"
-            )
-        )

@@ -87,6 +87,11 @@ class Query:
     def __init__(self, query: QueryLike | Sequence[Term]) -> None:
         self.terms: tuple[Term, ...] = _terms(query)
 
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether a term is a vector, which some encoder made."""
+        return any(isinstance(term.value, np.ndarray) for term in self.terms)
+
     def __add__(self, other: Query) -> Query:
         return Query((*self.terms, *other.terms))
 

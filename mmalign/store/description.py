@@ -1,4 +1,4 @@
-"""`collection.json`: what a collection was made with, and `make_folder`, which makes one in one step."""
+"""`collection.json`: what a collection was made with and where its data are; and `make_folder`, which makes one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.errors import CollectionExistsError, CollectionFormatError, CollectionNotFoundError, StorageError
 from mmalign.processes import is_running
 
-FORMAT = 1
+FORMAT = 2
+"""Format 2 has a `generation`; it is written only where a reader of format 1 would look for the data in vain."""
 FILE = "collection.json"
 
 
@@ -25,13 +26,29 @@ class Description:
         encoder: Spec of its encoder, or None where vectors come from elsewhere.
         fingerprint: The encoder's digest, or None.
         dim: Width of an embedding.
-        format: Version of the layout on disk.
+        generation: 1 as it was made; one more each time that all items were encoded anew.
     """
 
     encoder: str | None
     fingerprint: str | None
     dim: int
-    format: int = FORMAT
+    generation: int = 1
+
+    @property
+    def format(self) -> int:
+        """Version of the layout on disk."""
+        return 1 if self.generation == 1 else FORMAT
+
+    def data(self, folder: Path) -> Path:
+        """Say where the items, the index and the captions of the collection in `folder` are.
+
+        Args:
+            folder: The collection.
+
+        Returns:
+            The collection's folder itself at first, else a folder in it.
+        """
+        return folder if self.generation == 1 else folder / f"generation-{self.generation}"
 
     @classmethod
     def read(cls, folder: Path) -> Description:
@@ -70,23 +87,32 @@ class Description:
                 encoder=values["encoder"],
                 fingerprint=values["fingerprint"],
                 dim=int(values["dim"]),
-                format=values["format"],
+                generation=1 if values["format"] == 1 else int(values["generation"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CollectionFormatError(f"{path} lacks or garbles {error}") from error
 
     def write(self, folder: Path) -> None:
-        """Write the description into `folder`, so that it is whole or not there.
+        """Write the description into `folder` in one step: readers see the one before it, or this one.
 
         Args:
             folder: The collection.
         """
+        values = {
+            "encoder": self.encoder,
+            "fingerprint": self.fingerprint,
+            "dim": self.dim,
+            "format": self.format,
+        }
+        if self.generation != 1:
+            values["generation"] = self.generation
         temporary = folder / f".{FILE}.{os.getpid()}"
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self), indent=2) + "\n")
+            file.write(json.dumps(values, indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / FILE)
+        _sync(folder)
 
 
 def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
@@ -124,6 +150,28 @@ def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = F
         raise StorageError(f"cannot make a collection at {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force a folder and all that is in it to disk.
+
+    Args:
+        folder: The folder.
+    """
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt":
+        # Windows opens no folder, and syncs no file that is opened for reading.
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _clear_leftovers(path: Path) -> None:

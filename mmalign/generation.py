@@ -1,0 +1,231 @@
+"""One generation of a collection: the items, the index and the captions that one encoder made.
+
+To encode a collection anew makes the next generation beside the one in use, and puts it in use by replacing
+`collection.json`. What belongs together is therefore reached through one object, so that a search never compares a
+vector of one encoder with those of another.
+
+    photos.mm/collection.json       names the generation in use
+    photos.mm/items.lance ...       the first generation
+    photos.mm/generation-2/...      the second: items.lance, index/ and captions.lance
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mmalign.encoders.base import Encoder
+from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError
+from mmalign.index import publish
+from mmalign.index.publish import IndexManifest
+from mmalign.index.recipe import build_index, chooses_exact
+from mmalign.progress import track
+from mmalign.searcher import Searcher
+from mmalign.store.description import FILE, Description
+from mmalign.store.lance_store import Store
+
+LOCK = ".lock"
+"""Writers share it, and who puts the next generation in use holds it alone: nothing that is written is left behind."""
+ITEMS, INDEX, CAPTIONS = "items.lance", "index", "captions.lance"
+# How long an earlier generation stays, so that a search in another process can finish with it.
+_KEEP_SECONDS = 3600.0
+_Stamp = tuple[int, int, int]
+
+
+class Generation:
+    """One generation of a collection.
+
+    Args:
+        path: The collection's folder.
+        description: What `collection.json` says, or will say.
+        encoder: The encoder, where it is loaded already.
+        load: Makes an encoder by its name.
+        stamp: What `collection.json` was known by when it was read; None for a generation that is not in use yet.
+
+    Attributes:
+        path: The collection's folder.
+        description: As given.
+        items: The dataset of items.
+        index: The folder of the index's versions.
+        captions: The dataset of captions, which need not exist.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        description: Description,
+        encoder: Encoder | None,
+        *,
+        load: Callable[[str], Encoder],
+        stamp: _Stamp | None = None,
+    ) -> None:
+        self.path = path
+        self.description = description
+        self.data = description.data(path)
+        self.items, self.index, self.captions = (self.data / name for name in (ITEMS, INDEX, CAPTIONS))
+        self._stamp = stamp
+        self._store = Store.open(self.items)
+        self._encoder = encoder
+        self._load = load
+        self._searcher: Searcher | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, encoder: Encoder | None, *, load: Callable[[str], Encoder]) -> Generation:
+        """Open the generation in use.
+
+        Args:
+            path: The collection's folder.
+            encoder: An encoder to use where it is the one that the collection was made with.
+            load: Makes an encoder by its name.
+
+        Returns:
+            The generation.
+
+        Raises:
+            CollectionNotFoundError: There is no collection.
+            CollectionFormatError: Damaged, or written by a newer mmalign.
+        """
+        # Before it is read: what is replaced in between is then seen at the next look.
+        stamp = _stamp(path)
+        description = Description.read(path)
+        fits = encoder is not None and encoder.fingerprint == description.fingerprint
+        return cls(path, description, encoder if fits else None, load=load, stamp=stamp)
+
+    def newest(self) -> Generation:
+        """Return the generation in use now: this one, unless another process has put the next in use.
+
+        Raises:
+            CollectionNotFoundError: The collection is gone.
+        """
+        if _stamp(self.path) == self._stamp:
+            return self
+        return Generation.open(self.path, self._encoder, load=self._load)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded at first use.
+
+        Raises:
+            CollectionError: The collection has none.
+            EncoderMismatchError: The weights here are not those that it was made with.
+        """
+        if self._encoder is None:
+            name = self.description.encoder
+            if name is None:
+                raise CollectionError(
+                    f"{self.path} holds vectors from elsewhere and has no encoder; search it by vector"
+                )
+            try:
+                loaded = self._load(name)
+            except EncoderSpecError as error:
+                raise EncoderSpecError(
+                    f"{self.path} was made with {name}: {error}; an encoder of your own is handed in with "
+                    "Collection.open(path, encoder=...)"
+                ) from error
+            check_encoder(self.path, self.description, loaded)
+            self._encoder = loaded
+        return self._encoder
+
+    def latest(self) -> Store:
+        """The items at their newest version, for reading."""
+        self._store = self._store.latest()
+        return self._store
+
+    def writer(self) -> Store:
+        """A handle of its own for writing: one that a search holds must not move on under it."""
+        return Store.open(self.items)
+
+    def searcher(self) -> Searcher:
+        """What searches the newest items with the index in use."""
+        with self._lock:
+            store = self.latest()
+            folder = publish.current(self.index)
+            current = None if folder is None else folder.name
+            known = self._searcher
+            if known is None or known.store is not store or known.version != current:
+                known = Searcher.open(store, self.index, previous=known)
+                self._searcher = known
+            return known
+
+    def build_index(self, recipe: str, *, progress: bool = True) -> IndexManifest | None:
+        """Build an index over all items and put it in use; as `Collection.build_index`."""
+        store = self.writer()
+        rows, version, dim = len(store), store.version, self.description.dim
+        if recipe == "auto" and chooses_exact(rows, dim):
+            publish.withdraw(self.index)
+            return None
+        with track("Indexing", rows, enabled=progress) as advance:
+            index, used = build_index(recipe, store.iter_embeddings, rows=rows, dim=dim, advance=advance)
+        manifest = IndexManifest(
+            recipe=used,
+            asked=recipe,
+            factory=index.factory,
+            dim=dim,
+            rows=len(index),
+            dataset_version=version,
+            fingerprint=self.description.fingerprint,
+        )
+        published = publish.publish(self.index, index, manifest)
+        publish.clean(self.index)
+        store.compact()
+        return published
+
+
+def check_encoder(path: Path, description: Description, encoder: Encoder) -> None:
+    """Refuse an encoder that a collection was not made with.
+
+    Args:
+        path: The collection, for the error's text.
+        description: What it was made with.
+        encoder: The encoder.
+
+    Raises:
+        EncoderMismatchError: It is another one.
+    """
+    if description.encoder is None:
+        raise EncoderMismatchError(f"{path} holds vectors from elsewhere and takes no encoder, got {encoder.name}")
+    if encoder.fingerprint != description.fingerprint:
+        same_name = encoder.name == description.encoder
+        raise EncoderMismatchError(
+            f"{path} was made with {description.encoder} (fingerprint {str(description.fingerprint)[:12]}), "
+            f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
+            + ("; the weights or preprocessing behind that name have changed" if same_name else "; use that encoder")
+            + f", or encode the pictures anew: mmalign index --reencode --encoder {encoder.name} --collection {path}"
+        )
+
+
+def clear_earlier(path: Path, *, at_once: bool = False) -> None:
+    """Remove the generations before the one in use, an hour after that was put in use.
+
+    A search looks at `collection.json` before it begins, so that after an hour none can be at work on them.
+
+    Args:
+        path: The collection.
+        at_once: Do not wait for the hour: processes that search at this moment may fail, and can search again.
+    """
+    description = Description.read(path)
+    if description.generation == 1:
+        return
+    age = time.time() - (path / FILE).stat().st_mtime
+    if not at_once and age < _KEEP_SECONDS:
+        return
+    for name in (ITEMS, INDEX, CAPTIONS):
+        if (path / name).exists():
+            shutil.rmtree(path / name, ignore_errors=True)
+    for folder in path.glob("generation-*"):
+        number = folder.name.rpartition("-")[2]
+        if number.isdecimal() and int(number) < description.generation:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What tells one `collection.json` from the next without reading it; None where it cannot be looked at."""
+    try:
+        state = (path / FILE).stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
