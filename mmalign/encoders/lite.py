@@ -25,7 +25,7 @@ ADAPTER_SHA256 = "bafed5b3a10ebfadf2aed4a5f3381258f90bfed33d0aaee8b067095d797b14
 TEXT_POOLING = "mean of layers 0, 2, 4 and 6; maximum of layer 6"
 """Names the text pooling in fingerprints."""
 
-_FEATURE = "the lite encoder"
+_FEATURE = "the encoder lite@1"
 
 
 class LiteEncoder(TwoTowerEncoder):
@@ -51,7 +51,7 @@ class LiteEncoder(TwoTowerEncoder):
     def __init__(self, *, device: str | None = None) -> None:
         super().__init__(device=device)
         for file in (MINILM_WEIGHTS, MINILM_TOKENIZER, EFFICIENTNET_WEIGHTS):
-            locate(file, feature=_FEATURE, extra="lite")
+            locate(file, feature=_FEATURE, extra="lite1")
         self._text_adapter, self._image_adapter = load_adapters(ADAPTER_PATH, sha256=ADAPTER_SHA256)
         self.dim = self._text_adapter.dim
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ from mmalign.encoders.base import Encoder
 from mmalign.encoders.open_clip_source import near_matches
 from mmalign.errors import EncoderSpecError
 
-LITE_SPEC = "lite@1"
-"""The versioned spec of the encoder that needs no download."""
+_VERSIONS = {
+    "lite@1": "mmalign.encoders.lite.LiteEncoder",
+}
+"""Every version of the encoder that needs no download, oldest first, and its class; a new one is one more line."""
+
+LITE_SPEC = list(_VERSIONS)[-1]
+"""What `lite` means: the newest version."""
 
 _FORMS = (
     "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
@@ -25,9 +31,9 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     """Load the encoder that a spec names.
 
     Args:
-        spec: `lite` (or `lite@1`), `open_clip:MODEL/WEIGHTS`, `open_clip:MODEL@/path/to/checkpoint`,
-            `open_clip:local-dir:/path`, `open_clip:hf-hub:org/name`, `st:MODEL`, `st:/path`; or an object that has
-            what `Encoder` asks for, which is returned as it is.
+        spec: `lite` (or a version of it, such as `lite@1`), `open_clip:MODEL/WEIGHTS`,
+            `open_clip:MODEL@/path/to/checkpoint`, `open_clip:local-dir:/path`, `open_clip:hf-hub:org/name`,
+            `st:MODEL`, `st:/path`; or an object that has what `Encoder` asks for, which is returned as it is.
         device: A torch device such as `cpu` or `cuda:1`; None for CUDA where there is one, else the processor.
 
     Returns:
@@ -46,10 +52,8 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     if not isinstance(spec, str):
         return _checked(spec)
     name = spec.strip()
-    if name in ("lite", LITE_SPEC):
-        from mmalign.encoders.lite import LiteEncoder
-
-        return LiteEncoder(device=device)
+    if name == "lite" or name.startswith("lite@"):
+        return _lite(LITE_SPEC if name == "lite" else name, device)
     family, colon, rest = name.partition(":")
     if colon and rest and family == "open_clip":
         return _open_clip(rest, device)
@@ -58,6 +62,33 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
 
         return SentenceTransformersEncoder(rest, device=device)
     raise EncoderSpecError(f"no encoder is called {spec!r}{_near(name)}; the forms are: {_FORMS}")
+
+
+def newer_version(spec: str | None) -> str | None:
+    """Say what has come after a version of `lite`.
+
+    Args:
+        spec: The spec of any encoder, or None.
+
+    Returns:
+        The newest version, or None where `spec` is that, or is not a version of `lite` that is known here.
+
+    Example:
+        >>> newer_version("st:clip-ViT-B-32") is None
+        True
+    """
+    return LITE_SPEC if spec in _VERSIONS and spec != LITE_SPEC else None
+
+
+def _lite(name: str, device: str | None) -> Encoder:
+    if name not in _VERSIONS:
+        raise EncoderSpecError(
+            f"no encoder is called {name!r}; the versions of lite that this mmalign knows are {', '.join(_VERSIONS)}. "
+            "A newer one needs a newer mmalign: pip install --upgrade mmalign"
+        )
+    module, _, kind = _VERSIONS[name].rpartition(".")
+    encoder: Encoder = getattr(import_module(module), kind)(device=device)
+    return encoder
 
 
 def _open_clip(rest: str, device: str | None) -> Encoder:

