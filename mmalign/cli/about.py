@@ -1,0 +1,94 @@
+"""The commands that tell about mmalign itself: encoders, index designs, the environment, the demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmalign.cli.output import CollectionOption, EncoderOption, JsonOption, print_json, print_table, size
+from mmalign.errors import CollectionNotFoundError
+
+
+def models(as_json: JsonOption = False) -> None:
+    """List encoders: width, size, licence, whether the weights are here, and how good they are."""
+    from mmalign.encoders.catalog import list_models
+
+    cards = list_models()
+    if as_json:
+        print_json([card.to_dict() for card in cards])
+        return
+    print_table(
+        ["encoder", "dim", "size", "licence", "here", "quality"],
+        [
+            [
+                card.spec,
+                str(card.dim),
+                size(card.bytes),
+                card.licence,
+                "yes" if card.cached else "no",
+                card.quality or "",
+            ]
+            for card in cards
+        ],
+    )
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """List index designs: what each is for, and what was measured."""
+    from mmalign.index.recipe import list_recipes
+
+    found = list_recipes()
+    if as_json:
+        print_json([recipe.to_dict() for recipe in found])
+        return
+    print_table(["recipe", "factory", "summary"], [[recipe.name, recipe.factory, recipe.summary] for recipe in found])
+
+
+def doctor(collection: CollectionOption = None, as_json: JsonOption = False) -> None:
+    """Check the environment, and a collection where there is one; exit status 1 where something is wrong."""
+    from mmalign.doctor import check_collection, check_environment
+    from mmalign.locate import locate_collection
+
+    checks = check_environment()
+    try:
+        path = locate_collection(collection)
+    except CollectionNotFoundError:
+        path = None
+    if path is not None:
+        checks += check_collection(path)
+    if as_json:
+        print_json([check.to_dict() for check in checks])
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'BAD '} {check.name}: {check.detail}")
+            if check.remedy:
+                print(f"     -> {check.remedy}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the collection and the contact sheets.")] = Path(
+        "mmalign-demo"
+    ),
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a collection of the gallery that comes with mmalign, search it, and write contact sheets."""
+    from mmalign.demo import run_demo
+
+    results, sheets = run_demo(output, encoder=encoder or "lite", progress=not as_json)
+    if as_json:
+        print_json({"results": [result.to_dict() for result in results], "sheets": [str(sheet) for sheet in sheets]})
+        return
+    for result in results:
+        rows = [
+            [str(rank), f"{hit.score:.3f}", Path(hit.uri).name, (hit.metadata.get("captions") or [""])[0]]
+            for rank, hit in enumerate(result, 1)
+        ]
+        print(f"\n{result.query}")
+        print_table(["", "score", "picture", "its caption"], rows)
+    print("\nMost of the gallery is drawings, lite has seen photographs alone: some hits are wrong. CLIP does better.")
+    print("look at: " + "  ".join(str(sheet) for sheet in sheets))

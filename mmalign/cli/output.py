@@ -1,0 +1,72 @@
+"""What the commands share: options, and the ways to print.
+
+Results go to standard output; progress, remarks and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mmalign.types import Skip
+
+CollectionOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--collection",
+        "-c",
+        help="The collection. Default: $MMALIGN_COLLECTION, else the nearest *.mm in this folder or its parents.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        "-e",
+        help="lite, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:local-dir:PATH, st:clip-ViT-B-32, ...; "
+        "see `mmalign models`. Default: the collection's own, or lite for a new one.",
+    ),
+]
+
+
+def say(text: str) -> None:
+    """Print a remark on standard error."""
+    print(text, file=sys.stderr)
+
+
+def say_skipped(skipped: Sequence[Skip], *, most: int = 20) -> None:
+    """Name the first items that were left out, with the reason, and count the rest."""
+    for skip in skipped[:most]:
+        say(f"skipped {skip.uri}: {skip.reason}")
+    if len(skipped) > most:
+        say(f"... and {len(skipped) - most} more; --json lists all")
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON on standard output."""
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a header, in columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    # A pipe has no width; a table cut to 80 columns would lose what it was asked for.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+
+
+def size(count: int | None) -> str:
+    """A count of bytes in megabytes, empty where it is not known."""
+    return "" if count is None else f"{count / 1e6:,.0f} MB"
