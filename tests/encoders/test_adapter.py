@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmalign.encoders.adapter import Adapter
+from mmalign.encoders.quantised import quantise, to_float32
 
 
 def tensors(rng: np.random.Generator, *, hidden: int) -> dict[str, np.ndarray]:
@@ -26,6 +27,31 @@ def test_equals_a_naive_loop(rng: np.random.Generator, hidden: int) -> None:
             h = exact["hidden.weight"] @ row + exact["hidden.bias"]
             y += exact["output.weight"] @ np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in h])
         np.testing.assert_allclose(result, y / np.linalg.norm(y), atol=1e-5)
+
+
+def test_the_class_prior_equals_a_naive_loop(rng: np.random.Generator) -> None:
+    weights = tensors(rng, hidden=0)
+    shapes = {"classifier.weight": (6, 4), "classifier.bias": (6,), "prior.weight": (6, 5)}
+    weights |= {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    features = rng.standard_normal((35, 7)).astype(np.float32)
+    exact = {name: value.astype(np.float64) for name, value in weights.items()}
+    for row, result in zip(features, Adapter(weights)(features), strict=True):
+        # The classifier reads the first four of the seven features.
+        odds = [
+            math.exp(w @ row[:4] + b) for w, b in zip(exact["classifier.weight"], exact["classifier.bias"], strict=True)
+        ]
+        y = exact["linear.weight"] @ row + exact["linear.bias"]
+        for odd, direction in zip(odds, exact["prior.weight"], strict=True):
+            y += odd / sum(odds) * direction
+        np.testing.assert_allclose(result, y / np.linalg.norm(y), atol=1e-5)
+
+
+def test_quantised_tensors_are_taken(rng: np.random.Generator) -> None:
+    weights = tensors(rng, hidden=11)
+    small = {name: quantise(value) if value.ndim == 2 else value for name, value in weights.items()}
+    plain = {name: to_float32(value) for name, value in small.items()}
+    features = rng.standard_normal((4, 7)).astype(np.float32)
+    np.testing.assert_array_equal(Adapter(small)(features), Adapter(plain)(features))
 
 
 def test_a_row_does_not_depend_on_its_batch(rng: np.random.Generator) -> None:

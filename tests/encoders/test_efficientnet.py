@@ -9,12 +9,16 @@ from PIL import Image
 
 from mmalign.encoders.efficientnet import (
     EFFICIENTNET_WEIGHTS,
+    FEATURES,
     INPUT_SIZE,
+    MAP_CHANNELS,
     EfficientNetLite2,
     convert_state,
     fold_batch_norm,
     preprocess,
+    tensor_shapes,
 )
+from mmalign.encoders.quantised import quantise
 from mmalign.encoders.wheels import load_pinned
 
 torch = pytest.importorskip("torch")
@@ -62,6 +66,46 @@ def test_folding_changes_nothing(stored: dict[str, torch.Tensor], model: Efficie
     assert (found - expected).abs().max() < 1e-4
     fold_batch_norm(plain)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
+
+
+def test_the_listed_shapes_are_those_of_timm(model: EfficientNetLite2) -> None:
+    state = model._net.state_dict()
+    expected = {name: tuple(value.shape) for name, value in state.items() if not name.startswith("classifier.")}
+    assert tensor_shapes() == expected
+
+
+def test_built_from_a_mapping(model: EfficientNetLite2) -> None:
+    state = {name: value.numpy() for name, value in model._net.state_dict().items()}
+    device = torch.device("cpu")
+    batch = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    late = ("blocks.4", "blocks.5", "blocks.6", "conv_head")
+    small = {
+        name: quantise(value) if name.startswith(late) and value.ndim == 4 else value for name, value in state.items()
+    }
+    with torch.inference_mode():
+        expected = model.features(batch)
+        same = EfficientNetLite2(device, state).features(batch)
+        near = EfficientNetLite2(device, small).features(batch)
+    assert torch.equal(same, expected)
+    assert torch.nn.functional.cosine_similarity(near, expected).min() > 0.999
+    assert not torch.equal(near, expected)
+
+
+def test_cells_are_means_over_their_places(model: EfficientNetLite2) -> None:
+    batch = torch.rand(2, 3, 96, 160, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    maps = []
+    hooks = [stage.register_forward_hook(lambda _, __, out: maps.append(out)) for stage in model._net.blocks[1:]]
+    with torch.inference_mode():
+        cells = model.cell_features(batch)
+        whole, last = model.features(batch), model.feature_map(batch)
+    for hook in hooks:
+        hook.remove()
+    assert cells.shape == (2, 3, 5, FEATURES)
+    torch.testing.assert_close(cells.mean((1, 2)), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cells[..., :MAP_CHANNELS], last.permute(0, 2, 3, 1))
+    # The second stage's map is eight times as fine: a cell of the last map covers 8 x 8 of its places.
+    part = maps[0][1, :, 8:16, 24:32].mean((1, 2))
+    torch.testing.assert_close(cells[1, 1, 3, MAP_CHANNELS : MAP_CHANNELS + 24], part, atol=1e-5, rtol=1e-4)
 
 
 def test_names_correspond_by_role(stored: dict[str, torch.Tensor]) -> None:
