@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mmalign.encoders.base import Encoder
     from mmalign.encoders.registry import load_encoder
     from mmalign.errors import MMAlignError
-    from mmalign.evaluate import evaluate_retrieval
+    from mmalign.evaluation.retrieval import evaluate_retrieval
     from mmalign.query import Query
     from mmalign.types import AddReport, Hit, Item, SearchResult, Skip
 
@@ -28,7 +28,7 @@ _HOMES = {
     "Query": "mmalign.query",
     "SearchResult": "mmalign.types",
     "Skip": "mmalign.types",
-    "evaluate_retrieval": "mmalign.evaluate",
+    "evaluate_retrieval": "mmalign.evaluation.retrieval",
     "load_encoder": "mmalign.encoders.registry",
     "write_contact_sheet": "mmalign.contact_sheet",
 }

@@ -34,7 +34,7 @@ LAYERS = {
     "mmalign.vectors": 3.0,
     "mmalign.searcher": 3.0,
     "mmalign.contact_sheet": 3.0,
-    "mmalign.evaluate": 3.0,
+    "mmalign.evaluation": 3.0,
     "mmalign.training": 3.1,
     "mmalign.ingest": 3.1,
     "mmalign.caption_search": 3.1,

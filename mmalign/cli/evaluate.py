@@ -27,7 +27,7 @@ def eval_retrieval(
 
         mmalign eval retrieval --manifest pictures.jsonl --split dev --encoder lite
     """
-    from mmalign.evaluate import evaluate_retrieval
+    from mmalign.evaluation.retrieval import evaluate_retrieval
 
     table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=not as_json)
     told = table.to_dict()

@@ -19,7 +19,7 @@ from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS
 from mmalign.encoders.lite import ADAPTER_PATH, LiteEncoder
 from mmalign.encoders.minilm import MINILM_WEIGHTS
 from mmalign.encoders.wheels import locate
-from mmalign.evaluate import RetrievalTable, evaluate_retrieval
+from mmalign.evaluation.retrieval import RetrievalTable, evaluate_retrieval
 from mmalign.metrics.retrieval import bootstrap_interval
 
 CARD_PATH = ADAPTER_PATH.with_suffix(".json")

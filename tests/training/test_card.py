@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmalign.encoders.lite import LiteEncoder
-from mmalign.evaluate import RetrievalTable
+from mmalign.evaluation.retrieval import RetrievalTable
 from mmalign.training.card import model_card
 
 

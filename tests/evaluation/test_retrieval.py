@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmalign.encoders.base import ImageLike
 from mmalign.errors import InputError, SourceError
-from mmalign.evaluate import evaluate_retrieval, read_captions
+from mmalign.evaluation.retrieval import evaluate_retrieval, read_captions
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -102,7 +102,7 @@ def test_no_manifest_no_captions_no_pictures(tmp_path: Path) -> None:
         read_captions(tmp_path)
     with pytest.raises(InputError, match="has a caption"):
         read_captions(write(tmp_path, []))
-    with pytest.raises(InputError, match="none of the 1 captioned pictures"):
+    with pytest.raises(InputError, match="none of the 1 pictures"):
         evaluate_retrieval(write(tmp_path, [row("gone", "red")]), encoder=ColourEncoder())
 
 

@@ -1,25 +1,19 @@
-"""The measured tables: how well an encoder finds pictures by text, and texts by picture."""
+"""How well an encoder finds pictures by caption, and captions by picture."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mmalign.encoders.base import Encoder, stream_image
+from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError, SourceError
-from mmalign.media.images import load_pictures
-from mmalign.media.uris import is_url
+from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
+from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics.retrieval import any_hit_at_k, median_rank, retrieval_ranks
-from mmalign.progress import track
 from mmalign.similarity import Int64Array
 from mmalign.types import Skip
 
@@ -76,8 +70,7 @@ def read_captions(manifest: str | os.PathLike[str], *, split: str | None = None)
     """Read the pictures of a manifest that have captions.
 
     Args:
-        manifest: A `manifest.jsonl`: one JSON object a line with `image`, a path relative to the manifest or a URL,
-            `captions`, a list of sentences, and perhaps `split`.
+        manifest: A manifest as for `read_manifest`, whose lines may have `captions`, a list of sentences.
         split: Only the lines with this `split`; all of them where None.
 
     Returns:
@@ -87,29 +80,12 @@ def read_captions(manifest: str | os.PathLike[str], *, split: str | None = None)
         SourceError: The manifest cannot be read, or a line is not as described.
         InputError: There is no such split, or no picture with a caption in it.
     """
-    path = Path(manifest)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"the manifest {path} cannot be read: {error}; expected a manifest.jsonl") from error
-    folder = path.resolve().parent
-    splits: Counter[str] = Counter()
-    pictures = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        image, captions, found = _parse(line, f"{path}:{number}")
-        splits[found] += 1
-        if captions and split in (None, found):
-            pictures.append(CaptionedPicture(image if is_url(image) else str(folder / image), captions))
-    if split is not None and split not in splits:
-        there = (
-            ", ".join(f"{name or '(none)'} ({count})" for name, count in sorted(splits.items())) or "no lines at all"
-        )
-        raise InputError(f"{path} has no split {split!r}; it has {there}")
+    rows = read_manifest(manifest, split=split)
+    pictures = [CaptionedPicture(row.uri, captions) for row in rows if (captions := _captions(row))]
     if not pictures:
-        where = "" if split is None else f" of split {split!r}"
-        raise InputError(f"no picture{where} in {path} has a caption; retrieval is measured with captions")
+        raise InputError(
+            f"no picture{in_split(split)} in {manifest} has a caption; retrieval is measured with captions"
+        )
     return pictures
 
 
@@ -144,31 +120,11 @@ def evaluate_retrieval(
     """
     pictures = read_captions(manifest, split=split)
     model = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    skipped: list[Skip] = []
-    kept: list[CaptionedPicture] = []
-
-    def decoded() -> Iterator[Image.Image]:
-        for picture, result in zip(pictures, load_pictures(p.uri for p in pictures), strict=True):
-            if isinstance(result, Skip):
-                skipped.append(result)
-                continue
-            if result.image is not None:
-                kept.append(picture)
-                yield result.image
-
-    blocks = []
-    with track("Encoding", len(pictures), enabled=progress) as advance:
-        for block in stream_image(model, decoded(), batch_size=batch_size):
-            blocks.append(block)
-            advance(len(block))
-    if not kept:
-        raise InputError(
-            f"none of the {len(pictures)} captioned pictures of {manifest} can be decoded; the first: "
-            f"{skipped[0].uri}: {skipped[0].reason}"
-        )
+    encoded = encode_pictures(model, [p.uri for p in pictures], batch_size=batch_size, progress=progress)
+    kept = [pictures[position] for position in encoded.kept]
     texts = [caption for picture in kept for caption in picture.captions]
     owner = np.repeat(np.arange(len(kept)), [len(picture.captions) for picture in kept])
-    text_ranks, image_ranks = retrieval_ranks(model.encode_text(texts), np.concatenate(blocks), owner)
+    text_ranks, image_ranks = retrieval_ranks(model.encode_text(texts), encoded.vectors, owner)
     return RetrievalTable(
         n_images=len(kept),
         n_captions=len(texts),
@@ -176,22 +132,15 @@ def evaluate_retrieval(
         text_ranks=text_ranks,
         text_owner=owner,
         image_ranks=image_ranks,
-        skipped=tuple(skipped),
+        skipped=encoded.skipped,
     )
 
 
-def _parse(line: str, where: str) -> tuple[str, tuple[str, ...], str]:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise SourceError(f"{where}: not JSON ({error}); expected one object a line") from error
-    image = entry.get("image") if isinstance(entry, dict) else None
-    captions = entry.get("captions") or [] if isinstance(entry, dict) else []
-    if not isinstance(image, str) or not image:
-        raise SourceError(f'{where}: expected an object with "image": a path or URL, got {line.strip()[:80]!r}')
+def _captions(row: ManifestRow) -> tuple[str, ...]:
+    captions = row.fields.get("captions") or []
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise SourceError(f'{where}: expected "captions": a list of strings, got {captions!r}'[:200])
-    return image, tuple(caption for caption in captions if caption.strip()), str(entry.get("split") or "")
+        raise SourceError(f'{row.where}: expected "captions": a list of strings, got {captions!r}'[:200])
+    return tuple(caption for caption in captions if caption.strip())
 
 
 def _scores(ranks: Int64Array) -> dict[str, float]:
