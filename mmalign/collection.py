@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.caption_search import refresh_captions, search_captions
+from mmalign.confidence import check_probability, hits_to_fetch, judge
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import (
@@ -376,11 +377,20 @@ class Collection:
     # Searching -----------------------------------------------------------------------------------------------------
 
     @overload
-    def search(self, query: list[Any], *, k: int = 10, where: str | None = None) -> list[SearchResult]: ...
-    @overload
-    def search(self, query: QueryLike, *, k: int = 10, where: str | None = None) -> SearchResult: ...
     def search(
-        self, query: QueryLike | list[Any], *, k: int = 10, where: str | None = None
+        self, query: list[Any], *, k: int = 10, where: str | None = None, min_probability: float | None = None
+    ) -> list[SearchResult]: ...
+    @overload
+    def search(
+        self, query: QueryLike, *, k: int = 10, where: str | None = None, min_probability: float | None = None
+    ) -> SearchResult: ...
+    def search(
+        self,
+        query: QueryLike | list[Any],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult | list[SearchResult]:
         """Find the items nearest to a query; every committed item is seen, indexed or not.
 
@@ -391,7 +401,7 @@ class Collection:
             where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`.
 
         Returns:
-            The hits, best first.
+            The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
 
         Raises:
             InputError: `k` is negative.
@@ -408,8 +418,16 @@ class Collection:
         allowed = None if where is None else searcher.store.row_ids(where=where)
         embedded = [self._embed(one, generation) for one in queries]
         vectors = np.stack([vector for vector, _ in embedded]) if embedded else np.zeros((0, dim), np.float32)
-        found = searcher.search(vectors, k, allowed=allowed)
-        hits = read_hits(searcher.store, found)
+        found = searcher.search(vectors, hits_to_fetch(k, queries), allowed=allowed)
+        judged = judge(
+            found,
+            k,
+            queries,
+            generation.calibration,
+            pictures=searcher.items if allowed is None else len(allowed),
+            min_probability=min_probability,
+        )
+        hits = read_hits(searcher.store, judged.found, judged.probabilities)
         seconds = time.perf_counter() - started
         results = [
             SearchResult(
@@ -419,9 +437,9 @@ class Collection:
                 seconds=seconds,
                 collection=str(self.path),
                 effort=found.effort,
-                notes=notes + searcher.notes,
+                notes=notes + searcher.notes + remarks,
             )
-            for asked, (_, notes), one in zip(queries, embedded, hits, strict=True)
+            for asked, (_, notes), one, remarks in zip(queries, embedded, hits, judged.notes, strict=True)
         ]
         return results if isinstance(query, list) else results[0]
 
@@ -430,6 +448,9 @@ class Collection:
 
         Captions that are new since the last call are encoded first.
 
+            min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
+                Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
+                left, a note says how likely the best hit was.
         Args:
             query: As for `search`.
             k: How many captions.
@@ -439,10 +460,12 @@ class Collection:
             One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
 
         Raises:
-            InputError: `k` is negative.
-            QueryError: The query cannot be parsed or encoded.
+            InputError: `k` is negative, or `min_probability` is not from 0 to 1.
+            QueryError: The query cannot be parsed or encoded, or has no probability where one is asked for.
+            CalibrationError: `min_probability` with an encoder that was not calibrated.
             FilterError: The filter names an unknown column or is not valid SQL.
         """
+        check_probability(min_probability, queries)
         if k < 0:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()

@@ -11,6 +11,7 @@
     |   +-- RecipeError                an index recipe or factory string that means nothing
     +-- DecodeError                    one picture that cannot be decoded (`reason` says why)
     +-- ModelUnavailableError          weights that are not here and cannot be fetched
+    +-- CalibrationError               no probabilities for these scores, or a calibration of another encoder
     +-- MissingExtraError (ImportError)  an optional package that is not installed
     +-- EnvironmentConflictError       two installed packages that exclude one another
     +-- CollectionError
@@ -94,6 +95,10 @@ class ModelUnavailableError(MMAlignError):
 
 class MissingExtraError(MMAlignError, ImportError):
     """An optional package is not installed.
+
+class CalibrationError(MMAlignError):
+    """There are no probabilities for these scores: no calibration, a damaged one, or that of another encoder."""
+
 
     Args:
         feature: What needs it, as the user would call it.

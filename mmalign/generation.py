@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mmalign.calibration import Calibration
+from mmalign.confidence import find_calibration
 from mmalign.encoders.base import Encoder
 from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError
 from mmalign.index import publish
@@ -134,6 +136,14 @@ class Generation:
         """The items at their newest version, for reading."""
         self._store = self._store.latest()
         return self._store
+    def calibration(self) -> Calibration | None:
+        """What turns scores into probabilities: the collection's own, else the encoder's; None where there is none.
+
+        Raises:
+            CalibrationError: There is one alone that is damaged, or of another encoder.
+        """
+        return find_calibration(self.path, self.encoder, fingerprint=self.description.fingerprint)
+
 
     def writer(self) -> Store:
         """A handle of its own for writing: one that a search holds must not move on under it."""

@@ -92,6 +92,11 @@ class Query:
         """Whether a term is a vector, which some encoder made."""
         return any(isinstance(term.value, np.ndarray) for term in self.terms)
 
+    @property
+    def is_words(self) -> bool:
+        """Whether it is one text and nothing else."""
+        return len(self.terms) == 1 and isinstance(self.terms[0].value, str) and self.terms[0].weight > 0
+
     def __add__(self, other: Query) -> Query:
         return Query((*self.terms, *other.terms))
 

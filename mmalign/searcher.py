@@ -54,6 +54,9 @@ class Searcher:
         manifest: The index's manifest, or None.
         version: Name of the index version in use, also where it could not be loaded.
         notes: Remarks for the person who searches.
+
+    Attributes:
+        items: How many items there are.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Searcher:
         self.version = version
         self.notes = notes
         alive = store.row_ids()
+        self.items = len(alive)
         if index is None or manifest is None:
             self._tail = alive
             self._mask: NDArray[np.bool_] | None = None
@@ -183,25 +187,28 @@ def _both(a: Int64Array, b: Int64Array) -> Int64Array:
     return np.intersect1d(a, b, assume_unique=True)
 
 
-def read_hits(store: Store, found: Found) -> list[tuple[Hit, ...]]:
+def read_hits(store: Store, found: Found, probabilities: NDArray[np.float64] | None = None) -> list[tuple[Hit, ...]]:
     """Turn row ids into hits, with one read for all queries.
 
     Args:
         store: The items, at the version that was searched.
         found: What was found.
+        probabilities: Of the same shape as the scores, NaN where there is none.
 
     Returns:
         The hits of each query, best first.
     """
     chosen = found.row_ids[found.row_ids >= 0]
     rows = iter(store.take(chosen, ["id", "uri", *_TOLD, *store.columns]).to_pylist() if chosen.size else [])
+    chances = np.full(found.scores.shape, np.nan) if probabilities is None else probabilities
     results = []
-    for scores, row_ids in zip(found.scores, found.row_ids, strict=True):
+    for scores, row_ids, likely in zip(found.scores, found.row_ids, chances, strict=True):
         hits = []
-        for score in scores[row_ids >= 0]:
+        for score, chance in zip(scores[row_ids >= 0], likely[row_ids >= 0], strict=True):
             values = next(rows)
             name, uri = values.pop("id"), values.pop("uri")
             metadata = {key: value for key, value in values.items() if value is not None}
-            hits.append(Hit(id=name, uri=uri or "", score=float(score), metadata=metadata))
+            probability = None if np.isnan(chance) else float(chance)
+            hits.append(Hit(id=name, uri=uri or "", score=float(score), metadata=metadata, probability=probability))
         results.append(tuple(hits))
     return results

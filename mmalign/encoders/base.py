@@ -29,7 +29,8 @@ class Encoder(Protocol):
 
     An encoder may also have `stream_image(images, *, batch_size)`, which yields the embeddings of consecutive
     batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
-    reads.
+    reads; and `calibration`, a `mmalign.calibration.Calibration` of its own fingerprint or None, which turns the scores
+    of text queries into probabilities.
     """
 
     @property
