@@ -399,19 +399,24 @@ class Collection:
                 list of results.
             k: How many hits; fewer where there are fewer items.
             where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`.
+            min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
+                Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
+                left, a note says how likely the best hit was.
 
         Returns:
             The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
 
         Raises:
-            InputError: `k` is negative.
-            QueryError: The query cannot be parsed or encoded.
+            InputError: `k` is negative, or `min_probability` is not from 0 to 1.
+            QueryError: The query cannot be parsed or encoded, or has no probability where one is asked for.
+            CalibrationError: `min_probability` with an encoder that was not calibrated.
             FilterError: The filter names an unknown column or is not valid SQL.
         """
         if k < 0:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()
         queries = [Query(one) for one in (query if isinstance(query, list) else [query])]
+        check_probability(min_probability, queries)
         generation = self._current()
         dim = generation.description.dim
         searcher = generation.searcher()
@@ -448,9 +453,6 @@ class Collection:
 
         Captions that are new since the last call are encoded first.
 
-            min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
-                Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
-                left, a note says how likely the best hit was.
         Args:
             query: As for `search`.
             k: How many captions.
@@ -460,12 +462,10 @@ class Collection:
             One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
 
         Raises:
-            InputError: `k` is negative, or `min_probability` is not from 0 to 1.
-            QueryError: The query cannot be parsed or encoded, or has no probability where one is asked for.
-            CalibrationError: `min_probability` with an encoder that was not calibrated.
+            InputError: `k` is negative.
+            QueryError: The query cannot be parsed or encoded.
             FilterError: The filter names an unknown column or is not valid SQL.
         """
-        check_probability(min_probability, queries)
         if k < 0:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()
