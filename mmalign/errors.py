@@ -19,10 +19,13 @@
     |   +-- CollectionExistsError      a collection is there already
     |   +-- CollectionFormatError      written by a newer mmalign, or damaged
     |   +-- EncoderMismatchError       the collection was made with another encoder
+    |   +-- UnreadableItemsError       items whose pictures are gone, where all must be read again
     |   +-- StorageError               the disk refused (full, read-only, permission)
     +-- IndexFileError                 an index file that is damaged or does not fit
 
-    AddInterrupted (KeyboardInterrupt)   Ctrl-C during `Collection.add`; what was encoded is kept
+    AddInterrupted (KeyboardInterrupt)        Ctrl-C during `Collection.add`; what was encoded is kept
+    ReencodeInterrupted (KeyboardInterrupt)   Ctrl-C during `Collection.reencode`; what was encoded is kept
+    TrainingInterrupted (KeyboardInterrupt)   Ctrl-C during a training; the state is saved
 
 An error's text names what was expected, what came, and what to do about it.
 """
@@ -32,7 +35,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmalign.types import AddReport
+    from mmalign.types import AddReport, ReencodeReport, Skip
 
 
 class MMAlignError(Exception):
@@ -93,12 +96,12 @@ class ModelUnavailableError(MMAlignError):
     """Model weights are not on this machine and cannot be fetched, or are not the expected bytes."""
 
 
-class MissingExtraError(MMAlignError, ImportError):
-    """An optional package is not installed.
-
 class CalibrationError(MMAlignError):
     """There are no probabilities for these scores: no calibration, a damaged one, or that of another encoder."""
 
+
+class MissingExtraError(MMAlignError, ImportError):
+    """An optional package is not installed.
 
     Args:
         feature: What needs it, as the user would call it.
@@ -137,6 +140,19 @@ class EncoderMismatchError(CollectionError):
     """A collection was made with another encoder than the one now used."""
 
 
+class UnreadableItemsError(CollectionError):
+    """Items whose pictures cannot be read, where all must be read again.
+
+    Args:
+        message: What happened and what to do.
+        unreadable: The items, each with the reason.
+    """
+
+    def __init__(self, message: str, unreadable: tuple[Skip, ...] = ()) -> None:
+        super().__init__(message)
+        self.unreadable = unreadable
+
+
 class StorageError(CollectionError):
     """The disk refused a read or a write: full, read-only, or no permission."""
 
@@ -155,3 +171,22 @@ class AddInterrupted(KeyboardInterrupt):
     def __init__(self, report: AddReport) -> None:
         super().__init__("interrupted; what was encoded is kept, and the same call goes on from there")
         self.report = report
+
+
+class ReencodeInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `Collection.reencode`; the collection is as it was, and the same call goes on from there.
+
+    Args:
+        report: What was done until then.
+    """
+
+    def __init__(self, report: ReencodeReport) -> None:
+        super().__init__("interrupted; the collection is as it was, and the same call goes on from there")
+        self.report = report
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a training; its state is saved, and the same command goes on from there.
+
+    The text says how far the training is and where its state lies.
+    """

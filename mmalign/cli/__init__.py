@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, collections, evaluate
+from mmalign.cli import about, collections, evaluate, train
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -41,6 +41,7 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(train.app, name="train")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""Contrastive losses over pictures with several captions each."""
+"""Contrastive losses over pictures with several captions each, and distillation from teachers."""
 
 from __future__ import annotations
 
@@ -34,8 +34,98 @@ def caption_contrastive_loss(
     """
     scores = scale * texts @ images.T
     to_image = functional.cross_entropy(scores, owner, label_smoothing=label_smoothing)
-    own = owner[:, None] == torch.arange(len(images), device=images.device)
-    others = torch.logsumexp(scores.masked_fill(own, float("-inf")), dim=0)
+    others = torch.logsumexp(scores.masked_fill(own_pairs(owner, len(images)), float("-inf")), dim=0)
     positive = scores.gather(1, owner[:, None]).squeeze(1)
     to_text = (torch.logaddexp(positive, others[owner]) - positive).mean()
     return (to_image + to_text) / 2
+
+
+def sigmoid_loss(
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    owner: torch.Tensor,
+    scale: torch.Tensor | float,
+    bias: torch.Tensor | float,
+) -> torch.Tensor:
+    """SigLIP's loss: for every caption and picture, whether they belong together; all captions of one are positive.
+
+    Args:
+        images: Shape (b, dim), rows of length 1.
+        texts: Shape (m, dim), rows of length 1.
+        owner: The picture of each caption, shape (m,), int64 from 0 to b - 1.
+        scale: Inverse temperature.
+        bias: Added to every scaled cosine.
+
+    Returns:
+        The sum over the pictures, averaged over the captions, a scalar.
+
+    Source: Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
+    """
+    logits = scale * texts @ images.T + bias
+    sign = own_pairs(owner, len(images)).to(logits.dtype) * 2 - 1
+    return -functional.logsigmoid(sign * logits).sum(dim=1).mean()
+
+
+def hardest_negative_loss(
+    images: torch.Tensor, texts: torch.Tensor, owner: torch.Tensor, *, margin: float
+) -> torch.Tensor:
+    """The triplet loss on the hardest negative of the batch, in both directions.
+
+    Args:
+        images: Shape (b, dim), rows of length 1.
+        texts: Shape (m, dim), rows of length 1.
+        owner: The picture of each caption, shape (m,), int64 from 0 to b - 1.
+        margin: By how much, as a cosine, a pair is to be nearer than either of its halves and its hardest negative.
+
+    Returns:
+        The mean over the captions of both directions' sum, a scalar.
+
+    Source: Faghri et al., VSE++: Improving Visual-Semantic Embeddings with Hard Negatives, 2018.
+    """
+    scores = texts @ images.T
+    negatives = scores.masked_fill(own_pairs(owner, len(images)), float("-inf"))
+    positive = scores.gather(1, owner[:, None]).squeeze(1)
+    to_image = (margin + negatives.max(dim=1).values - positive).clamp(min=0)
+    to_text = (margin + negatives.max(dim=0).values[owner] - positive).clamp(min=0)
+    return (to_image + to_text).mean()
+
+
+def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, *, pictures: int | None = None) -> torch.Tensor:
+    """How far the student's choice among the batch is from the teacher's, text by text and picture by picture.
+
+    Args:
+        student: Cosine over temperature of every text and picture, shape (m, b).
+        teacher: The same of the teacher, or the mean of several.
+        pictures: How many texts, from the first on, count as queries among the pictures; all where None. The others
+            are answers only.
+
+    Returns:
+        The mean of both directions' Kullback-Leibler divergence from the teacher's softmax, a scalar.
+
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, on the rows and columns of the batch's
+    similarities as in Wu et al., TinyCLIP, 2023.
+    """
+
+    def divergence(own: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        return functional.kl_div(
+            functional.log_softmax(own, dim=1),
+            functional.log_softmax(taught, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+
+    queries = slice(None if pictures is None else pictures)
+    return (divergence(student[queries], teacher[queries]) + divergence(student.T, teacher.T)) / 2
+
+
+def own_pairs(owner: torch.Tensor, pictures: int) -> torch.Tensor:
+    """Which text belongs to which picture.
+
+    Args:
+        owner: The picture of each text, shape (m,), int64.
+        pictures: How many pictures, b.
+
+    Returns:
+        Shape (m, b), bool.
+    """
+    return owner[:, None] == torch.arange(pictures, device=owner.device)

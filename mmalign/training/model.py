@@ -29,11 +29,15 @@ class TrainableEncoder(nn.Module, ABC):
         dim: Width of the embeddings.
         image_version: Names all that decides what `freeze_images` returns; part of the cache's file names.
         text_version: The same of `freeze_texts`.
+        freezes_lists: Whether `freeze_images` takes a list of prepared pictures of different sizes, and spreads over
+            the cores by itself. Where False, on a processor it is called in several threads at once with one picture
+            each, torch kept to one core in each thread.
     """
 
     dim: int
     image_version: str
     text_version: str
+    freezes_lists: bool = False
 
     @abstractmethod
     def prepare_image(self, picture: Image) -> NDArray[np.uint8]:
@@ -90,6 +94,18 @@ class TrainableEncoder(nn.Module, ABC):
             Tensor of shape (b, dim), rows of length 1.
         """
 
+    def standardise(self, images: Tensors, texts: Tensors) -> None:
+        """Set what depends on the data, such as the features' mean and deviation; called once before the first step.
+
+        Args:
+            images: What `freeze_images` returned for a sample of the training pictures.
+            texts: What `freeze_texts` returned for a sample of the training captions.
+        """
+
+    def initial_scale(self) -> tuple[float, float] | None:
+        """The inverse temperature and the bias that the weights were trained with, or None where there are none."""
+        return None
+
     def auxiliary_loss(self) -> torch.Tensor | None:
         """A further loss of the step whose embeddings were computed last, or None."""
         return None
@@ -104,7 +120,8 @@ class TrainableEncoder(nn.Module, ABC):
 
         Args:
             folder: An existing folder.
-            metadata: Licence and provenance, kept with the weights.
+            metadata: Licence and provenance, kept with the weights; `scale` and `bias` hold the learned inverse
+                temperature and bias as decimal numbers.
 
         Returns:
             The file or folder written; `load_encoder` or the class that belongs to it reads it.

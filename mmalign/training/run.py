@@ -1,0 +1,335 @@
+"""A whole training: data, frozen arrays, teachers, loop, export; running it again goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmalign.encoders.device import resolve_device
+from mmalign.errors import InputError, StorageError, TrainingInterrupted
+from mmalign.training.batches import BatchPlan
+from mmalign.training.cache import Table
+from mmalign.training.checkpoint import Checkpoints, state_digest
+from mmalign.training.config import TrainingConfig
+from mmalign.training.data import Captioned, TrainingData, load_data
+from mmalign.training.dev import to_tensors
+from mmalign.training.frozen import frozen_texts
+from mmalign.training.logs import TrainingLog
+from mmalign.training.loop import Material, Pictures, Trainer
+from mmalign.training.model import TrainableEncoder
+from mmalign.training.models import build_model
+from mmalign.training.pictures import CachedPictures, FreshPictures, Progress, frozen_pictures
+from mmalign.training.teachers import RUN_FILE, load_teachers
+
+EXPORT_FOLDER = "export"
+_SAMPLE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training gave.
+
+    Attributes:
+        out: The run's folder.
+        exported: The file or folder that the best epoch's weights were written to.
+        best: The record of the best epoch.
+        epochs: How many epochs were trained in all.
+        resumed: Whether an earlier run was gone on with.
+        data: Counts of what was used and left out.
+    """
+
+    out: Path
+    exported: Path
+    best: Mapping[str, Any]
+    epochs: int
+    resumed: bool
+    data: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return {
+            "out": str(self.out),
+            "exported": str(self.exported),
+            "best": dict(self.best),
+            "epochs": self.epochs,
+            "resumed": self.resumed,
+            "data": dict(self.data),
+        }
+
+
+def train_contrastive(
+    config: TrainingConfig,
+    out: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+    log: Callable[[Mapping[str, Any]], None] | None = None,
+) -> TrainingReport:
+    """Train an encoder to bring pictures and their captions together, and export the best epoch.
+
+    On a processor the result is the same, bit for bit, for the same configuration, data and number of torch threads,
+    whether or not the run was stopped and taken up again.
+
+    Args:
+        config: What to train, on what, how; from `mmalign.training.config.read_config`.
+        out: The run's folder; one that holds a run of the same configuration is gone on with.
+        cache: Where frozen arrays are kept; several runs may share it. `OUT/cache` by default.
+        device: A torch device; None for CUDA where there is one, else the processor.
+        progress: Told how far things are: what, how many are done, how many there are.
+        log: Called with each record that is written to `OUT/log.jsonl`.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The folder holds a run of another configuration or other data, the data cannot be used, or the
+            loss is not finite.
+        StorageError: The disk refused; what was written before is kept.
+        TrainingInterrupted: Ctrl-C; the state is saved.
+    """
+    folder = Path(out)
+    where = torch.device(resolve_device(device))
+    store = folder / "cache" if cache is None else Path(cache)
+    _claim(folder, config)
+    data = load_data(config.data, cache=store, progress=progress)
+    seed = config.optimization.seed
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = build_model(config.model, device=where, seed=seed)
+        material = _material(model, config, data, cache=store, device=where, progress=progress)
+        checkpoints = Checkpoints(
+            folder,
+            identity=state_digest(model.state_dict(), model.image_version, model.text_version, data.digest),
+        )
+        torch.manual_seed(seed)
+        trainer = Trainer(model, config, material, checkpoints=checkpoints, device=where)
+        resumed = trainer.resume()
+        records = TrainingLog(folder)
+
+        def write(record: Mapping[str, Any]) -> None:
+            records.write(record)
+            if log is not None:
+                log(record)
+
+        write({"event": "resume" if resumed else "start", **_header(config, data, where)})
+        known = records.epochs()
+        for record in trainer.progress.history:
+            # A kill between a checkpoint and its record leaves the record out.
+            if record["epoch"] not in known:
+                write(record)
+        try:
+            finished = _run(trainer, config, write, progress)
+        finally:
+            records.close()
+        if not finished:
+            at = trainer.progress
+            raise TrainingInterrupted(
+                f"stopped in epoch {at.epoch} of {config.optimization.epochs} after {at.step} of "
+                f"{material.plan.steps} batches; all of it is kept in {folder}, and the same command goes on from there"
+            )
+        return _finish(trainer, config, data, checkpoints, folder, resumed=resumed)
+
+
+def _claim(folder: Path, config: TrainingConfig) -> None:
+    """Write the configuration into a new folder, or compare it with the one that is there."""
+    path = folder / RUN_FILE
+    wanted = json.loads(json.dumps(config.to_dict()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            fresh = path.with_name(path.name + ".tmp")
+            fresh.write_text(json.dumps({"config": wanted}, indent=1) + "\n", encoding="utf-8")
+            fresh.replace(path)
+            return
+        there = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except OSError as error:
+        raise StorageError(f"the folder {folder} cannot be used: {error}; name another --out") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); name another --out, or delete that folder") from error
+    differ = sorted(_differences(there, wanted))
+    if differ:
+        raise InputError(
+            f"{folder} holds a run of another configuration: {'; '.join(differ)}; name another --out, or bring the "
+            "configuration back"
+        )
+
+
+def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    if isinstance(there, Mapping) and isinstance(wanted, Mapping):
+        for key in there.keys() | wanted.keys():
+            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif there != wanted:
+        yield f"{name} was {json.dumps(there)} and is {json.dumps(wanted)}"
+
+
+def _material(
+    model: TrainableEncoder,
+    config: TrainingConfig,
+    data: TrainingData,
+    *,
+    cache: Path,
+    device: torch.device,
+    progress: Progress | None,
+) -> Material:
+    seed = config.optimization.seed
+
+    def pictures_of(group: Captioned, view: str, role: str) -> Table:
+        return Table(
+            *(
+                frozen_pictures(model, part, view=view, cache=cache, role=role, progress=progress)
+                for part in group.parts
+            )
+        )
+
+    pictures: Pictures
+    if config.data.cached:
+        views = [pictures_of(data.train, view, "train") for view in config.data.views]
+        pictures = CachedPictures(views)
+    else:
+        pictures = FreshPictures(model, data.train.pictures, views=config.data.views, seed=seed)
+    texts = frozen_texts(model, data.train.captions, cache=cache, role="train", progress=progress)
+    wants_extras = config.loss.extra_texts and data.texts
+    extras = data.texts if wants_extras else []
+    plan = BatchPlan(
+        data.train.owner,
+        np.array([picture.repeat for picture in data.train.pictures], np.float64),
+        batch_size=config.optimization.batch_size,
+        captions=config.loss.captions,
+        extras=len(extras),
+        extras_per_batch=config.loss.extra_texts,
+        seed=seed,
+    )
+    if type(model).standardise is not TrainableEncoder.standardise:
+        draw = np.random.default_rng([seed, 0])
+        some = np.sort(draw.permutation(plan.pictures)[:_SAMPLE])
+        sentences = np.sort(draw.permutation(len(texts))[:_SAMPLE])
+        model.standardise(
+            to_tensors(pictures.batch(some, epoch=0, draw=draw), device), to_tensors(texts.take(sentences), device)
+        )
+    return Material(
+        pictures=pictures,
+        texts=texts,
+        plan=plan,
+        dev_images=pictures_of(data.dev, "plain", "dev"),
+        dev_texts=frozen_texts(model, data.dev.captions, cache=cache, role="dev", progress=progress),
+        dev_owner=data.dev.owner,
+        extras=frozen_texts(model, extras, cache=cache, role="extra", progress=progress) if extras else None,
+        teachers=load_teachers(
+            config.loss.teachers,
+            data.train,
+            extras,
+            temperature=config.loss.distillation_temperature,
+            cache=cache,
+            device=device,
+            progress=progress,
+        ),
+    )
+
+
+def _run(
+    trainer: Trainer, config: TrainingConfig, write: Callable[[Mapping[str, Any]], None], progress: Progress | None
+) -> bool:
+    steps = trainer.steps
+
+    def tick() -> None:
+        if progress is not None:
+            at = trainer.progress
+            progress(f"epoch {at.epoch} of {config.optimization.epochs}", at.step, steps)
+
+    with _stop_asked() as stop:
+        return trainer.run(log=write, stop=stop, tick=tick)
+
+
+@contextmanager
+def _stop_asked() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a question that the loop asks between two steps; the second one stops at once."""
+    asked = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        # A shell's background job: Ctrl-C in the terminal is not meant for it.
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _finish(
+    trainer: Trainer,
+    config: TrainingConfig,
+    data: TrainingData,
+    checkpoints: Checkpoints,
+    folder: Path,
+    *,
+    resumed: bool,
+) -> TrainingReport:
+    best, state = trainer.progress.best, checkpoints.load("best")
+    if best is None or state is None:
+        raise InputError(f"{folder} holds no finished epoch; delete {folder / 'checkpoint.json'} to begin anew")
+    trainer.model.load_state_dict(state)
+    trainer.model.eval()
+    export = folder / EXPORT_FOLDER
+    metadata = {
+        "license": "see the licences of the data and of the weights that the training began with",
+        "provenance": f"trained by mmalign train contrastive; epoch {best['epoch']} is the best of "
+        f"{len(trainer.progress.history)}",
+        "config": json.dumps(config.to_dict(), sort_keys=True),
+        "scale": repr(float(best["scale"])),
+        "bias": repr(float(best.get("bias", 0.0))),
+    }
+    try:
+        export.mkdir(exist_ok=True)
+        exported = trainer.model.export(export, metadata=metadata)
+    except OSError as error:
+        raise StorageError(
+            f"the weights cannot be exported to {export}: {error}; free space and run the same command again"
+        ) from error
+    return TrainingReport(
+        out=folder,
+        exported=exported,
+        best=best,
+        epochs=len(trainer.progress.history),
+        resumed=resumed,
+        data=data.summary(),
+    )
+
+
+def _header(config: TrainingConfig, data: TrainingData, device: torch.device) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
+        "config": config.to_dict(),
+        "data": data.summary(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "mmalign": version("mmalign"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }

@@ -1,0 +1,214 @@
+"""Teachers: finished runs whose similarities a model learns to reproduce."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmalign.errors import InputError
+from mmalign.training.batches import Batch
+from mmalign.training.cache import Columns, Table, blocks, cached_arrays
+from mmalign.training.checkpoint import load_best
+from mmalign.training.config import TrainingConfig, parse_config
+from mmalign.training.data import Captioned
+from mmalign.training.dev import embed_table
+from mmalign.training.frozen import frozen_texts
+from mmalign.training.model import Arrays, TrainableEncoder
+from mmalign.training.models import build_model
+from mmalign.training.pictures import Progress, counter, frozen_pictures, picture_key
+
+RUN_FILE = "run.json"
+"""What a run's folder keeps of its configuration."""
+
+_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Teachers:
+    """The embeddings of all teachers side by side, so that one product gives the mean of their similarities.
+
+    Attributes:
+        images: Of the training pictures as they are, shape (n, width), float16.
+        texts: Of the captions, shape (m, width).
+        extras: Of the sentences without a picture, shape (e, width).
+        factor: What turns the product into the mean over the teachers of cosine over temperature.
+    """
+
+    images: Columns
+    texts: Columns
+    extras: Columns | None
+    factor: float
+
+    def similarities(self, batch: Batch) -> torch.Tensor:
+        """The teachers' mean cosine over temperature.
+
+        Args:
+            batch: Pictures, captions and sentences without a picture.
+
+        Returns:
+            Shape (captions and then extras, pictures), float32, on the processor.
+        """
+        total: torch.Tensor | None = None
+        for name, array in self.images.items():
+            images = torch.from_numpy(array[batch.pictures]).float()
+            rows = [self.texts[name][batch.captions]]
+            if self.extras is not None and len(batch.extras):
+                rows.append(self.extras[name][batch.extras])
+            part = torch.from_numpy(np.concatenate(rows)).float() @ images.T
+            total = part if total is None else total + part
+        if total is None:
+            raise InputError("expected at least one teacher, got none")
+        return total * self.factor
+
+
+def read_run(folder: Path) -> TrainingConfig:
+    """Read the configuration of a run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    path = folder / RUN_FILE
+    try:
+        return parse_config(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is no folder of a training: {path} cannot be read: {error}") from error
+
+
+def load_trained(folder: Path, *, device: torch.device) -> TrainableEncoder:
+    """Load the best epoch's model of a run.
+
+    Args:
+        folder: The run's folder.
+        device: Where the model is to be.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        InputError: There is no such run, or its weights do not fit its configuration.
+    """
+    config = read_run(folder)
+    state = load_best(folder)
+    model = build_model(config.model, device=device, seed=config.optimization.seed)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights of {folder} do not fit its model ({' '.join(str(error).split())[:200]}); was it trained by "
+            "another version of mmalign? Train it anew"
+        ) from error
+    return model.eval()
+
+
+def load_teachers(
+    folders: Sequence[str],
+    train: Captioned,
+    extras: Sequence[str],
+    *,
+    temperature: float,
+    cache: Path,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Teachers | None:
+    """Compute, or read from the cache, all teachers' embeddings.
+
+    Args:
+        folders: Finished runs; none gives None.
+        train: The training pictures and captions.
+        extras: Sentences without a picture.
+        temperature: What the cosines are divided by.
+        cache: Where the embeddings are kept.
+        device: Where to compute.
+        progress: Told of every block.
+
+    Returns:
+        The teachers.
+
+    Raises:
+        InputError: A folder is no finished run.
+    """
+    if not folders:
+        return None
+    images: dict[str, Columns] = {}
+    texts: dict[str, Columns] = {}
+    more: dict[str, Columns] = {}
+    for folder in map(Path, folders):
+        teacher = _Teacher(folder, cache=cache, device=device, progress=progress)
+        name = str(len(images))
+        images[name] = teacher.pictures(train)
+        texts[name] = teacher.sentences(train.captions, "captions")
+        if extras:
+            more[name] = teacher.sentences(extras, "texts")
+    return Teachers(
+        images={name: columns["embedding"] for name, columns in images.items()},
+        texts={name: columns["embedding"] for name, columns in texts.items()},
+        extras={name: columns["embedding"] for name, columns in more.items()} or None,
+        factor=1 / (temperature * len(images)),
+    )
+
+
+class _Teacher:
+    """One finished run, whose model is loaded when the cache lacks something."""
+
+    def __init__(self, folder: Path, *, cache: Path, device: torch.device, progress: Progress | None) -> None:
+        read_run(folder)
+        self._folder, self._cache, self._device, self._progress = folder, cache, device, progress
+        state = load_best(folder)
+        digest = hashlib.sha256()
+        for key, tensor in sorted(state.items()):
+            digest.update(key.encode() + tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        self._version = digest.hexdigest()
+        self._model: TrainableEncoder | None = None
+
+    def pictures(self, train: Captioned) -> Columns:
+        keys = [picture_key(picture) for picture in train.pictures]
+
+        def compute(start: int) -> Iterator[Arrays]:
+            model = self._load()
+            parts = [
+                frozen_pictures(model, part, view="plain", cache=self._cache, role="train", progress=self._progress)
+                for part in train.parts
+            ]
+            yield from self._embed(Table(*parts), start, side="image")
+
+        return self._cached("images", keys, compute)
+
+    def sentences(self, sentences: Sequence[str], name: str) -> Columns:
+        def compute(start: int) -> Iterator[Arrays]:
+            table = frozen_texts(self._load(), sentences, cache=self._cache, role=name, progress=self._progress)
+            yield from self._embed(table, start, side="text")
+
+        return self._cached(name, sentences, compute)
+
+    def _embed(self, table: Table, start: int, *, side: str) -> Iterator[Arrays]:
+        model = self._load()
+        for rows in blocks(len(table) - start, _ROWS):
+            part = Table(table.take(rows + start))
+            yield {"embedding": embed_table(model, part, side=side, device=self._device).astype(np.float16)}
+
+    def _cached(self, name: str, keys: Sequence[str], compute: object) -> Columns:
+        return cached_arrays(
+            self._cache / "teachers",
+            name,
+            keys,
+            compute,  # type: ignore[arg-type]
+            version=self._version,
+            progress=counter(self._progress, f"{self._folder.name}: {name}", len(keys)),
+        )
+
+    def _load(self) -> TrainableEncoder:
+        if self._model is None:
+            self._model = load_trained(self._folder, device=self._device)
+        return self._model
