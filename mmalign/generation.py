@@ -136,6 +136,7 @@ class Generation:
         """The items at their newest version, for reading."""
         self._store = self._store.latest()
         return self._store
+
     def calibration(self) -> Calibration | None:
         """What turns scores into probabilities: the collection's own, else the encoder's; None where there is none.
 
@@ -143,7 +144,6 @@ class Generation:
             CalibrationError: There is one alone that is damaged, or of another encoder.
         """
         return find_calibration(self.path, self.encoder, fingerprint=self.description.fingerprint)
-
 
     def writer(self) -> Store:
         """A handle of its own for writing: one that a search holds must not move on under it."""
