@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mmalign.caption_search import refresh_captions, search_captions
 from mmalign.confidence import check_probability, hits_to_fetch, judge
 from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -24,19 +24,20 @@ from mmalign.errors import (
     InputError,
     MetadataError,
 )
-from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier
+from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
 from mmalign.index import publish
 from mmalign.index.publish import IndexManifest
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
 from mmalign.query import Query, QueryLike
+from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding
 from mmalign.searcher import read_hits
 from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
-from mmalign.types import AddReport, SearchResult
+from mmalign.types import AddReport, ReencodeReport, SearchResult
 from mmalign.vectors import vector_rows
 
 # An index is built again when it lacks, or holds in vain, more than this share of the items.
@@ -57,7 +58,7 @@ class Collection:
 
     def __init__(self, path: Path, encoder: Encoder | None) -> None:
         self.path = path
-        self._generation = Generation.open(path, encoder, load=lambda spec: load_encoder(spec))
+        self._generation = self._open_generation(encoder)
         # What the caller's own vectors were made with.
         self._fingerprint = self._generation.description.fingerprint
         self._lock = threading.Lock()
@@ -212,6 +213,9 @@ class Collection:
             "bytes": sum(path.stat().st_size for path in files),
         }
 
+    def _open_generation(self, encoder: Encoder | None) -> Generation:
+        return Generation.open(self.path, encoder, load=lambda spec: load_encoder(spec))
+
     def _current(self) -> Generation:
         """Items, index and encoder that belong together: those in use now."""
         with self._lock:
@@ -324,32 +328,24 @@ class Collection:
         Raises:
             InputError: Neither `ids` nor `where`.
             FilterError: The filter names an unknown column or is not valid SQL.
+            CollectionError: With `purge`, while another process encodes the collection anew.
         """
         if ids is None and where is None:
             raise InputError("say what to remove: ids or where")
-        with self._writing() as generation:
+        if not purge:
+            with self._writing() as generation:
+                return _delete(generation.writer(), ids, where)
+        with alone_in_reencoding(self.path), self._writing() as generation:
             store = generation.writer()
-            row_ids, table = store.scan(["id", "uri"], where=where)
-            if ids is not None:
-                wanted = set(ids)
-                chosen = [
-                    i
-                    for i, (name, uri) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True))
-                    if name in wanted or uri in wanted
-                ]
-                row_ids = row_ids[chosen]
-            removed = store.delete(row_ids)
-            if purge:
-                self._purge(generation, store)
+            removed = _delete(store, ids, where)
+            store.purge()
+            manifest = publish.read_manifest(generation.index)
+            if manifest is not None:
+                generation.build_index(manifest.recipe)
+                publish.clean(generation.index, keep=1)
+            clear_earlier(self.path, at_once=True)
+            clear_unfinished(self.path)
         return removed
-
-    def _purge(self, generation: Generation, store: Store) -> None:
-        store.purge()
-        manifest = publish.read_manifest(generation.index)
-        if manifest is not None:
-            generation.build_index(manifest.recipe)
-            publish.clean(generation.index, keep=1)
-        clear_earlier(self.path, at_once=True)
 
     def update(self, ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
         """Set metadata columns of items.
@@ -373,6 +369,51 @@ class Collection:
             known = set(store.scan(["id"])[1].column("id").to_pylist())
             settable = {name: value for name, value in values.items() if name == "captions" or name in store.columns}
             return store.patch([{"id": name, **settable} for name in dict.fromkeys(ids) if name in known])
+
+    def reencode(
+        self,
+        encoder: str | Encoder | None = None,
+        *,
+        drop_missing: bool = False,
+        progress: bool = True,
+        batch_size: int = 32,
+    ) -> ReencodeReport:
+        """Encode all pictures anew with another encoder; ids, captions, metadata and order stay.
+
+        Each picture is read again from where it is. The collection stays as it is until all is done, and is then
+        replaced in one step; searches go on meanwhile, and what other processes add is encoded too. A call that was
+        stopped, also by a power cut, goes on where it was. Takes as much room on disk again as the collection has.
+
+        Args:
+            encoder: Spec or encoder; None for the newest version of the one that the collection was made with.
+            drop_missing: Remove items whose picture cannot be read; otherwise they are an error, and nothing changes.
+            progress: Whether to show progress bars.
+            batch_size: Pictures that go through the encoder at once.
+
+        Returns:
+            What was done.
+
+        Raises:
+            InputError: No encoder, or one that encodes no pictures.
+            EncoderSpecError: The encoder's name means nothing.
+            ModelUnavailableError: The encoder's weights are not here.
+            UnreadableItemsError: Pictures cannot be read; `unreadable` lists their items. What was encoded is kept.
+            CollectionError: No item has a picture, or another process encodes the collection anew.
+            ReencodeInterrupted: Ctrl-C; what was encoded is kept.
+            StorageError: The disk refused; the collection is as it was, and what was encoded is kept.
+        """
+        if encoder is None:
+            own = self.description.encoder
+            if own is None:
+                raise InputError(f"{self.path} was made without an encoder; say with which to encode its pictures")
+            encoder = newer_version(own) or own
+        loaded = load_encoder(encoder)
+        options = ReencodeOptions(drop_missing=drop_missing, progress=progress, batch_size=batch_size)
+        report = Reencode(self.path, loaded, options).run()
+        with self._lock:
+            self._generation = self._open_generation(loaded)
+            self._fingerprint = loaded.fingerprint
+        return report
 
     # Searching -----------------------------------------------------------------------------------------------------
 
@@ -559,3 +600,16 @@ class Collection:
         """
         loaded = publish.load_current(self._current().index, verify=True)
         return None if loaded is None else loaded[1]
+
+
+def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:
+    row_ids, table = store.scan(["id", "uri"], where=where)
+    if ids is not None:
+        wanted = set(ids)
+        chosen = [
+            i
+            for i, (name, uri) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            if name in wanted or uri in wanted
+        ]
+        row_ids = row_ids[chosen]
+    return store.delete(row_ids)

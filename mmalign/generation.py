@@ -31,7 +31,11 @@ from mmalign.store.lance_store import Store
 
 LOCK = ".lock"
 """Writers share it, and who puts the next generation in use holds it alone: nothing that is written is left behind."""
+REENCODE_LOCK = ".reencode.lock"
+"""Held by who makes the next generation."""
 ITEMS, INDEX, CAPTIONS = "items.lance", "index", "captions.lance"
+WORK = "vectors.lance"
+"""Embeddings by the digest of a picture's bytes, while a generation is made."""
 # How long an earlier generation stays, so that a search in another process can finish with it.
 _KEEP_SECONDS = 3600.0
 _Stamp = tuple[int, int, int]
@@ -132,11 +136,6 @@ class Generation:
             self._encoder = loaded
         return self._encoder
 
-    def latest(self) -> Store:
-        """The items at their newest version, for reading."""
-        self._store = self._store.latest()
-        return self._store
-
     def calibration(self) -> Calibration | None:
         """What turns scores into probabilities: the collection's own, else the encoder's; None where there is none.
 
@@ -144,6 +143,11 @@ class Generation:
             CalibrationError: There is one alone that is damaged, or of another encoder.
         """
         return find_calibration(self.path, self.encoder, fingerprint=self.description.fingerprint)
+
+    def latest(self) -> Store:
+        """The items at their newest version, for reading."""
+        self._store = self._store.latest()
+        return self._store
 
     def writer(self) -> Store:
         """A handle of its own for writing: one that a search holds must not move on under it."""
@@ -220,16 +224,32 @@ def clear_earlier(path: Path, *, at_once: bool = False) -> None:
     description = Description.read(path)
     if description.generation == 1:
         return
+    shutil.rmtree(description.data(path) / WORK, ignore_errors=True)
     age = time.time() - (path / FILE).stat().st_mtime
     if not at_once and age < _KEEP_SECONDS:
         return
     for name in (ITEMS, INDEX, CAPTIONS):
-        if (path / name).exists():
-            shutil.rmtree(path / name, ignore_errors=True)
-    for folder in path.glob("generation-*"):
-        number = folder.name.rpartition("-")[2]
-        if number.isdecimal() and int(number) < description.generation:
+        shutil.rmtree(path / name, ignore_errors=True)
+    for number, folder in _generations(path):
+        if number < description.generation:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_unfinished(path: Path) -> None:
+    """Remove a generation that was begun and never put in use; only while `REENCODE_LOCK` is held.
+
+    Args:
+        path: The collection.
+    """
+    used = Description.read(path).generation
+    for number, folder in _generations(path):
+        if number > used:
+            shutil.rmtree(folder)
+
+
+def _generations(path: Path) -> list[tuple[int, Path]]:
+    found = [(folder.name.rpartition("-")[2], folder) for folder in path.glob("generation-*")]
+    return [(int(number), folder) for number, folder in found if number.isdecimal()]
 
 
 def _stamp(path: Path) -> _Stamp | None:

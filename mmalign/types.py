@@ -68,6 +68,33 @@ class AddReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ReencodeReport:
+    """What one `Collection.reencode` did, in numbers of items.
+
+    Attributes:
+        encoder: Spec of the encoder that the collection is made with now, or will be once it is finished.
+        items: Items that the collection holds.
+        encoded: Pictures that went through the encoder.
+        kept: Embeddings that an earlier run had made before it was stopped.
+        updated: Items whose bytes had changed since they were added.
+        dropped: Items that were removed because their picture cannot be read, with the reason.
+        seconds: Wall time.
+    """
+
+    encoder: str
+    items: int = 0
+    encoded: int = 0
+    kept: int = 0
+    updated: int = 0
+    dropped: tuple[Skip, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self) | {"dropped": [asdict(skip) for skip in self.dropped]}
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One search result.
 

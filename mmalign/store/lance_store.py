@@ -81,7 +81,7 @@ class Store:
         Raises:
             StorageError: The disk refused.
         """
-        with _writing(path):
+        with storage_errors(path):
             dataset = lance.write_dataset(
                 base_schema(dim).empty_table(),
                 str(path),
@@ -117,6 +117,11 @@ class Store:
         if self._dataset.latest_version == self._dataset.version:
             return self
         return Store(lance.dataset(self._dataset.uri))
+
+    @property
+    def dataset(self) -> lance.LanceDataset:
+        """The dataset itself, at the version that reads see; for the modules of this room."""
+        return self._dataset
 
     @property
     def version(self) -> int:
@@ -201,7 +206,7 @@ class Store:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
     def _merge(self, table: pa.Table, *, insert: bool) -> int:
-        with _writing(self._dataset.uri):
+        with storage_errors(self._dataset.uri):
             merge = self._dataset.merge_insert("id").when_matched_update_all()
             if insert:
                 merge = merge.when_not_matched_insert_all()
@@ -222,7 +227,7 @@ class Store:
             StorageError: The disk refused.
         """
         before = len(self)
-        with _writing(self._dataset.uri):
+        with storage_errors(self._dataset.uri):
             for start in range(0, len(row_ids), 10_000):
                 # By row id, not by name: Lance keeps the text of the predicate in its log.
                 chosen = ", ".join(map(str, row_ids[start : start + 10_000].tolist()))
@@ -240,7 +245,7 @@ class Store:
         """
         if not force and len(self._dataset.get_fragments()) < _COMPACT_FRAGMENTS:
             return
-        with _writing(self._dataset.uri):
+        with storage_errors(self._dataset.uri):
             self._dataset.optimize.compact_files()
             self._dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
 
@@ -250,7 +255,7 @@ class Store:
         Raises:
             StorageError: The disk refused.
         """
-        with _writing(self._dataset.uri):
+        with storage_errors(self._dataset.uri):
             self._dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
             self._dataset.cleanup_old_versions(older_than=timedelta(0))
 
@@ -369,7 +374,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the disk refuses into a StorageError that says what to do."""
     try:
         yield

@@ -39,7 +39,7 @@ class ColorEncoder:
         self.encoded = 0
 
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        rows = np.zeros((len(texts), self.dim), np.float32)
+        rows = np.zeros((len(texts), ColorEncoder.dim), np.float32)
         for row, text in zip(rows, texts, strict=True):
             words = text.lower().split()
             for i, color in enumerate(COLORS):
@@ -58,7 +58,7 @@ class ColorEncoder:
             fine = np.histogram(pixels.mean(axis=1), bins=_FINE, range=(0, 255.001))[0] / len(pixels)
             rows.append(np.concatenate([shares, 0.05 * fine]))
             self.encoded += 1
-        matrix = np.array(rows, np.float32).reshape(-1, self.dim)
+        matrix = np.array(rows, np.float32).reshape(-1, ColorEncoder.dim)
         return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
 
     def truncates(self, text: str) -> bool:
@@ -74,3 +74,20 @@ def paint(path: Path, color: str, *, detail: int = 0, size: tuple[int, int] = (4
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     return path
+
+
+class OtherColorEncoder(ColorEncoder):
+    """The same colours in another space: other dimensions, in another order."""
+
+    name = "color@2"
+    dim = ColorEncoder.dim + 5
+    fingerprint = hashlib.sha256(b"color@2").hexdigest()
+
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        return self._turn(super().encode_text(texts))
+
+    def encode_image(self, images: Iterable[Image.Image | str | Path], *, batch_size: int = 32) -> np.ndarray:
+        return self._turn(super().encode_image(images))
+
+    def _turn(self, rows: np.ndarray) -> np.ndarray:
+        return np.pad(rows[:, ::-1], ((0, 0), (2, 3)))

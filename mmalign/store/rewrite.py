@@ -1,0 +1,51 @@
+"""Items with other embeddings: a new dataset beside the old one, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from mmalign.store.lance_store import Float16Array, Store, base_schema, storage_errors
+
+# Rows that are held in memory at once.
+_ROWS = 16_384
+
+
+def rewrite(
+    source: Store, path: Path, *, dim: int, renew: Callable[[pa.Table], tuple[pa.Table, Float16Array]]
+) -> Store:
+    """Write a dataset with the items of another one, each with a new embedding.
+
+    Args:
+        source: The items, at the version to copy.
+        path: Where the new dataset goes; nothing may be there.
+        dim: Width of the new embeddings.
+        renew: Called with consecutive items, without their embeddings; gives those to write, in the same columns, and
+            float16 embeddings of shape (len(items), dim). It may leave items out and change their values.
+
+    Returns:
+        The new store. Items keep their order; row ids are new.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    embedding = base_schema(dim).field("embedding")
+    # Field by field: the metadata of `id` tells Lance that it is the key.
+    fields = [embedding if field.name == "embedding" else field for field in source.dataset.schema]
+    schema = pa.schema(fields)
+    names = [name for name in schema.names if name != "embedding"]
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in source.dataset.to_batches(columns=names, batch_size=_ROWS):
+            table, vectors = renew(pa.Table.from_batches([batch]))
+            flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float16).ravel())
+            table = table.append_column(embedding, pa.FixedSizeListArray.from_arrays(flat, dim))
+            yield from table.select(schema.names).cast(schema).to_batches()
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    with storage_errors(path):
+        return Store(lance.write_dataset(reader, str(path), mode="create", enable_stable_row_ids=True))
