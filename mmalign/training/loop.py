@@ -259,8 +259,8 @@ class Trainer:
         if not np.isfinite(value):
             raise InputError(
                 f"the loss is {value} in epoch {progress.epoch}, step {progress.step + 1}; the last checkpoint is "
-                f"kept. Lower optimization.learning_rate ({settings.learning_rate}), set optimization.grad_clip, or look "
-                "for NaN in the features; then use another --out"
+                f"kept. Lower optimization.learning_rate ({settings.learning_rate}), set optimization.grad_clip, or "
+                "look for NaN in the features; then use another --out"
             )
         self._scaler.scale(loss / settings.accumulate).backward()
         for name, part in {"loss": loss, **parts}.items():

@@ -90,14 +90,12 @@ def hardest_negative_loss(
     return (to_image + to_text).mean()
 
 
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, *, pictures: int | None = None) -> torch.Tensor:
+def distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """How far the student's choice among the batch is from the teacher's, text by text and picture by picture.
 
     Args:
         student: Cosine over temperature of every text and picture, shape (m, b).
         teacher: The same of the teacher, or the mean of several.
-        pictures: How many texts, from the first on, count as queries among the pictures; all where None. The others
-            are answers only.
 
     Returns:
         The mean of both directions' Kullback-Leibler divergence from the teacher's softmax, a scalar.
@@ -114,8 +112,7 @@ def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, *, pictures:
             log_target=True,
         )
 
-    queries = slice(None if pictures is None else pictures)
-    return (divergence(student[queries], teacher[queries]) + divergence(student.T, teacher.T)) / 2
+    return (divergence(student, teacher) + divergence(student.T, teacher.T)) / 2
 
 
 def own_pairs(owner: torch.Tensor, pictures: int) -> torch.Tensor:

@@ -1,0 +1,98 @@
+"""Distillation: what teachers say, and that a student learns from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmalign.encoders.pictures import load_rgb
+from mmalign.errors import InputError
+from mmalign.training.batches import Batch
+from mmalign.training.config import parse_config
+from mmalign.training.data import load_data
+from mmalign.training.run import train_contrastive
+from mmalign.training.teachers import load_teachers, load_trained
+from mmalign.training.views import make_view
+from tests.training.toy import make_manifest, settings
+
+pytestmark = pytest.mark.usefixtures("toy")
+TEXTS = ["red over blue", "a white picture", "yellow beside green and black", "purple"]
+
+
+def train(table: dict[str, Any], out: Path) -> Any:
+    return train_contrastive(parse_config(table, folder=out.parent), out)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest, a file of sentences, and two finished runs."""
+    from tests.training import conftest
+
+    folder = tmp_path_factory.mktemp("runs")
+    manifest = make_manifest(folder / "d")
+    (folder / "texts.txt").write_text("\n".join([*TEXTS, "", TEXTS[0]]) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmalign.training.run.build_model", conftest.build)
+        for seed, dim in ((1, 16), (2, 24)):
+            table = settings(manifest, optimization={"seed": seed, "epochs": 15}, model={"dim": dim})
+            train(table, folder / f"teacher-{seed}")
+    return folder
+
+
+def test_similarities_are_the_mean_over_the_teachers(runs: Path, tmp_path: Path) -> None:
+    manifest = runs / "d" / "manifest.jsonl"
+    config = parse_config(settings(manifest), folder=tmp_path).data
+    data = load_data(config, cache=tmp_path / "c")
+    folders = [str(runs / f"teacher-{seed}") for seed in (1, 2)]
+    device = torch.device("cpu")
+    found = load_teachers(folders, data.train, TEXTS, temperature=0.1, cache=tmp_path / "c", device=device)
+    assert found is not None
+    batch = Batch(np.array([3, 0, 7]), np.array([0, 6, 7, 14]), np.array([1, 0, 0, 2]), np.array([2, 0]))
+    # Step by step: each teacher's cosine of each text and picture.
+    sentences = [data.train.captions[i] for i in batch.captions] + [TEXTS[i] for i in batch.extras]
+    pictures = [data.train.pictures[i].path for i in batch.pictures]
+    expected = np.zeros((6, 3))
+    for folder in folders:
+        model = load_trained(Path(folder), device=device)
+        for column, path in enumerate(pictures):
+            pixels = model.prepare_image(make_view(load_rgb(path), view="plain", seed=""))[None]
+            arrays = {n: torch.from_numpy(a).float() for n, a in model.freeze_images(pixels).items()}
+            image = model.embed_images(arrays)[0]
+            for row, sentence in enumerate(sentences):
+                words = {n: torch.from_numpy(a) for n, a in model.freeze_texts([sentence]).items()}
+                expected[row, column] += float(model.embed_texts(words)[0].detach() @ image.detach()) / 0.1 / 2
+    np.testing.assert_allclose(found.similarities(batch).numpy(), expected, atol=2e-2)
+
+
+def test_a_student_learns_from_its_teachers_alone(runs: Path, tmp_path: Path) -> None:
+    loss = {
+        "teachers": [str(runs / "teacher-1"), str(runs / "teacher-2")],
+        "contrastive_weight": 0.0,
+        "distillation_temperature": 0.1,
+        "extra_texts": 3,
+    }
+    data = {"texts": [str(runs / "texts.txt")]}
+    table = settings(runs / "d" / "manifest.jsonl", loss=loss, data=data, optimization={"epochs": 12})
+    report = train(table, tmp_path / "student")
+    assert report.data["texts"] == len(TEXTS)
+    assert (report.data["text_blank_lines"], report.data["text_repeated_lines"]) == (1, 1)
+    # Chance is about 130.
+    assert report.best["sum"] > 250
+    again = train(table, tmp_path / "again")
+    assert {**again.best, "seconds": 0} == {**report.best, "seconds": 0}
+
+
+def test_a_folder_that_is_no_finished_run(runs: Path, tmp_path: Path) -> None:
+    table = settings(runs / "d" / "manifest.jsonl", loss={"teachers": [str(tmp_path / "nothing")]})
+    with pytest.raises(InputError, match="nothing is no folder of a training"):
+        train(table, tmp_path / "out")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_bytes((runs / "teacher-1" / "run.json").read_bytes())
+    table["loss"]["teachers"] = [str(broken)]
+    with pytest.raises(InputError, match="holds no finished epoch"):
+        train(table, tmp_path / "out2")
