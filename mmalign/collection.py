@@ -31,7 +31,7 @@ from mmalign.ingest import Ingest
 from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
 from mmalign.query import Query, QueryLike
-from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding
+from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.searcher import read_hits
 from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain
@@ -197,7 +197,7 @@ class Collection:
         """Say what the collection holds.
 
         Returns:
-            Path, number of items, encoder, dim, columns, index, and bytes on disk.
+            Path, number of items, encoder, dim, columns, index, bytes on disk, and notes.
         """
         store = self.snapshot()
         manifest = self.index_manifest
@@ -211,7 +211,16 @@ class Collection:
             "index": None if manifest is None else manifest.recipe,
             "indexed": 0 if manifest is None else manifest.rows,
             "bytes": sum(path.stat().st_size for path in files),
+            "notes": self.notes(),
         }
+
+    def notes(self) -> list[str]:
+        """Say what the owner should know.
+
+        Returns:
+            A sentence where its encoder has a newer version, and one where encoding it anew was begun.
+        """
+        return reencode_notes(self.path, self.description)
 
     def _open_generation(self, encoder: Encoder | None) -> Generation:
         return Generation.open(self.path, encoder, load=lambda spec: load_encoder(spec))

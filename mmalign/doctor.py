@@ -86,6 +86,9 @@ def check_collection(path: Path) -> list[Check]:
     except MMAlignError as error:
         return [Check("collection", False, str(path), str(error))]
     checks = [Check("collection", True, f"{path}: {count:,} items, {collection.description.encoder}")]
+    for note in collection.notes():
+        told, _, remedy = note.rpartition(": ")
+        checks.append(Check("encoder", True, told, remedy))
     bad, gone = 0, 0
     store = collection.snapshot()
     for _, vectors in store.iter_embeddings():

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from mmalign.caption_search import refresh_captions
 from mmalign.encoders.base import Encoder, stream_image
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
     CollectionFormatError,
@@ -398,6 +398,35 @@ class Reencode:
             field = items.schema.field(name)
             items = items.set_column(position, field, to_array(name, values[name], field.type))
         return items
+
+
+def reencode_notes(path: Path, description: Description) -> list[str]:
+    """Say why and how a collection should be encoded anew.
+
+    Args:
+        path: The collection.
+        description: What it is made with.
+
+    Returns:
+        A sentence where its encoder has a newer version, and one where encoding it anew was begun.
+    """
+    notes = []
+    following = replace(description, generation=description.generation + 1).data(path) / _NOTE
+    newer = newer_version(description.encoder)
+    if following.exists():
+        try:
+            begun = json.loads(following.read_text(encoding="utf-8"))["encoder"]
+        except (OSError, ValueError, KeyError, TypeError):
+            begun = newer or description.encoder
+        notes.append(
+            f"to encode it anew with {begun} was begun; where that is not under way, go on with: "
+            f"mmalign index --reencode --encoder {begun} --collection {path}"
+        )
+    elif newer is not None:
+        notes.append(
+            f"made with {description.encoder}; {newer} is better: mmalign index --reencode --collection {path}"
+        )
+    return notes
 
 
 @contextmanager

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmalign.cli.output import CollectionOption, EncoderOption, JsonOption, print_json, say, say_skipped
+from mmalign.cli.reencoding import print_reencode, run_reencode, say_notes
 from mmalign.errors import AddInterrupted, InputError, SourceError
 
 if TYPE_CHECKING:
     from mmalign.collection import Collection
-    from mmalign.types import AddReport, SearchResult
+    from mmalign.types import AddReport, ReencodeReport, SearchResult
 
 
 def index(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A folder, a table (.jsonl .csv .tsv .parquet .json) with a path or URL column, a picture, "
-            "a glob in quotes, or - for paths on standard input."
+            "a glob in quotes, or - for paths on standard input. May be left out with --reencode."
         ),
-    ],
+    ] = None,
     collection: Annotated[
         Path | None,
         typer.Option(
@@ -36,6 +37,18 @@ def index(
         str, typer.Option(help="Index design: auto, a name from `mmalign recipes`, or a FAISS factory string.")
     ] = "auto",
     prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file is gone.")] = False,
+    reencode: Annotated[
+        bool,
+        typer.Option(
+            "--reencode",
+            help="Encode all pictures anew, with --encoder, else with the newest version of the collection's own. "
+            "Ids, captions and metadata stay. With SOURCE, what is new there is added after that.",
+        ),
+    ] = False,
+    drop_missing: Annotated[
+        bool,
+        typer.Option("--drop-missing", help="With --reencode: remove items whose picture cannot be read any more."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a collection of pictures, or bring it up to date.
@@ -50,25 +63,49 @@ def index(
         mmalign index pictures.csv --collection shop.mm
 
         find . -name '*.jpg' | mmalign index - --collection found.mm
+
+        mmalign index --reencode --collection found.mm
     """
     from mmalign.collection import Collection
     from mmalign.store.description import FILE
 
+    if drop_missing and not reencode:
+        raise InputError("--drop-missing belongs to --reencode; to remove items whose file is gone, use --prune")
+    renewed = None
+    if source is None:
+        if not reencode:
+            raise InputError("say what to index: a folder, a table, a glob or - for standard input")
+        if prune or recipe != "auto":
+            raise InputError("--prune and --recipe need a SOURCE to bring the collection up to date with")
+        opened = open_collection(collection)
+        renewed = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
+        if as_json:
+            print_json({"reencode": renewed.to_dict()})
+        else:
+            print_reencode(opened, renewed)
+        return
     path = _target(source, collection)
     fresh = not (path / FILE).is_file()
-    opened = Collection.open_or_create(path, encoder=encoder)
+    if reencode and not fresh:
+        opened = Collection.open(path)
+        renewed = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
+        if not as_json:
+            print_reencode(opened, renewed)
+    else:
+        opened = Collection.open_or_create(path, encoder=encoder)
     try:
         report = opened.add(source, prune=prune, progress=not as_json)
         opened.refresh_index(recipe, progress=not as_json)
     except AddInterrupted as stop:
-        _print_report(opened, stop.report, as_json=as_json)
+        _print_report(opened, stop.report, renewed, as_json=as_json)
         say("stopped; what was encoded is kept. Go on with the same command.")
         raise typer.Exit(130) from None
     except SourceError:
         if fresh and not len(opened):
             shutil.rmtree(path)
         raise
-    _print_report(opened, report, as_json=as_json)
+    _print_report(opened, report, renewed, as_json=as_json)
+    say_notes(opened)
 
 
 def _target(source: str, collection: Path | None) -> Path:
@@ -90,9 +127,9 @@ def _target(source: str, collection: Path | None) -> Path:
     return default
 
 
-def _print_report(opened: Collection, report: AddReport, *, as_json: bool) -> None:
+def _print_report(opened: Collection, report: AddReport, renewed: ReencodeReport | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | ({} if renewed is None else {"reencode": renewed.to_dict()}))
         return
     say_skipped(report.skipped)
     counts = {
@@ -175,6 +212,8 @@ def info(collection: CollectionOption = None, as_json: JsonOption = False) -> No
     if as_json:
         print_json(told)
         return
+    for note in told.pop("notes"):
+        say(f"note: {note}")
     for name, value in told.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {kind}" for key, kind in value.items()) or "none"
