@@ -123,7 +123,7 @@ class EfficientNetLite2:
             # Copied: a plain array may lie in a file that is mapped read-only.
             state = {name: torch.from_numpy(np.array(to_float32(weights[name]))) for name in tensor_shapes()}
             net.load_state_dict(state, assign=True)
-        self._net: Any = net.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+        self.net: Any = net.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 
     def to_input(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """Stack preprocessed pictures and scale them.
@@ -186,7 +186,7 @@ class EfficientNetLite2:
         return torch.cat([last.float(), *stages], dim=1).permute(0, 2, 3, 1)
 
     def _run(self, batch: torch.Tensor, keep: Callable[[torch.Tensor], Kept]) -> tuple[torch.Tensor, list[Kept]]:
-        net = self._net
+        net = self.net
         kept = []
         x = net.bn1(net.conv_stem(batch))
         for number, stage in enumerate(net.blocks):

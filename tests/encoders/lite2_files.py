@@ -23,7 +23,7 @@ def wheel_states(*, prior: bool) -> dict[str, dict[str, Any]]:
 
     text = map_safetensors(load_pinned(minilm.MINILM_WEIGHTS, feature="the test", extra="lite"))
     model = efficientnet.EfficientNetLite2(torch.device("cpu"))
-    image = {name: value.numpy() for name, value in model._net.state_dict().items()}
+    image = {name: value.numpy() for name, value in model.net.state_dict().items()}
     adapters = map_safetensors(WEIGHTS / "lite-1.safetensors")
     sides: dict[str, dict[str, Any]] = {"text": {}, "image": {}}
     for name, tensor in adapters.items():

@@ -69,13 +69,13 @@ def test_folding_changes_nothing(stored: dict[str, torch.Tensor], model: Efficie
 
 
 def test_the_listed_shapes_are_those_of_timm(model: EfficientNetLite2) -> None:
-    state = model._net.state_dict()
+    state = model.net.state_dict()
     expected = {name: tuple(value.shape) for name, value in state.items() if not name.startswith("classifier.")}
     assert tensor_shapes() == expected
 
 
 def test_built_from_a_mapping(model: EfficientNetLite2) -> None:
-    state = {name: value.numpy() for name, value in model._net.state_dict().items()}
+    state = {name: value.numpy() for name, value in model.net.state_dict().items()}
     device = torch.device("cpu")
     batch = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(2)) * 2 - 1
     late = ("blocks.4", "blocks.5", "blocks.6", "conv_head")
@@ -94,7 +94,7 @@ def test_built_from_a_mapping(model: EfficientNetLite2) -> None:
 def test_cells_are_means_over_their_places(model: EfficientNetLite2) -> None:
     batch = torch.rand(2, 3, 96, 160, generator=torch.Generator().manual_seed(3)) * 2 - 1
     maps = []
-    hooks = [stage.register_forward_hook(lambda _, __, out: maps.append(out)) for stage in model._net.blocks[1:]]
+    hooks = [stage.register_forward_hook(lambda _, __, out: maps.append(out)) for stage in model.net.blocks[1:]]
     with torch.inference_mode():
         cells = model.cell_features(batch)
         whole, last = model.features(batch), model.feature_map(batch)
