@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, say_skipped
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say_skipped
+
+if TYPE_CHECKING:
+    from mmalign.types import Skip
 
 app = typer.Typer(no_args_is_help=True, help="Measure how good an encoder is on your own data.")
+
+SplitOption = Annotated[str | None, typer.Option(help="Only the pictures of this split.")]
 
 
 @app.command("retrieval")
 def eval_retrieval(
     manifest: Annotated[Path, typer.Option(help='A .jsonl file of {"image": path, "captions": [...], "split": ...}.')],
-    split: Annotated[str | None, typer.Option(help="Only the pictures of this split.")] = None,
+    split: SplitOption = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,11 +37,107 @@ def eval_retrieval(
 
     table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=not as_json)
     told = table.to_dict()
-    say_skipped(table.skipped)
-    if as_json:
-        print_json(told)
+    if _told(told, table.skipped, as_json=as_json):
         return
     print(f"{told['encoder']} on {told['n_images']:,} pictures with {told['n_captions']:,} captions")
     for direction in ("text_to_image", "image_to_text"):
         values = "   ".join(f"{name} {value:.1f}" for name, value in told[direction].items())
         print(f"{direction.replace('_', '-'):<14} {values}")
+
+
+@app.command("pairs")
+def eval_pairs(
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            help='A .jsonl file of {"image": path, "hard_negatives": [{"type", "caption", "negative"}], "split": ...}.'
+        ),
+    ],
+    split: SplitOption = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how often a true caption beats its wrong twin (SugarCrepe), in percent.
+
+    A tie counts as wrong; a coin reaches 50. The interval covers 95% and is drawn over pictures.
+
+    For example:
+
+        mmalign eval pairs --manifest pictures.jsonl
+    """
+    from mmalign.evaluation.pairs import evaluate_pairs
+
+    table = evaluate_pairs(manifest, split=split, encoder=encoder or "lite", progress=not as_json)
+    told = table.to_dict()
+    if _told(told, table.skipped, as_json=as_json):
+        return
+    print(f"{told['encoder']} on {told['n_images']:,} pictures with {told['n_pairs']:,} pairs")
+    scores = {**told["by_type"], "overall": told["overall"]}
+    print_table(
+        ["type", "pairs", "accuracy", "95% interval", "chance"],
+        [
+            [name, f"{score['n_pairs']:,}", f"{score['accuracy']:.1f}", _interval(score["interval_95"]), "50.0"]
+            for name, score in scores.items()
+        ],
+    )
+
+
+@app.command("classes")
+def eval_classes(
+    manifest: Annotated[Path, typer.Option(help='A .jsonl file of {"image": path, "label": name, "split": ...}.')],
+    split: SplitOption = None,
+    encoder: EncoderOption = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='What to put the class name into, in the place of {}; give several to average. Default: "a photo of '
+            'a {}".'
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure search by class name, and zero-shot classification, in percent.
+
+    precision@10 is the share of right pictures among the first 10, or among as many as the class has where those are
+    fewer. Ties count as wrong. The intervals cover 95% and are drawn over classes, and over pictures.
+
+    For example:
+
+        mmalign eval classes --manifest pictures.jsonl --prompt "a photo of a {}" --prompt "{}"
+    """
+    from mmalign.evaluation.classes import PROMPTS, evaluate_classes
+
+    table = evaluate_classes(
+        manifest, split=split, encoder=encoder or "lite", prompts=prompt or PROMPTS, progress=not as_json
+    )
+    told = table.to_dict()
+    if _told(told, table.skipped, as_json=as_json):
+        return
+    print(f"{told['encoder']} on {told['n_images']:,} pictures of {told['n_classes']:,} classes")
+    print_table(
+        ["", "figure", "value", "95% interval", "chance"],
+        [
+            [
+                direction.replace("_", "-"),
+                name,
+                f"{value:.1f}",
+                _interval(told["interval_95"][direction].get(name)),
+                f"{told['chance'][direction][name]:.1f}",
+            ]
+            for direction in ("class_to_image", "image_to_class")
+            for name, value in told[direction].items()
+        ],
+    )
+
+
+def _told(told: Mapping[str, Any], skipped: Sequence[Skip], *, as_json: bool) -> bool:
+    """Print what every table starts with: all of it as JSON, else the pictures that were left out."""
+    if as_json:
+        print_json({**told, "skipped": [{"uri": skip.uri, "reason": skip.reason} for skip in skipped]})
+    else:
+        say_skipped(skipped)
+    return as_json
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"

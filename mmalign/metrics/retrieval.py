@@ -1,4 +1,4 @@
-"""Retrieval metrics: ranks of the right answers, any-hit at k, set recall at k, median rank, bootstrap intervals.
+"""Retrieval metrics: ranks of right answers, any-hit, set recall and precision at k, median rank, bootstrap intervals.
 
 A rank is 1 for the best. Ties count against the system: an answer's rank is 1 plus the number of wrong candidates
 that score at least as high, so that a constant score earns nothing.
@@ -119,6 +119,38 @@ def recall_at_k(found: ArrayLike, relevant: ArrayLike, k: int) -> float:
             raise InputError(f"query {row} has no right answer; leave such queries out")
         shares.append(np.isin(truth, got).mean())
     return float(np.mean(shares))
+
+
+def precision_at_k(scores: ArrayLike, right: ArrayLike, k: int) -> float:
+    """Share of right answers among the first k, or among as many as there are right answers where those are fewer.
+
+    Args:
+        scores: Score of each candidate, shape (n,), higher is better.
+        right: Whether each candidate is a right answer, shape (n,), at least one of them.
+        k: How many answers are looked at, at least 1; with r < k right answers only the first r, so that a perfect
+            order reaches 1.
+
+    Returns:
+        From 0 to 1. Of candidates that tie, the wrong ones come first.
+
+    Raises:
+        InputError: Other shapes, no right answer, or `k` below 1.
+
+    Source: Manning et al., Introduction to Information Retrieval, 2008, chapter 8; cut as R-precision is.
+
+    Example:
+        >>> precision_at_k([0.9, 0.8, 0.1], [True, False, True], 10)
+        0.5
+    """
+    values, wanted = np.asarray(scores), np.asarray(right, np.bool_)
+    if values.ndim != 1 or wanted.shape != values.shape or not wanted.any():
+        raise InputError(
+            f"expected scores and right of one shape (n,) with a right answer, got {values.shape} and {wanted.shape} "
+            f"with {int(wanted.sum())} right; leave queries without a right answer out"
+        )
+    cut = min(_at_least_one(k), int(wanted.sum()))
+    first = np.lexsort((wanted, -values))[:cut]
+    return float(wanted[first].mean())
 
 
 def median_rank(ranks: ArrayLike) -> float:

@@ -5,7 +5,14 @@ import pytest
 
 from mmalign.errors import DimensionError, InputError
 from mmalign.metrics import retrieval
-from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, recall_at_k, retrieval_ranks
+from mmalign.metrics.retrieval import (
+    any_hit_at_k,
+    bootstrap_interval,
+    median_rank,
+    precision_at_k,
+    recall_at_k,
+    retrieval_ranks,
+)
 
 
 def naive_ranks(texts: np.ndarray, images: np.ndarray, owner: np.ndarray) -> tuple[list[int], list[int]]:
@@ -129,3 +136,16 @@ def test_the_interval_of_another_statistic() -> None:
             bootstrap_interval([1.0, 2.0, 3.0], **bad)
     with pytest.raises(InputError, match="q >= 1"):
         bootstrap_interval([])
+
+
+def test_precision_is_cut_at_the_number_of_right_answers() -> None:
+    scores, right = [0.9, 0.8, 0.7, 0.6], [True, False, True, False]
+    assert precision_at_k(scores, right, 1) == 1.0
+    assert precision_at_k(scores, right, 2) == 0.5
+    assert precision_at_k(scores, right, 10) == 0.5, "two right answers: the first two count"
+    assert precision_at_k([1.0, 1.0, 1.0], [True, False, True], 2) == 0.5, "of equal scores the wrong one comes first"
+    for bad in ([False] * 4, [True], [[True] * 4]):
+        with pytest.raises(InputError, match="right answer"):
+            precision_at_k(scores, bad, 1)
+    with pytest.raises(InputError, match="at least 1"):
+        precision_at_k(scores, right, 0)
