@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from mmalign.errors import InputError
 from mmalign.similarity import Float32Array
+from mmalign.training.cache import cached_arrays
 from mmalign.training.config import DataConfig
-from mmalign.training.duplicates import near_duplicates, same_words
+from mmalign.training.duplicates import TWINS_VERSION, fuzzy_likeness, near_duplicates, same_words
 from mmalign.training.manifest import CaptionedFile, check_captions_differ, read_part, read_sentences
+from mmalign.training.model import Arrays
 from mmalign.training.pictures import Progress, picture_key, usable_pictures
 from mmalign.training.scenes import scene_features
 from mmalign.types import Skip
@@ -133,10 +135,19 @@ def load_data(config: DataConfig, *, cache: Path, progress: Progress | None = No
         keep &= ~twins[train.owner]
     sentences = [caption for picture in measured for caption in picture.captions]
     texts = read_sentences(config.texts, counts=counts)
-    keep &= ~_echoes(train.captions, sentences, config, counts, "train")
-    texts = [
-        text for text, echo in zip(texts, _echoes(texts, sentences, config, counts, "text"), strict=True) if not echo
-    ]
+
+    def echoes(candidates: Sequence[str], name: str) -> NDArray[np.bool_]:
+        equal = same_words(candidates, sentences)
+        counts[f"{name}_equal_sentences"] = int(equal.sum())
+        if not config.fuzzy_twins:
+            return equal
+        likeness = _likeness(candidates, sentences, cache=cache, name=name)
+        fuzzy = (likeness >= config.fuzzy_twins) & ~equal
+        counts[f"{name}_fuzzy_twins"] = int(fuzzy.sum())
+        return equal | fuzzy
+
+    keep &= ~echoes(train.captions, "train")
+    texts = [text for text, echo in zip(texts, echoes(texts, "text"), strict=True) if not echo]
     train = Captioned(
         parts=train.parts,
         captions=[caption for caption, kept in zip(train.captions, keep, strict=True) if kept],
@@ -174,9 +185,13 @@ def _check_roles(train_parts: Sequence[Sequence[CaptionedFile]], measured: Seque
         )
 
 
-def _echoes(
-    sentences: Sequence[str], measured: Sequence[str], config: DataConfig, counts: Counter[str], name: str
-) -> NDArray[np.bool_]:
-    equal = same_words(sentences, measured)
-    counts[f"{name}_equal_sentences"] = int(equal.sum())
-    return equal
+def _likeness(candidates: Sequence[str], sentences: Sequence[str], *, cache: Path, name: str) -> Float32Array:
+    """`fuzzy_likeness`, kept: a run that is taken up again need not compare hundreds of thousands of sentences."""
+    if not candidates:
+        return np.zeros(0, np.float32)
+
+    def compute(start: int) -> Iterator[Arrays]:
+        yield {"likeness": fuzzy_likeness(candidates, sentences)[start:]}
+
+    version = hashlib.sha256(json.dumps([TWINS_VERSION, sentences]).encode()).hexdigest()
+    return np.asarray(cached_arrays(cache / "twins", name, candidates, compute, version=version)["likeness"])
