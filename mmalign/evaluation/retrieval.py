@@ -13,7 +13,7 @@ from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
-from mmalign.metrics.retrieval import any_hit_at_k, median_rank, retrieval_ranks
+from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, retrieval_ranks
 from mmalign.similarity import Int64Array
 from mmalign.types import Skip
 
@@ -56,13 +56,20 @@ class RetrievalTable:
     skipped: tuple[Skip, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the table as JSON-ready values: counts, and any-hit at 1, 5 and 10 in percent."""
+        """Return the table as JSON-ready values: counts, and any-hit at 1, 5 and 10 in percent.
+
+        `interval_95` is drawn over pictures, since the captions of one picture are not independent.
+        """
         return {
             "n_images": self.n_images,
             "n_captions": self.n_captions,
             "encoder": self.encoder,
             "text_to_image": _scores(self.text_ranks),
             "image_to_text": _scores(self.image_ranks),
+            "interval_95": {
+                "text_to_image": _intervals(self.text_ranks, self.text_owner),
+                "image_to_text": _intervals(self.image_ranks),
+            },
         }
 
 
@@ -146,3 +153,8 @@ def _captions(row: ManifestRow) -> tuple[str, ...]:
 def _scores(ranks: Int64Array) -> dict[str, float]:
     scores = {f"any_hit@{k}": round(100 * any_hit_at_k(ranks, k), 2) for k in _CUTOFFS}
     return scores | {"median_rank": median_rank(ranks)}
+
+
+def _intervals(ranks: Int64Array, owner: Int64Array | None = None) -> dict[str, list[float]]:
+    bounds = {f"any_hit@{k}": bootstrap_interval(ranks <= k, groups=owner) for k in _CUTOFFS}
+    return {name: [round(100 * low, 2), round(100 * high, 2)] for name, (low, high) in bounds.items()}

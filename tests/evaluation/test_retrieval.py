@@ -47,7 +47,9 @@ def test_known_ranks(tmp_path: Path) -> None:
     # One of five captions names the wrong colour: its picture ties with the other wrong one, both at score 0.
     rows = [row("red", "a red one", "red"), row("green", "green", "a blue lie"), row("blue", "blue")]
     table = evaluate_retrieval(write(tmp_path, rows), split="dev", encoder=ColourEncoder(), batch_size=2)
-    assert table.to_dict() == {
+    told = table.to_dict()
+    intervals = told.pop("interval_95")
+    assert told == {
         "n_images": 3,
         "n_captions": 5,
         "encoder": "colours@1",
@@ -55,6 +57,9 @@ def test_known_ranks(tmp_path: Path) -> None:
         # The lie is a competitor, at the same score, of the blue picture's own caption.
         "image_to_text": {"any_hit@1": 66.67, "any_hit@5": 100.0, "any_hit@10": 100.0, "median_rank": 1.0},
     }
+    # Over pictures: one of the three has one right caption of two, so that a draw holds from 50 to 100 percent.
+    assert intervals["text_to_image"]["any_hit@1"] == [50.0, 100.0]
+    assert intervals["text_to_image"]["any_hit@5"] == intervals["image_to_text"]["any_hit@5"] == [100.0, 100.0]
     assert table.text_ranks.tolist() == [1, 1, 1, 3, 1]
     assert table.image_ranks.tolist() == [1, 1, 2]
 

@@ -149,3 +149,11 @@ def test_precision_is_cut_at_the_number_of_right_answers() -> None:
             precision_at_k(scores, bad, 1)
     with pytest.raises(InputError, match="at least 1"):
         precision_at_k(scores, right, 0)
+
+
+def test_the_mean_by_sums_is_the_mean_of_the_drawn_values() -> None:
+    rng = np.random.default_rng(4)
+    values, groups = rng.random(60), rng.integers(0, 9, 60)
+    for chosen in (None, groups):
+        fast = bootstrap_interval(values, groups=chosen, resamples=200)
+        assert fast == pytest.approx(bootstrap_interval(values, np.mean, groups=chosen, resamples=200), abs=1e-12)
