@@ -86,29 +86,29 @@ class Calibration:
         if values and not 0 <= values[0] <= values[-1] <= 1:
             raise InputError(f"the knots of a calibration are probabilities, got {values[0]}..{values[-1]}")
 
-    def log_odds(self, scores: ArrayLike, *, pictures: int) -> Float64Array:
+    def log_odds(self, scores: ArrayLike, *, pictures: ArrayLike) -> Float64Array:
         """The weighted evidence for each hit.
 
         Args:
             scores: Cosines of the hits of q queries, best first, shape (q, k); -inf in empty places. The lead is
                 seen only where there are two hits.
-            pictures: How many pictures were searched, at least 1.
+            pictures: How many pictures were searched, at least 1: one number, or one for each query.
 
         Returns:
             Shape (q, k), float64; -inf in empty places.
         """
-        score, lead, size = evidence(scores, pictures=max(pictures, self.smallest))
+        score, lead, size = evidence(scores, pictures=np.maximum(pictures, self.smallest))
         # An empty place has no lead; -inf * 0 would be NaN.
         total = np.where(np.isfinite(score), score, 0) * self.score_weight + lead * self.lead_weight
         result: Float64Array = np.where(np.isfinite(score), total + size * self.size_weight + self.bias, -np.inf)
         return result
 
-    def probabilities(self, scores: ArrayLike, *, pictures: int) -> Float64Array:
+    def probabilities(self, scores: ArrayLike, *, pictures: ArrayLike) -> Float64Array:
         """The probability of each hit, falling along a row.
 
         Args:
             scores: As for `log_odds`.
-            pictures: How many pictures were searched, at least 1.
+            pictures: As for `log_odds`.
 
         Returns:
             Shape (q, k), float64, 0 to 1; 0 in empty places.
@@ -181,16 +181,16 @@ class Calibration:
             ) from error
 
 
-def evidence(scores: ArrayLike, *, pictures: int) -> tuple[Float64Array, Float64Array, float]:
+def evidence(scores: ArrayLike, *, pictures: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
     """What a calibration weighs.
 
     Args:
         scores: Cosines of the hits of q queries, best first, shape (q, k); -inf in empty places.
-        pictures: How many pictures were searched, at least 1.
+        pictures: How many pictures were searched, at least 1: one number, or one for each query.
 
     Returns:
-        `(score, lead, size)`: the scores, and how much each hit beats the best other picture, both of shape (q, k),
-        float64, and the natural logarithm of the number of pictures. Copies of the first picture are no rivals of
+        `(score, lead, size)`, each of shape (q, k), float64: the scores, how much each hit beats the best other
+        picture, and the natural logarithm of the number of pictures. Copies of the first picture are no rivals of
         it; the lead is 0 where there is no rival, and in empty places.
 
     Raises:
@@ -203,14 +203,16 @@ def evidence(scores: ArrayLike, *, pictures: int) -> tuple[Float64Array, Float64
     score = np.asarray(scores, np.float64)
     if score.ndim != 2:
         raise InputError(f"expected scores of shape (q, k), got {score.shape}")
-    if pictures < 1:
-        raise InputError(f"pictures must be at least 1, got {pictures}")
+    counts = np.asarray(pictures, np.float64)
+    if not (counts >= 1).all():
+        raise InputError(f"pictures must be at least 1, got {counts.min():g}")
+    size = np.broadcast_to(np.log(counts.reshape(-1, 1)), score.shape)
     if score.shape[1] == 0:
-        return score, np.zeros_like(score), math.log(pictures)
+        return score, np.zeros_like(score), size
     there = np.isfinite(score)
     best = np.where(there[:, :1], score[:, :1], 0.0)
     first = there & (score >= best - _SAME)
     rival = np.max(np.where(there & ~first, score, -np.inf), axis=1, keepdims=True)
     rival = np.where(np.isfinite(rival), rival, best)
     lead = np.where(first, best - rival, np.where(there, score, best) - best)
-    return score, lead, math.log(pictures)
+    return score, lead, size

@@ -56,6 +56,7 @@ HOMES = {
     "pymilvus": ("mmalign.index.milvus",),
     "fastapi": ("mmalign.service",),
     "torch": ("mmalign.encoders", "mmalign.captioning", "mmalign.training"),
+    "matplotlib": ("mmalign.evaluation",),
     "timm": ("mmalign.encoders", "mmalign.training"),
     "typer": ("mmalign.cli",),
 }

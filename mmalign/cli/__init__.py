@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, collections, evaluate, train
+from mmalign.cli import about, calibration, collections, evaluate, train
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -40,6 +40,7 @@ for verb in (
     about.demo,
 ):
     app.command()(verb)
+evaluate.app.command("calibration")(calibration.eval_calibration)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(train.app, name="train")
 

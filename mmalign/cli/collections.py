@@ -155,6 +155,12 @@ def search(
     where: Annotated[
         str | None, typer.Option(help="SQL over the metadata, such as \"year >= 2020 AND label = 'dog'\".")
     ] = None,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out hits that are less likely, 0 to 1, to be the picture that the words describe; perhaps all."
+        ),
+    ] = None,
     captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
     collection: CollectionOption = None,
     paths_only: Annotated[bool, typer.Option("--paths-only", help="Print paths alone, one a line.")] = False,
@@ -173,11 +179,17 @@ def search(
 
         mmalign search sunset --where "width > height" --paths-only
 
+        mmalign search "two dogs playing in the snow" --min-probability 0.5
+
         mmalign search photo.jpg --captions
     """
     opened = open_collection(collection)
-    find = opened.search_captions if captions else opened.search
-    result = find(query, k=k, where=where)
+    if not captions:
+        result = opened.search(query, k=k, where=where, min_probability=min_probability)
+    elif min_probability is None:
+        result = opened.search_captions(query, k=k, where=where)
+    else:
+        raise InputError("--min-probability was measured for pictures; leave it out with --captions")
     if contact_sheet is not None:
         from mmalign.contact_sheet import write_contact_sheet
 
@@ -200,9 +212,10 @@ def _print_hits(result: SearchResult) -> None:
         return
     width = len(str(len(result)))
     for rank, hit in enumerate(result, 1):
-        print(f"{rank:>{width}}.  {hit.score:.3f}  {hit.uri or hit.id}")
+        likely = "" if hit.probability is None else f"{hit.probability:>4.0%}  "
+        print(f"{rank:>{width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}")
         for caption in (hit.metadata.get("captions") or [])[:1]:
-            print(f"{'':>{width}}          {caption}")
+            print(f"{'':>{width}}          {' ' * len(likely)}{caption}")
 
 
 def info(collection: CollectionOption = None, as_json: JsonOption = False) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.calibration import Calibration
 from mmalign.encoders.adapter import Adapter
 from mmalign.encoders.base import ImageLike, StreamingEncoder
 from mmalign.encoders.device import compute_alone
@@ -61,6 +64,7 @@ class TwoTowerEncoder(StreamingEncoder):
             one, else the processor.
     """
 
+    name: str
     modalities = frozenset({"text", "image"})
     pooling = POOLING
 
@@ -72,6 +76,11 @@ class TwoTowerEncoder(StreamingEncoder):
 
     @property
     @abstractmethod
+    def fingerprint(self) -> str:
+        """Hex digest of the weights' digests and the preprocessing."""
+
+    @property
+    @abstractmethod
     def text_adapter(self) -> Adapter:
         """From pooled text features to the shared space."""
 
@@ -79,6 +88,24 @@ class TwoTowerEncoder(StreamingEncoder):
     @abstractmethod
     def image_adapter(self) -> Adapter:
         """From picture features to the shared space."""
+
+    @property
+    def calibration_path(self) -> Path:
+        """Where this version's calibration is kept, beside its weights."""
+        return Path(__file__).with_name("weights") / f"{self.name.replace('@', '-')}.calibration.json"
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What turns the scores of text queries into probabilities; None where nobody has fitted it.
+
+        Raises:
+            CalibrationError: The file is damaged, or was fitted for other weights.
+        """
+        if not self.calibration_path.exists():
+            return None
+        fitted = Calibration.read(self.calibration_path)
+        fitted.check(self.fingerprint, name=self.name)
+        return fitted
 
     @abstractmethod
     def _load_text_model(self) -> MiniLM: ...
