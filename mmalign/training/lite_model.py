@@ -45,6 +45,7 @@ class LiteOptions:
         picture_rate: Learning rate of the picture tower, as a share of the adapters'.
         retain: Weight of the loss that keeps ImageNet's classes recognised: cross-entropy between the classes'
             probabilities before and now.
+        frozen_bf16: Whether the frozen part computes in bfloat16, which halves its time on processors that have it.
         prior: How much the embeddings of the classes' names weigh in a picture's embedding; 0 leaves them out.
     """
 
@@ -58,6 +59,7 @@ class LiteOptions:
     picture_rate: float = 0.3
     retain: float = 0.0
     prior: float = 0.0
+    frozen_bf16: bool = False
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -91,8 +93,10 @@ class LiteModel(TrainableEncoder):
         self.options = parse_options(LiteOptions, options, where="model")
         chosen = self.options
         self.dim = chosen.dim
-        self.picture_tower = PictureTower(trained=chosen.picture_blocks, device=device)
-        self.text_tower = TextTower(trained=chosen.text_layers, dropout=chosen.dropout, token_dropout=chosen.token_dropout)
+        self.picture_tower = PictureTower(trained=chosen.picture_blocks, device=device, bf16=chosen.frozen_bf16)
+        self.text_tower = TextTower(
+            trained=chosen.text_layers, dropout=chosen.dropout, token_dropout=chosen.token_dropout
+        )
         self.text_tower.to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -100,7 +104,9 @@ class LiteModel(TrainableEncoder):
                 Projection(width, dim=chosen.dim, dropout=chosen.input_dropout).to(device)
                 for width in (self.text_tower.features, self.picture_tower.features)
             )
-        self.image_version = f"{self.picture_tower.version}/{PREPROCESSING}/retain={bool(chosen.retain)}"
+        self.image_version = (
+            f"{self.picture_tower.version}/{PREPROCESSING}/retain={bool(chosen.retain)}"
+        )
         self.text_version = self.text_tower.version
         self._retained: torch.Tensor | None = None
         self._names: torch.Tensor | None = None

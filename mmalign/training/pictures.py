@@ -26,6 +26,8 @@ from mmalign.types import Skip
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, the rows done so far and the rows in all."""
 
+# Pictures that one worker thread of a processor runs at once.
+_ALONE = 4
 _BATCH = 32
 
 
@@ -150,16 +152,17 @@ def frozen_stream(
         path, view, seed = item
         return model.prepare_image(make_view(load_rgb(path), view=view, seed=seed))
 
-    def freeze(item: tuple[str, str, str]) -> Arrays:
+    def freeze(group: Sequence[tuple[str, str, str]]) -> Arrays:
         compute_alone()
-        return model.freeze_images(prepare(item)[None])
+        return model.freeze_images(np.stack([prepare(item) for item in group]))
 
     workers = default_workers()
     if model.freezes_lists:
         for batch in prefetch_batches(items, prepare, batch_size=batch_size, workers=workers):
             yield model.freeze_images(batch)  # type: ignore[arg-type]  # see TrainableEncoder.freezes_lists
     elif model_device_type(model) == "cpu":
-        for rows in prefetch_batches(items, freeze, batch_size=batch_size, workers=workers):
+        groups = [items[start : start + _ALONE] for start in range(0, len(items), _ALONE)]
+        for rows in prefetch_batches(groups, freeze, batch_size=max(1, batch_size // _ALONE), workers=workers):
             yield {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     else:
         for batch in prefetch_batches(items, prepare, batch_size=batch_size, workers=workers):

@@ -43,7 +43,10 @@ class TextTower(nn.Module):
         from transformers import BertConfig, BertModel
 
         stored = map_safetensors(load_pinned(MINILM_WEIGHTS, feature="training the lite encoder", extra="lite"))
-        embedding, inner = stored["embeddings.word_embeddings.weight"], stored["encoder.layer.0.intermediate.dense.bias"]
+        embedding, inner = (
+            stored["embeddings.word_embeddings.weight"],
+            stored["encoder.layer.0.intermediate.dense.bias"],
+        )
         config = BertConfig(
             vocab_size=len(embedding), hidden_size=embedding.shape[1], num_hidden_layers=LAYERS, num_attention_heads=12,
             intermediate_size=len(inner), hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
