@@ -24,11 +24,11 @@ from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, p
 SLOW = """
 import sys
 import mmalign.collection
-from mmalign import cli, reencode
+from mmalign import cli, renewal
 from tests.tools.reencoding import SlowEncoder
 load = mmalign.collection.load_encoder
 mmalign.collection.load_encoder = lambda spec: SlowEncoder() if spec == "color@2" else load(spec)
-reencode._COMMIT_PICTURES = 20
+renewal._COMMIT_PICTURES = 20
 sys.argv = ["mmalign", *sys.argv[1:]]
 cli.main()
 """

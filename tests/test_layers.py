@@ -41,6 +41,7 @@ LAYERS = {
     "mmalign.ingest": 3.1,
     "mmalign.caption_search": 3.1,
     "mmalign.generation": 3.1,
+    "mmalign.renewal": 3.1,
     "mmalign.reencode": 3.15,
     "mmalign.collection": 3.2,
     "mmalign.doctor": 3.3,

@@ -39,11 +39,12 @@ QUERIES = ["red", "blue white", "green", "grey black", "yellow"]
 # Every step whose interruption could be seen on disk.
 POINTS = [
     "mmalign.reencode:Reencode._prepare:after:1",
-    "mmalign.reencode:commit_embeddings:before:3",
-    "mmalign.reencode:commit_embeddings:after:3",
+    "mmalign.renewal:Renewal.flush:before:3",
+    "mmalign.renewal:Renewal.flush:after:3",
     "mmalign.caption_search:Store.upsert:after:1",
-    "mmalign.reencode:assemble:before:1",
-    "mmalign.reencode:assemble:after:1",
+    "mmalign.renewal:Renewal.join:before:1",
+    "mmalign.renewal:Store.embeddings:after:1",
+    "mmalign.renewal:Renewal.join:after:1",
     "mmalign.index.publish:rename_version:after:1",
     "mmalign.index.publish:replace_pointer:after:1",
     "mmalign.reencode:put_in_use:before:1",
@@ -243,7 +244,7 @@ def test_ctrl_c_keeps_what_was_encoded(collection: Path, made: Path, reference: 
 
 
 def test_another_encoder_begins_again(collection: Path, reference: Collection) -> None:
-    process = start(collection, "mmalign.reencode:assemble:before:1")
+    process = start(collection, "mmalign.renewal:Renewal.join:before:1")
     process.communicate(timeout=120)
 
     class Third(OtherColorEncoder):
@@ -448,7 +449,7 @@ def test_an_edited_picture_is_taken_as_it_is_now(own: Path, tmp_path: Path) -> N
 
 def test_nothing_left_is_refused_even_if_missing_ones_may_go(own: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "photos")
-    with pytest.raises(UnreadableItemsError, match="none of the 6 items"):
+    with pytest.raises(UnreadableItemsError, match="6 of 6 items"):
         Collection.open(own).reencode("color@2", drop_missing=True, progress=False)
     assert len(Collection.open(own)) == 6
 
@@ -458,7 +459,7 @@ def test_vectors_without_pictures_cannot_be_encoded_anew(own: Path, tmp_path: Pa
     vectors.add_embeddings(["a", "b"], np.eye(2, 4))
     with pytest.raises(InputError, match="without an encoder; say with which"):
         vectors.reencode(progress=False)
-    with pytest.raises(UnreadableItemsError, match=r"none of the 2 items(.|\n)*a: has no picture: its vector"):
+    with pytest.raises(UnreadableItemsError, match=r"(?s)2 of 2 items.*a: has no picture: its vector"):
         vectors.reencode("color@2", progress=False)
     mixed = Collection.open(own)
     mixed.add_embeddings(["v"], np.ones((1, ColorEncoder.dim)))

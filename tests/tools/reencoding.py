@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmalign import reencode
+from mmalign import renewal
 from mmalign.collection import Collection
 from mmalign.errors import ReencodeInterrupted
 from tests.tools.color_encoder import OtherColorEncoder
@@ -34,7 +34,7 @@ class SlowEncoder(OtherColorEncoder):
 def main() -> None:
     collection, *words = sys.argv[1:]
     # Many small commits, so that there is something to lose between them.
-    reencode._COMMIT_PICTURES = 20
+    renewal._COMMIT_PICTURES = 20
     slow = "--slow" in words
     for point in words:
         if point != "--slow":
