@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmalign import cli
 from mmalign.encoders.registry import load_encoder
+from tests.test_confidence import FITTED
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 
@@ -130,6 +131,23 @@ def test_search_captions(run: Run, indexed: Path, encoder: ColorEncoder) -> None
     assert all("blue" not in hit["uri"] for hit in narrowed.json["hits"])  # type: ignore[index]
 
 
+def test_search_leaves_out_what_is_unlikely(run: Run, indexed: Path, encoder: ColorEncoder) -> None:
+    encoder.calibration = FITTED  # type: ignore[attr-defined]
+    hits = run("search", "green", "--json").json["hits"]  # type: ignore[index]
+    chance = hits[0]["probability"]
+    assert chance > hits[1]["probability"]
+    assert f"{chance:.0%}  " in run("search", "green", "-k", "1").out
+    one = run("search", "green", "--min-probability", str(chance), "--json").json
+    assert [hit["probability"] for hit in one["hits"]] == [chance]  # type: ignore[index]
+    none = run("search", "green", "--min-probability", "0.999", "--contact-sheet", "none.html")
+    assert none.code == 0
+    assert none.out == "nothing found\n"
+    assert f"note: the best hit has probability {chance:.2g}, below min_probability 0.999" in none.err
+    assert run("search", "green", "--min-probability", "0.999", "--json").json["notes"]  # type: ignore[index]
+    refused = run("search", "photos/red.png", "--min-probability", "0.5")
+    assert (refused.code, "words alone" in refused.err) == (1, True)
+
+
 @pytest.mark.parametrize("name", ["hits.png", "hits.html", "deep/er/hits.jpg"])
 def test_contact_sheet(run: Run, indexed: Path, tmp_path: Path, name: str) -> None:
     done = run("search", "red", "--contact-sheet", name, "-k", "4")
@@ -196,6 +214,10 @@ def test_recipes_and_models(run: Run) -> None:
         (["search", "red", "-k", "-1"], "at least 0"),
         (["search", "red", "--where", "nope = 1"], "columns here: id, uri"),
         (["search", "no-such.jpg"], "double quotes"),
+        (["search", "red", "--min-probability", "0.5"], "mmalign eval calibration"),
+        (["search", "red", "--min-probability", "1.5"], "from 0 to 1"),
+        (["search", "red", "--min-probability", "nan"], "from 0 to 1"),
+        (["search", "red", "--min-probability", "0.5", "--captions"], "leave it out with --captions"),
         (["search", "red", "--contact-sheet", "x.pdf"], ".png, .jpg, .webp or .html"),
         (["remove"], "ids or where"),
         (["eval", "retrieval", "--manifest", "nowhere.jsonl"], "nowhere.jsonl"),
