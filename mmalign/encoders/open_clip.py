@@ -6,6 +6,7 @@ Source: https://github.com/mlfoundations/open_clip.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 
 # Texts tokenised at a time, in batches; sorting by length pays within them.
 _BATCHES_SORTED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClipParts:
+    """What a model of open_clip is made of.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        preprocess: From a PIL picture to a normalised tensor of shape (3, h, w).
+        tokenizer: From a list of texts to int64 token numbers, shape (n, context length).
+        architecture: The configuration that builds the network.
+        folder: Where a `local-dir:` model lies, with its tokenizer; None for others.
+    """
+
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+    architecture: dict[str, Any]
+    folder: Path | None
 
 
 class OpenClipEncoder(StreamingEncoder):
@@ -79,6 +99,7 @@ class OpenClipEncoder(StreamingEncoder):
         self._workers = default_workers() if workers is None else workers
         source = resolve_source(_library(), model, pretrained=pretrained, checkpoint=checkpoint)
         self.name = source.spec
+        self._source = source
         self._model, self._preprocess, self._tokenizer, self._config = _load(source, self._device)
         # Towers from transformers mask padding out, so that columns of nothing but padding can be left out too.
         tower: Any = getattr(self._model, "text", None)
@@ -103,6 +124,18 @@ class OpenClipEncoder(StreamingEncoder):
             "tokenizer": tokens_digest(tokenizer(list(PROBES)).tolist(), vocabulary),
         }
         return model_fingerprint(self._model.state_dict(), description)
+
+    def parts(self) -> OpenClipParts:
+        """Return what the encoder is made of, for training; the weights are the encoder's own, not copies."""
+        architecture = self._source.architecture or _library().get_model_config(self._source.model)
+        local = self._source.model.removeprefix("local-dir:")
+        return OpenClipParts(
+            model=self._model,
+            preprocess=self._preprocess,
+            tokenizer=self._tokenizer,
+            architecture=dict(architecture),
+            folder=Path(local) if local != self._source.model else None,
+        )
 
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
         """Encode texts.

@@ -17,12 +17,15 @@ _VERSIONS = {
 }
 """Every version of the encoder that needs no download, oldest first, and its class; a new one is one more line."""
 
-LITE_SPEC = list(_VERSIONS)[-1]
+LITE_SPECS: tuple[str, ...] = tuple(reversed(_VERSIONS))
+"""The versions, newest first."""
+
+LITE_SPEC = LITE_SPECS[0]
 """What `lite` means: the newest version."""
 
 _FORMS = (
     "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
-    "open_clip:hf-hub:org/name, st:MODEL or st:/path"
+    "open_clip:hf-hub:org/name, st:MODEL, st:/path or adapter:/path"
 )
 _MEMBERS = ("name", "dim", "fingerprint", "modalities", "encode_text", "encode_image")
 
@@ -33,7 +36,8 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     Args:
         spec: `lite` (or a version of it, such as `lite@1`), `open_clip:MODEL/WEIGHTS`,
             `open_clip:MODEL@/path/to/checkpoint`, `open_clip:local-dir:/path`, `open_clip:hf-hub:org/name`,
-            `st:MODEL`, `st:/path`; or an object that has what `Encoder` asks for, which is returned as it is.
+            `st:MODEL`, `st:/path`, `adapter:/path` (what a training exported); or an object that has what `Encoder`
+            asks for, which is returned as it is.
         device: A torch device such as `cpu` or `cuda:1`; None for CUDA where there is one, else the processor.
 
     Returns:
@@ -57,6 +61,10 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     family, colon, rest = name.partition(":")
     if colon and rest and family == "open_clip":
         return _open_clip(rest, device)
+    if colon and rest and family == "adapter":
+        from mmalign.encoders.adapted import AdaptedEncoder
+
+        return AdaptedEncoder(rest, device=device)
     if colon and rest and family == "st":
         from mmalign.encoders.sentence_transformers import SentenceTransformersEncoder
 
