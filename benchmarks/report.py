@@ -18,10 +18,17 @@ MARK = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def table(result: dict[str, Any]) -> str:
-    """One measurement as a Markdown table with its circumstances."""
-    rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in result["figures"].items()]
+    """One measurement as a Markdown table with its circumstances; a figure may have several columns."""
+    figures: dict[str, Any] = result["figures"]
+    cells = {name: value if isinstance(value, dict) else {"value": value} for name, value in figures.items()}
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [
+        f"| {name.replace('_', ' ')} | {' | '.join(str(row.get(column, '')) for column in columns)} |"
+        for name, row in cells.items()
+    ]
+    head = [f"| figure | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     where = f"Measured on {result['date']}: {result['data']}; {result['machine']}; commit {result['commit']}."
-    return "\n".join(["| figure | value |", "| --- | ---: |", *rows, "", where]) + "\n"
+    return "\n".join([*head, *rows, "", where]) + "\n"
 
 
 def main() -> None:

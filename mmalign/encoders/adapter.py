@@ -45,6 +45,11 @@ class Adapter:
         """Width of the embeddings."""
         return int(self._tensors["linear.weight"].shape[0])
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(tensor.size for tensor in self._tensors.values())
+
     def __call__(self, features: Float32Array) -> Float32Array:
         """Project features.
 

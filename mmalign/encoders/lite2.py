@@ -78,6 +78,11 @@ class Lite2Encoder(TwoTowerEncoder):
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that hold its weights."""
+        return (self._file.path,)
+
     @cached_property
     def text_adapter(self) -> Adapter:
         """From pooled text features to the shared space."""

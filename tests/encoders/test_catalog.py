@@ -7,6 +7,7 @@ import pytest
 
 from mmalign.encoders import catalog
 from mmalign.encoders.catalog import SPECS, list_models
+from mmalign.encoders.registry import LITE_SPEC, LITE_SPECS, load_encoder
 
 OPEN_CLIP = [card for card in list_models() if card.spec.startswith("open_clip:")]
 
@@ -19,7 +20,9 @@ def _forget_measurements() -> None:
 def test_specs_are_unique_and_lite_comes_first() -> None:
     cards = list_models()
     assert tuple(card.spec for card in cards) == SPECS
-    assert SPECS[0] == "lite@1"
+    assert SPECS[: len(LITE_SPECS)] == LITE_SPECS
+    assert SPECS[0] == LITE_SPEC
+    assert "lite@1" in LITE_SPECS
     assert len(set(SPECS)) == len(SPECS) >= 10
 
 
@@ -47,7 +50,7 @@ def test_the_number_of_weights_is_that_of_open_clips_architecture(card: catalog.
 
 
 def test_every_published_figure_names_its_source() -> None:
-    for card in list_models()[1:]:
+    for card in list_models()[len(LITE_SPECS) :]:
         assert card.quality is None or "(" in card.quality, card.spec
         assert card.licence
         assert card.note
@@ -58,7 +61,7 @@ def test_cached_follows_the_hub_cache(tmp_path: Path, monkeypatch: pytest.Monkey
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert not any(card.cached for card in list_models()[1:])
+    assert not any(card.cached for card in list_models()[len(LITE_SPECS) :])
     for repository, name in (
         ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_pytorch_model.bin"),
         ("sentence-transformers/clip-ViT-B-32", "modules.json"),
@@ -68,23 +71,50 @@ def test_cached_follows_the_hub_cache(tmp_path: Path, monkeypatch: pytest.Monkey
         (folder / "snapshots" / "abc" / name).touch()
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text("abc")
-    here = {card.spec for card in list_models()[1:] if card.cached}
+    here = {card.spec for card in list_models()[len(LITE_SPECS) :] if card.cached}
     assert here == {"open_clip:ViT-B-32/laion2b_s34b_b79k", "st:clip-ViT-B-32"}
 
 
-def test_lite_takes_its_figures_from_the_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("position", range(len(LITE_SPECS)))
+def test_lite_takes_its_figures_from_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, position: int
+) -> None:
     monkeypatch.setattr(catalog, "files", lambda package: tmp_path)
-    assert list_models()[0].quality is None
+    assert list_models()[position].quality is None
     catalog._measured.cache_clear()
     (tmp_path / "weights").mkdir()
-    measured = {"dim": 512, "bytes": 7, "quality": "any-hit@10 61.8%", "seed": 3}
-    (tmp_path / "weights" / "lite-1.json").write_text(json.dumps(measured))
-    lite = list_models()[0]
-    assert (lite.dim, lite.bytes, lite.quality) == (512, 7, "any-hit@10 61.8%")
+    measured = {"dim": 512, "bytes": 7, "parameters": 9, "quality": "any-hit@10 61.8%", "seed": 3}
+    name = LITE_SPECS[position].replace("@", "-")
+    (tmp_path / "weights" / f"{name}.json").write_text(json.dumps(measured))
+    cards = list_models()
+    lite = cards[position]
+    assert (lite.dim, lite.bytes, lite.parameters, lite.quality) == (512, 7, 9, "any-hit@10 61.8%")
+    assert [card.quality for card in cards[: len(LITE_SPECS)]].count(None) == len(LITE_SPECS) - 1
 
 
-def test_lite_is_here_when_its_weight_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lite_1_is_here_when_its_weight_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    position = LITE_SPECS.index("lite@1")
     monkeypatch.setattr(catalog, "find_spec", lambda name: object())
-    assert list_models()[0].cached
+    assert list_models()[position].cached
     monkeypatch.setattr(catalog, "find_spec", lambda name: None)
-    assert not list_models()[0].cached
+    assert not list_models()[position].cached
+
+
+def test_lite_is_here_when_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "files", lambda package: tmp_path)
+    monkeypatch.setattr(catalog, "find_spec", lambda name: object())
+    (tmp_path / "weights").mkdir()
+    for position, spec in enumerate(LITE_SPECS):
+        for name in catalog._VERSIONS[spec].files:
+            assert not list_models()[position].cached
+            (tmp_path / "weights" / name).touch()
+        assert list_models()[position].cached
+
+
+@pytest.mark.parametrize("spec", LITE_SPECS)
+def test_lite_s_card_agrees_with_the_encoder(spec: str) -> None:
+    card = list_models()[LITE_SPECS.index(spec)]
+    if not card.cached:
+        pytest.skip(f"the weights of {spec} are not installed")
+    assert card.spec == spec
+    assert card.dim == load_encoder(spec, device="cpu").dim
