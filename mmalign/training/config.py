@@ -50,6 +50,7 @@ class DataConfig:
         dev: What is measured on after every epoch, and chooses the best epoch.
         held_out: What the training must not resemble, beside `dev`.
         texts: Files of sentences without pictures, one a line, for the distillation.
+        most_texts: How many of those sentences are used, drawn at random; 0 for all.
         cached: Whether the frozen part's outputs are computed once for a fixed set of views; else pictures are
             decoded and augmented afresh in every epoch.
         views: With `cached`: `plain`, `flip`, `crop-1`, `crop-2`, ...; one is drawn for each picture each time.
@@ -66,6 +67,7 @@ class DataConfig:
     dev: PartConfig = PartConfig(splits=("dev",))
     held_out: tuple[PartConfig, ...] = ()
     texts: tuple[str, ...] = ()
+    most_texts: int = 0
     cached: bool = True
     views: tuple[str, ...] = ("plain", "flip")
     near_duplicates: float = 0.75
@@ -74,6 +76,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check("near_duplicates", self.near_duplicates, least=0, most=1)
         _check("fuzzy_twins", self.fuzzy_twins, least=0, most=1)
+        _check("most_texts", self.most_texts, least=0)
         if not self.train:
             raise InputError("train must name at least one part to train on")
         from mmalign.training.views import check_views

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,9 @@ def load_data(config: DataConfig, *, cache: Path, progress: Progress | None = No
 
     keep &= ~echoes(train.captions, "train")
     texts = [text for text, echo in zip(texts, echoes(texts, "text"), strict=True) if not echo]
+    if config.most_texts:
+        # By the texts alone, so that runs with other seeds share a cache.
+        texts = random.Random(len(texts)).sample(texts, min(config.most_texts, len(texts)))
     train = Captioned(
         parts=train.parts,
         captions=[caption for caption, kept in zip(train.captions, keep, strict=True) if kept],
