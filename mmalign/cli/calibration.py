@@ -22,6 +22,10 @@ def eval_calibration(
     split: Annotated[str | None, typer.Option(help="Only the pictures of this split.")] = None,
     encoder: EncoderOption = None,
     method: Annotated[str, typer.Option(help="platt (smooth) or isotonic (bends with the data).")] = "platt",
+    fitted: Annotated[
+        Path | None,
+        typer.Option(help="A calibration.json to judge as it is, fitted on other pictures; nothing is fitted then."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="A folder for calibration.json, report.json, reliability.png and risk-coverage.png."),
@@ -40,7 +44,10 @@ def eval_calibration(
     For example:
 
         mmalign eval calibration --manifest pictures.jsonl --split dev --out calibration
+
+        mmalign eval calibration --manifest others.jsonl --fitted calibration/calibration.json
     """
+    from mmalign.calibration import Calibration
     from mmalign.encoders.registry import load_encoder
     from mmalign.evaluation.calibration import evaluate_calibration
     from mmalign.evaluation.calibration_fit import Method
@@ -49,6 +56,8 @@ def eval_calibration(
         raise InputError(f"--method is {' or '.join(Method)}, got {method!r}")
     model = load_encoder(encoder or "lite")
     kept = getattr(model, "calibration_path", None)
+    if write and fitted is not None:
+        raise InputError("--write keeps a calibration that is fitted here; leave it out with --fitted")
     if write and kept is None:
         raise InputError(
             f"--write keeps the calibration of lite, got {model.name}; use --out DIR and put its calibration.json into "
@@ -59,7 +68,14 @@ def eval_calibration(
 
         # Before the minutes of encoding, not after them.
         require_matplotlib()
-    report = evaluate_calibration(manifest, split=split, encoder=model, method=Method(method), progress=not as_json)
+    report = evaluate_calibration(
+        manifest,
+        split=split,
+        encoder=model,
+        method=Method(method),
+        fitted=None if fitted is None else Calibration.read(fitted),
+        progress=not as_json,
+    )
     if out is not None:
         _write_files(report, out)
     if write and kept is not None:
@@ -90,10 +106,8 @@ def _write_files(report: CalibrationReport, out: Path) -> None:
 
 def _print_report(report: CalibrationReport) -> None:
     told = report.calibration
-    print(
-        f"{told.encoder} on {report.n_images:,} pictures with {report.n_captions:,} captions, {report.method}, "
-        f"{report.folds}-fold by picture"
-    )
+    how = f"{report.folds}-fold by picture" if report.folds else f"fitted on {told.fitted_on}"
+    print(f"{told.encoder} on {report.n_images:,} pictures with {report.n_captions:,} captions, {report.method}, {how}")
     print("\nThe best hit, by size of the gallery")
     print_table(_HEADER, [_row(quality) for quality in report.sizes])
     ends = {name: f"{low:.3f} to {high:.3f}" for name, (low, high) in report.intervals.items()}

@@ -16,9 +16,9 @@ from mmalign.calibration import Calibration
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
-from mmalign.evaluation.calibration_fit import FoldedCalibrations, Method, cross_fit, fit_calibration
+from mmalign.evaluation.calibration_fit import Method, cross_fit, fit_calibration
 from mmalign.evaluation.concepts import choose_concepts
-from mmalign.evaluation.no_answer import Acceptance, BroadQueries, ConceptTest, ask_broadly, ask_without
+from mmalign.evaluation.no_answer import Acceptance, BroadQueries, ConceptTest, Judge, ask_broadly, ask_without
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import read_captions
 from mmalign.evaluation.trials import Captioned, Trials, run_trials
@@ -72,10 +72,10 @@ class CalibrationReport:
     """A calibration and how good it is; every figure is of pictures that the probabilities were not fitted on.
 
     Attributes:
-        calibration: Fitted on all pictures.
+        calibration: Fitted on all pictures, or the one that was given to be judged.
         n_images: Pictures.
         n_captions: Captions, each a query.
-        folds: Folds of pictures in the cross-validation.
+        folds: Folds of pictures in the cross-validation; 0 where a calibration was given to be judged.
         method: How log-odds became probabilities.
         quality: Of the best hits among all pictures.
         intervals: 95% bootstrap intervals over pictures of some of those figures, by name.
@@ -138,10 +138,13 @@ def evaluate_calibration(
     split: str | None = None,
     encoder: str | Encoder = "lite",
     method: Method = Method.PLATT,
+    fitted: Calibration | None = None,
     batch_size: int = 32,
     progress: bool = True,
 ) -> CalibrationReport:
     """Fit a calibration on the captioned pictures of a manifest, and measure it by cross-validation over pictures.
+
+    Or judge one that was fitted on other pictures, as it is.
 
     The event is that the best hit of a caption is the picture that it was written about. Another picture that the
     caption fits as well counts as wrong, so that the probabilities of broad queries are too low.
@@ -151,6 +154,7 @@ def evaluate_calibration(
         split: Which part of it; all of it where None.
         encoder: A spec for `load_encoder`, or an encoder.
         method: How log-odds become probabilities.
+        fitted: A calibration to judge; None to fit one.
         batch_size: Pictures that go through the model at once.
         progress: Whether to show a progress bar.
 
@@ -161,11 +165,14 @@ def evaluate_calibration(
         SourceError: The manifest cannot be read.
         InputError: No such split, too few captioned pictures, an encoder that lacks texts or pictures, or one that
             finds all right answers, or none.
+        CalibrationError: `fitted` is of another encoder.
     """
     pictures = read_captions(manifest, split=split)
     model = load_encoder(encoder) if isinstance(encoder, str) else encoder
     if not {"text", "image"} <= model.modalities:
         raise InputError(f"{model.name} encodes {', '.join(sorted(model.modalities))}; text and image are needed")
+    if fitted is not None:
+        fitted.check(model.fingerprint, name=model.name)
     encoded = encode_pictures(model, [p.uri for p in pictures], batch_size=batch_size, progress=progress)
     captions = tuple(pictures[position].captions for position in encoded.kept)
     data = Captioned(
@@ -182,6 +189,7 @@ def evaluate_calibration(
         words=model.encode_text(concepts),
         encoder=(model.name, model.fingerprint),
         method=method,
+        fitted=fitted,
         fitted_on=f"{where}: {len(captions):,} pictures, {len(data.texts):,} captions",
         skipped=encoded.skipped,
     )
@@ -194,6 +202,7 @@ def measure_calibration(
     words: Float32Array,
     encoder: tuple[str, str],
     method: Method = Method.PLATT,
+    fitted: Calibration | None = None,
     fitted_on: str = "",
     folds: int = 5,
     seed: int = 0,
@@ -207,6 +216,7 @@ def measure_calibration(
         words: Their embeddings, shape (c, dim).
         encoder: Name and fingerprint.
         method: How log-odds become probabilities.
+        fitted: A calibration to judge; None to fit one.
         fitted_on: The data, in words.
         folds: Folds of pictures.
         seed: Of the galleries and folds.
@@ -220,19 +230,26 @@ def measure_calibration(
     """
     name, fingerprint = encoder
     answerable, unanswerable = run_trials(data, seed=seed)
-    judges: dict[Method, FoldedCalibrations] = {}
-    fits = {
-        one: partial(fit_calibration, method=one, encoder=name, fingerprint=fingerprint, fitted_on=fitted_on)
-        for one in Method
-    }
-    for one, fit in fits.items():
-        judges[one] = cross_fit(fit, answerable, unanswerable, folds=folds, seed=seed)
+    judges: dict[Method, Judge]
+    if fitted is not None:
+        calibration, folds = fitted, 0
+        method = Method.ISOTONIC if fitted.knots else Method.PLATT
+        judges = {method: partial(_probabilities, fitted)}
+    else:
+        fits = {
+            one: partial(fit_calibration, method=one, encoder=name, fingerprint=fingerprint, fitted_on=fitted_on)
+            for one in Method
+        }
+        judges = {
+            one: cross_fit(fit, answerable, unanswerable, folds=folds, seed=seed).probabilities
+            for one, fit in fits.items()
+        }
+        calibration = fits[method](answerable, unanswerable)
     by_size = [answerable[answerable.parts == parts] for parts in np.unique(answerable.parts)]
-    whole, judge = by_size[0], judges[method].probabilities
+    whole, judge = by_size[0], judges[method]
     chances, right = judge(whole), whole.right
     curve = risk_coverage(chances[:, 0], right[:, 0])
     no_answer, tests = ask_without(data, concepts, whole, judge, bounds=BOUNDS)
-    calibration = fits[method](answerable, unanswerable)
     return CalibrationReport(
         calibration=calibration,
         n_images=len(data.captions),
@@ -243,18 +260,20 @@ def measure_calibration(
         intervals=_intervals(chances[:, 0], right[:, 0], whole),
         risk={coverage: curve.at(coverage) for coverage in COVERAGES},
         risk_coverage_area=curve.area,
-        methods={one: _quality(judges[one].probabilities(whole)[:, 0], right[:, 0], whole) for one in Method},
+        methods={one: _quality(own(whole)[:, 0], right[:, 0], whole) for one, own in judges.items()},
         sizes=[_quality(judge(trials)[:, 0], trials.right[:, 0], trials) for trials in by_size],
         ranks=[_quality(chances[:, rank], right[:, rank], whole) for rank in range(right.shape[1])],
         no_answer=no_answer,
         concepts=tests,
-        broad=ask_broadly(
-            data, concepts, words, lambda trials: calibration.probabilities(trials.scores, pictures=trials.pictures)
-        ),
+        broad=ask_broadly(data, concepts, words, partial(_probabilities, calibration)),
         probabilities=[judge(trials)[:, 0] for trials in by_size],
         right=[trials.right[:, 0] for trials in by_size],
         skipped=skipped,
     )
+
+
+def _probabilities(calibration: Calibration, trials: Trials) -> Float64Array:
+    return calibration.probabilities(trials.scores, pictures=trials.pictures)
 
 
 def _quality(chances: Float64Array, right: NDArray[np.bool_], trials: Trials) -> Quality:

@@ -115,7 +115,8 @@ def draw_risk_coverage(report: CalibrationReport, path: Path) -> None:
 
 
 def _title(report: CalibrationReport) -> str:
-    return f"{report.calibration.encoder}, {report.n_captions:,} captions, {report.folds}-fold by picture"
+    how = f"{report.folds}-fold by picture" if report.folds else f"fitted on {report.calibration.fitted_on}"
+    return f"{report.calibration.encoder}, {report.n_captions:,} captions\n{how}"
 
 
 def _save(figure: Figure, panels: list[Any], path: Path) -> None:

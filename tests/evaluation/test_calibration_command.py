@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from mmalign.calibration import Calibration
 from mmalign.cli import app
 from mmalign.encoders import registry
-from mmalign.errors import InputError, MissingExtraError
+from mmalign.errors import CalibrationError, InputError, MissingExtraError
 from tests.evaluation.helpers import TableEncoder, write
 from tests.evaluation.test_trials import THINGS, made
 
@@ -75,6 +75,22 @@ def test_tables(manifest: Path, encoder: TableEncoder) -> None:
     for concept in told["concepts"]:
         shares = [f"{share:.3f}" for share in concept["false_accept"]]
         assert [concept["concept"], str(concept["removed"]), str(concept["queries"]), *shares] in lines
+
+
+def test_one_fitted_on_other_pictures_is_judged_as_it_is(manifest: Path, encoder: TableEncoder, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    flat = Calibration("table@1", "0", 0.0, 0.0, 0.0, 0.0, smallest=1, largest=500, fitted_on="a coin")
+    flat.write(path)
+    told = json.loads(run(manifest, "--fitted", str(path), "--json").stdout)
+    # A coin for every hit: the error is its distance from the base rate, and nothing is told apart.
+    assert told["mean_probability"] == 0.5
+    assert told["ece"] == pytest.approx(abs(0.5 - told["base_rate"]))
+    assert (told["auroc"], told["folds"], list(told["methods"])) == (0.5, 0, ["platt"])
+    assert [one["false_accept"] for one in told["no_answer"]] == [1, 1, 1, 0]
+    assert "platt, fitted on a coin" in run(manifest, "--fitted", str(path)).stdout.splitlines()[0]
+    assert "leave it out with --fitted" in str(run(manifest, "--fitted", str(path), "--write").exception)
+    Calibration("table@2", "1", 0.0, 0.0, 0.0, 0.0, smallest=1, largest=500).write(path)
+    assert isinstance(run(manifest, "--fitted", str(path)).exception, CalibrationError)
 
 
 def test_it_is_kept_beside_the_weights(
