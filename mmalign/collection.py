@@ -201,7 +201,6 @@ class Collection:
         """
         store = self.snapshot()
         manifest = self.index_manifest
-        files = [path for path in self.path.rglob("*") if path.is_file()]
         return {
             "collection": str(self.path),
             "items": len(store),
@@ -210,7 +209,7 @@ class Collection:
             "columns": {name: str(kind) for name, kind in store.columns.items()},
             "index": None if manifest is None else manifest.recipe,
             "indexed": 0 if manifest is None else manifest.rows,
-            "bytes": sum(path.stat().st_size for path in files),
+            "bytes": sum(map(_size, self.path.rglob("*"))),
             "notes": self.notes(),
         }
 
@@ -391,7 +390,8 @@ class Collection:
 
         Each picture is read again from where it is. The collection stays as it is until all is done, and is then
         replaced in one step; searches go on meanwhile, and what other processes add is encoded too. A call that was
-        stopped, also by a power cut, goes on where it was. Takes as much room on disk again as the collection has.
+        stopped, also by a power cut, goes on where it was. Until it is done it needs about one and a half times the
+        collection's room on disk in addition; what the old data take is free again an hour later, with the next write.
 
         Args:
             encoder: Spec or encoder; None for the newest version of the one that the collection was made with.
@@ -622,3 +622,11 @@ def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:
         ]
         row_ids = row_ids[chosen]
     return store.delete(row_ids)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        # Removed since it was listed, by a process that cleans up.
+        return 0

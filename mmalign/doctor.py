@@ -87,8 +87,8 @@ def check_collection(path: Path) -> list[Check]:
         return [Check("collection", False, str(path), str(error))]
     checks = [Check("collection", True, f"{path}: {count:,} items, {collection.description.encoder}")]
     for note in collection.notes():
-        told, _, remedy = note.rpartition(": ")
-        checks.append(Check("encoder", True, told, remedy))
+        told, _, command = note.partition(": mmalign ")
+        checks.append(Check("encoder", True, told, f"mmalign {command}"))
     bad, gone = 0, 0
     store = collection.snapshot()
     for _, vectors in store.iter_embeddings():

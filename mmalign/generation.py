@@ -11,6 +11,7 @@ vector of one encoder with those of another.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import threading
 import time
@@ -208,7 +209,8 @@ def check_encoder(path: Path, description: Description, encoder: Encoder) -> Non
             f"{path} was made with {description.encoder} (fingerprint {str(description.fingerprint)[:12]}), "
             f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
             + ("; the weights or preprocessing behind that name have changed" if same_name else "; use that encoder")
-            + f", or encode the pictures anew: mmalign index --reencode --encoder {encoder.name} --collection {path}"
+            + ", or encode the pictures anew: "
+            + f"mmalign index --reencode --encoder {encoder.name} --collection {shlex.quote(str(path))}"
         )
 
 

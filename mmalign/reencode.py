@@ -12,6 +12,7 @@ joined with the embeddings, and `collection.json` is replaced, which is the one 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -262,6 +263,7 @@ def reencode_notes(path: Path, description: Description) -> list[str]:
     notes = []
     following = replace(description, generation=description.generation + 1).data(path) / _NOTE
     newer = newer_version(description.encoder)
+    which = f"--collection {shlex.quote(str(path))}"
     if following.exists():
         try:
             begun = json.loads(following.read_text(encoding="utf-8"))["encoder"]
@@ -269,12 +271,10 @@ def reencode_notes(path: Path, description: Description) -> list[str]:
             begun = newer or description.encoder
         notes.append(
             f"to encode it anew with {begun} was begun; where that is not under way, go on with: "
-            f"mmalign index --reencode --encoder {begun} --collection {path}"
+            f"mmalign index --reencode --encoder {begun} {which}"
         )
     elif newer is not None:
-        notes.append(
-            f"made with {description.encoder}; {newer} is better: mmalign index --reencode --collection {path}"
-        )
+        notes.append(f"made with {description.encoder}; {newer} is better: mmalign index --reencode {which}")
     return notes
 
 
