@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu overwrite one another's files: exactly one is installed.
 FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(FAISS)
+# What is measured on: a folder with flickr8k/, coco/, imagenet_sample/ and ucm/.
+DATA ?= ../shared/data
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format bench clean
 
 help:
 	@echo "make demo    index the gallery, search it, write demo/hits.png and demo/hits.html"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff mend what it can"
+	@echo "make bench   measure quality and speed on DATA, on a machine with nothing else to do; writes the pages and cards"
 	@echo "make clean   remove the environment and what was built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -36,6 +39,14 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.retrieval $(DATA) --cards
+	$(BIN)/python -m benchmarks.encode $(DATA)/flickr8k/manifest.jsonl
+	rm -rf build/bench.mm
+	$(BIN)/python -m benchmarks.index_folder $(DATA)/flickr8k/images build/bench.mm
+	$(BIN)/python -m benchmarks.cold_search build/bench.mm
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
