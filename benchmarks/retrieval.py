@@ -57,7 +57,7 @@ SETS = {
         "imagenet_sample",
         "ImageNet sample: one photograph a class; the picture tower of lite was trained on ImageNet",
     ),
-    "classes_ucm": DataSet("classes", "ucm", "UC Merced: aerial pictures, far from all that lite was trained on"),
+    "classes_ucm": DataSet("classes", "ucm", "UC Merced: aerial pictures of 21 classes"),
 }
 
 
