@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 CLASS_PROMPT = "a photo of a {}"
 """How a class's name is put into a sentence; see Radford et al., CLIP, 2021."""
 
@@ -12,7 +14,7 @@ def class_names() -> list[str]:
     Returns:
         Names such as `tench` and `Afghan hound`; two of them occur twice.
     """
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
-    info = ImageNetInfo("imagenet-1k")
+    info: Any = ImageNetInfo("imagenet-1k")
     return [info.index_to_description(index).split(",")[0].strip() for index in range(info.num_classes())]

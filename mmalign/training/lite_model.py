@@ -11,18 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from torch import nn
 from torch.nn import functional
 
 from mmalign.encoders.efficientnet import MAP_CHANNELS, PREPROCESSING, preprocess
 from mmalign.encoders.lite_weights import export_lite2
 from mmalign.errors import InputError
 from mmalign.similarity import Float32Array
-from mmalign.training.projection import Projection
 from mmalign.training.class_names import CLASS_PROMPT, class_names
 from mmalign.training.model import Arrays, Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
 from mmalign.training.picture_tower import PictureTower
+from mmalign.training.projection import Projection
 from mmalign.training.text_tower import TextTower
 
 FILE = "lite-2.safetensors"
@@ -104,9 +103,7 @@ class LiteModel(TrainableEncoder):
                 Projection(width, dim=chosen.dim, dropout=chosen.input_dropout).to(device)
                 for width in (self.text_tower.features, self.picture_tower.features)
             )
-        self.image_version = (
-            f"{self.picture_tower.version}/{PREPROCESSING}/retain={bool(chosen.retain)}"
-        )
+        self.image_version = f"{self.picture_tower.version}/{PREPROCESSING}/retain={bool(chosen.retain)}"
         self.text_version = self.text_tower.version
         self._retained: torch.Tensor | None = None
         self._names: torch.Tensor | None = None
@@ -196,7 +193,7 @@ class LiteModel(TrainableEncoder):
             image_adapter |= {
                 "classifier.weight": weight,
                 "classifier.bias": bias,
-                "prior.weight": self.options.prior * self._name_embeddings().cpu().numpy(),
+                "prior.weight": (self.options.prior * self._name_embeddings()).cpu().numpy(),
             }
         export_lite2(
             path,

@@ -119,9 +119,11 @@ class PictureTower(nn.Module):
 
     def export(self) -> dict[str, Float32Array]:
         """The tensors that `EfficientNetLite2` takes, the trained ones in place of the first ones."""
-        state = {name: tensor.cpu() for name, tensor in self._whole[0].net.state_dict().items()}
+        state: dict[str, torch.Tensor] = {
+            name: tensor.cpu() for name, tensor in self._whole[0].net.state_dict().items()
+        }
         for name, block in zip(self._names, self.blocks, strict=True):
-            state |= {f"{name}.{own}": tensor for own, tensor in block.export().items()}
+            state |= {f"{name}.{own}": tensor for own, tensor in block.export().items()}  # type: ignore[operator]
         state |= {"conv_head.weight": self.head.weight[:, :, None, None], "conv_head.bias": self.head.bias}
         return {name: state[name].detach().float().cpu().numpy() for name in tensor_shapes()}
 
@@ -154,7 +156,8 @@ class _Block(nn.Module):
             y = functional.conv2d(_pad_same(y, self.kernel.shape[-1], self._stride), self.kernel, self.bias,
                                   stride=self._stride, groups=len(self.kernel))  # fmt: skip
         y = self.narrow(functional.hardtanh(y, 0.0, _LARGEST).permute(0, 2, 3, 1))
-        return x + y if self._skip else y
+        result: torch.Tensor = x + y if self._skip else y
+        return result
 
     def export(self) -> dict[str, torch.Tensor]:
         """The block's tensors under timm's names."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmalign.encoders.minilm import LAYERS, MINILM_WEIGHTS, MiniLM, map_safetensors, tensor_shapes
+from mmalign.encoders.minilm import LAYERS, MINILM_WEIGHTS, MiniLM, tensor_shapes
+from mmalign.encoders.quantised import map_safetensors
 from mmalign.encoders.towers import POOLING
 from mmalign.encoders.wheels import load_pinned
 from mmalign.similarity import Float32Array
@@ -91,7 +92,7 @@ class TextTower(nn.Module):
         tokens, lengths = inputs["tokens"].long(), inputs["lengths"].long()
         order = torch.argsort(lengths, stable=True)
         blocks = []
-        for rows in order.split(_TOGETHER):
+        for rows in order.chunk(-(-len(order) // _TOGETHER)):
             longest = int(lengths[rows[-1]])
             mask = torch.arange(longest, device=tokens.device) < lengths[rows, None]
             blocks.append(self._pool(tokens[rows, :longest], mask))

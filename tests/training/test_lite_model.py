@@ -106,8 +106,9 @@ def test_the_exported_weights_encode_as_the_model_does(tmp_path: Path, prior: fl
     path = model.export(tmp_path, metadata={"license": "Apache-2.0", "provenance": "a test"})
     encoder = Lite2Encoder(weights=WeightFile(path, hashlib.sha256(path.read_bytes()).hexdigest()), device="cpu")
     found = encoder.encode_image([Image.fromarray(array) for array in pictures(12)])
-    # Rows have length 1, so that the products are cosines; what is lost is the rounding to int8.
-    assert (found * images).sum(axis=1).min() > 0.97
+    # Rows have length 1, so that the products are cosines. A projection that has not been trained passes on all that
+    # the rounding to int8 costs; a tensor in the wrong place would leave nothing.
+    assert (found * images).sum(axis=1).min() > 0.9
     assert (encoder.encode_text(TEXTS) * texts).sum(axis=1).min() > 0.99
 
 
