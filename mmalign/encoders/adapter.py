@@ -59,13 +59,24 @@ class Adapter:
         Returns:
             Array of shape (n, dim), float32, each row of length 1.
         """
+        return l2_normalize(self.project(features))
+
+    def project(self, features: Float32Array) -> Float32Array:
+        """Project features without normalising.
+
+        Args:
+            features: Array of shape (n, inputs), float32.
+
+        Returns:
+            Array of shape (n, dim), float32.
+        """
         result = np.empty((len(features), self.dim), np.float32)
         for start in range(0, len(features), _ROWS):
             rows = features[start : start + _ROWS]
             padded = np.zeros((_ROWS, self.inputs), np.float32)
             padded[: len(rows)] = rows
             result[start : start + len(rows)] = self._project(padded)[: len(rows)]
-        return l2_normalize(result)
+        return result
 
     def _project(self, features: Float32Array) -> Float32Array:
         tensors = self._tensors

@@ -30,7 +30,8 @@ class Encoder(Protocol):
     An encoder may also have `stream_image(images, *, batch_size)`, which yields the embeddings of consecutive
     batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
     reads; and `calibration`, a `mmalign.calibration.Calibration` of its own fingerprint or None, which turns the scores
-    of text queries into probabilities.
+    of text queries into probabilities; and `encode_patches(image)`, which embeds the places of one picture in the same
+    space: an array of shape (h, w, dim), float32, each row of length 1, row 0 at the top.
     """
 
     @property

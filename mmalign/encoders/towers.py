@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mmalign.calibration import Calibration
 from mmalign.encoders.adapter import Adapter
 from mmalign.encoders.base import ImageLike, StreamingEncoder
+from mmalign.encoders.dense import CONTEXT, Resolution, encode_cells
 from mmalign.encoders.device import compute_alone
 from mmalign.encoders.efficientnet import EfficientNetLite2, preprocess
 from mmalign.encoders.minilm import MAX_TOKENS, WIDTH, MiniLM, max_pool, mean_pool
@@ -150,6 +151,28 @@ class TwoTowerEncoder(StreamingEncoder):
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         for features in stream_features(self._pictures, images, _prepare, batch_size=batch_size):
             yield self.image_adapter(features)
+
+    def encode_patches(
+        self, image: ImageLike, *, resolution: Resolution = "fine", context: float = CONTEXT
+    ) -> Float32Array:
+        """Embed the places of a picture, for finding what a text names in it.
+
+        Args:
+            image: A picture of any PIL mode, or a path.
+            resolution: `fine` for 18 x 18 cells, `coarse` for 9 x 9 at about a quarter of the work, too coarse to
+                point at things. The cells divide the whole picture evenly, whatever its aspect ratio.
+            context: Weight of the whole picture in each cell; see `encode_cells`.
+
+        Returns:
+            Array of shape (h, w, dim), float32, each row of length 1; row 0 is the top of the picture.
+
+        Raises:
+            DecodeError: The path cannot be decoded.
+            InputError: Neither a picture nor a path, another resolution, or a negative context.
+            ModelUnavailableError: A weight file has other bytes than expected.
+        """
+        picture = load_rgb(image)
+        return encode_cells(self._pictures(), self.image_adapter, picture, resolution=resolution, context=context)
 
     def _texts(self) -> MiniLM:
         with self._loading:
