@@ -30,8 +30,8 @@ class TrainableEncoder(nn.Module, ABC):
         image_version: Names all that decides what `freeze_images` returns; part of the cache's file names.
         text_version: The same of `freeze_texts`.
         freezes_lists: Whether `freeze_images` takes a list of prepared pictures of different sizes, and spreads over
-            the cores by itself. Where False, on a processor it is called in several threads at once with one picture
-            each, torch kept to one core in each thread.
+            the cores by itself. Where False, on a processor it is called in several threads at once with a few
+            pictures each, torch kept to one core in each thread.
     """
 
     dim: int
