@@ -18,6 +18,10 @@ class TrainingLog:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "log.jsonl"
+        if self._path.is_file() and not self._path.read_bytes().endswith(b"\n"):
+            # A kill cut the last line short; what follows must not be glued to it.
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write("\n")
         self._board: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter

@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mmalign.errors import InputError, StorageError, TrainingInterrupted
 from mmalign.training.batches import BatchPlan
 from mmalign.training.cache import Table
 from mmalign.training.checkpoint import Checkpoints, state_digest
-from mmalign.training.config import TrainingConfig
+from mmalign.training.config import TrainingConfig, parse_config
 from mmalign.training.data import Captioned, TrainingData, load_data
 from mmalign.training.dev import to_tensors
 from mmalign.training.frozen import frozen_texts
@@ -154,6 +154,10 @@ def _claim(folder: Path, config: TrainingConfig) -> None:
             fresh.replace(path)
             return
         there = json.loads(path.read_text(encoding="utf-8"))["config"]
+        with suppress(InputError):
+            # A key that has come into being since has its default there.
+            there = parse_config(there).to_dict()
+        there = json.loads(json.dumps(there))
     except OSError as error:
         raise StorageError(f"the folder {folder} cannot be used: {error}; name another --out") from error
     except (ValueError, KeyError, TypeError) as error:

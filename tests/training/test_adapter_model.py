@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmalign.evaluation.retrieval import evaluate_retrieval
 
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import EncoderSpecError, InputError, ModelUnavailableError
+from mmalign.evaluation.retrieval import evaluate_retrieval
 from mmalign.training.adapter_model import AdapterModel
 from mmalign.training.config import parse_config
 from mmalign.training.run import train_contrastive

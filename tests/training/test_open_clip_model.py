@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmalign.evaluation.retrieval import evaluate_retrieval
 from PIL import Image
 
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
+from mmalign.evaluation.retrieval import evaluate_retrieval
 from mmalign.training.config import parse_config
 from mmalign.training.open_clip_model import OpenClipModel
 from mmalign.training.run import train_contrastive

@@ -175,6 +175,17 @@ def test_another_configuration_is_refused_by_what_differs(tmp_path: Path) -> Non
         train(settings(manifest, optimization={"learning_rate": 0.03}), out)
 
 
+def test_a_key_that_is_new_since_is_no_difference(tmp_path: Path) -> None:
+    manifest, out = make_manifest(tmp_path / "d"), tmp_path / "run"
+    train(settings(manifest), out)
+    kept = json.loads((out / "run.json").read_text())
+    del kept["config"]["optimization"]["patience"]
+    (out / "run.json").write_text(json.dumps(kept))
+    assert train(settings(manifest), out).resumed
+    with pytest.raises(InputError, match=r"optimization\.patience was 0 and is 4"):
+        train(settings(manifest, optimization={"patience": 4}), out)
+
+
 def test_other_data_under_the_same_configuration_is_refused(tmp_path: Path) -> None:
     manifest, out = make_manifest(tmp_path / "d"), tmp_path / "run"
     train(settings(manifest), out)
