@@ -16,11 +16,12 @@ _ROWS = 32
 
 
 class Adapter:
-    """`normalize(linear(x) + output(gelu(hidden(x))) + softmax(classifier(x[:c])) @ prior)`.
+    """`normalize(y / |y| + softmax(classifier(x[:c])) @ prior)` with `y = linear(x) + output(gelu(hidden(x)))`.
 
-    The second term, and the third, are there where their tensors are. The third adds the embeddings of the classes
-    that a classifier sees in the picture, weighted by their probabilities; `x[:c]` is the part of the features that
-    the classifier was trained on.
+    The second term of `y`, and the prior, are there where their tensors are. The prior adds the embeddings of the
+    classes that a classifier sees in the picture, weighted by their probabilities; `x[:c]` is the part of the features
+    that the classifier was trained on. It is added to a row of length 1, so that it weighs the same whatever the
+    length of `y`.
 
     Args:
         tensors: `linear.weight` (dim, inputs) and `linear.bias` (dim,); for the second term `hidden.weight` (units,
@@ -62,13 +63,13 @@ class Adapter:
         return l2_normalize(self.project(features))
 
     def project(self, features: Float32Array) -> Float32Array:
-        """Project features without normalising.
+        """Project features, and keep how long `y` was.
 
         Args:
             features: Array of shape (n, inputs), float32.
 
         Returns:
-            Array of shape (n, dim), float32.
+            Array of shape (n, dim), float32: the rows before the last normalisation, times `|y|`.
         """
         result = np.empty((len(features), self.dim), np.float32)
         for start in range(0, len(features), _ROWS):
@@ -93,5 +94,5 @@ class Adapter:
             scores -= scores.max(axis=1, keepdims=True)
             np.exp(scores, out=scores)
             scores /= scores.sum(axis=1, keepdims=True)
-            result += scores @ tensors["prior.weight"]
+            result += np.linalg.norm(result, axis=1, keepdims=True) * (scores @ tensors["prior.weight"])
         return result

@@ -33,7 +33,7 @@ def wheel_states(*, prior: bool) -> dict[str, dict[str, Any]]:
         sides["image"] |= {
             "classifier.weight": image["classifier.weight"] * 2,
             "classifier.bias": image["classifier.bias"] * 2,
-            "prior.weight": np.random.default_rng(1).standard_normal((1000, 384)).astype(np.float32),
+            "prior.weight": np.random.default_rng(1).standard_normal((1000, 384)).astype(np.float32) / 20,
         }
     return {"text_state": text, "image_state": image, "text_adapter": sides["text"], "image_adapter": sides["image"]}
 

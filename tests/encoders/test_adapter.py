@@ -41,9 +41,21 @@ def test_the_class_prior_equals_a_naive_loop(rng: np.random.Generator) -> None:
             math.exp(w @ row[:4] + b) for w, b in zip(exact["classifier.weight"], exact["classifier.bias"], strict=True)
         ]
         y = exact["linear.weight"] @ row + exact["linear.bias"]
+        y /= np.linalg.norm(y)
         for odd, direction in zip(odds, exact["prior.weight"], strict=True):
             y += odd / sum(odds) * direction
         np.testing.assert_allclose(result, y / np.linalg.norm(y), atol=1e-5)
+
+
+def test_the_class_prior_weighs_the_same_whatever_the_length(rng: np.random.Generator) -> None:
+    weights = tensors(rng, hidden=0)
+    shapes = {"classifier.weight": (6, 4), "classifier.bias": (6,), "prior.weight": (6, 5)}
+    weights |= {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    features = rng.standard_normal((35, 7)).astype(np.float32)
+    longer = {name: value * 16 if name.startswith("linear.") else value for name, value in weights.items()}
+    np.testing.assert_allclose(Adapter(longer)(features), Adapter(weights)(features), atol=1e-6)
+    # The length of the learned part is kept, for what compares one place of a picture with another.
+    np.testing.assert_allclose(Adapter(longer).project(features), 16 * Adapter(weights).project(features), rtol=1e-5)
 
 
 def test_quantised_tensors_are_taken(rng: np.random.Generator) -> None:

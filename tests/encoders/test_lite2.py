@@ -101,7 +101,7 @@ def test_the_class_prior_is_added(
     features = image_features(original._pictures(), [preprocess(load_rgb(path)) for path in pictures])
     scores = features[:, :1280].astype(np.float64) @ head["classifier.weight"].T + head["classifier.bias"]
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-    expected = original.image_adapter.project(features) + odds / odds.sum(axis=1, keepdims=True) @ head["prior.weight"]
+    expected = original.image_adapter(features) + odds / odds.sum(axis=1, keepdims=True) @ head["prior.weight"]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     found = encoder.encode_image(pictures)
     assert (found * expected).sum(axis=1).min() > 0.99
