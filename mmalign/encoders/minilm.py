@@ -149,11 +149,11 @@ class MiniLM:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise MissingExtraError("the lite encoder", package="tokenizers", extra="lite") from error
+            raise MissingExtraError("the lite encoder", package="tokenizers", extra="lite1") from error
         if weights is None:
-            weights = map_safetensors(load_pinned(MINILM_WEIGHTS, feature="the lite encoder", extra="lite"))
+            weights = map_safetensors(load_pinned(MINILM_WEIGHTS, feature="the lite encoder", extra="lite1"))
         if tokenizer is None:
-            tokenizer = load_pinned(MINILM_TOKENIZER, feature="the lite encoder", extra="lite")
+            tokenizer = load_pinned(MINILM_TOKENIZER, feature="the lite encoder", extra="lite1")
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         # The file asks for 128 tokens and padding to 128; the sentence encoder reads 256, and padding is done here.
         self._tokenizer.no_padding()

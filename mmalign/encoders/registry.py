@@ -14,6 +14,7 @@ from mmalign.errors import EncoderSpecError
 
 _VERSIONS = {
     "lite@1": "mmalign.encoders.lite.LiteEncoder",
+    "lite@2": "mmalign.encoders.lite2.Lite2Encoder",
 }
 """Every version of the encoder that needs no download, oldest first, and its class; a new one is one more line."""
 

@@ -57,7 +57,7 @@ class DataConfig:
             Without: `plain` (nothing random), `flip` (mirrored at random), `crop` (a random part, mirrored and
             recoloured at random).
         near_duplicates: Least likeness, 0 to 1, of a training picture that is dropped because it shows what a dev or
-            held-out picture shows; 0 drops none. Needs the weights of `mmalign[lite]`.
+            held-out picture shows; 0 drops none. Needs the weights of `mmalign[lite1]`.
         fuzzy_twins: Least likeness, 0 to 1, of a training sentence that is dropped because it nearly equals a dev or
             held-out one; 0 drops those with the same words alone.
     """

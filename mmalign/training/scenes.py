@@ -47,7 +47,7 @@ def scene_features(
         MissingExtraError: The weights are not installed.
         DecodeError: A picture cannot be decoded.
     """
-    locate(EFFICIENTNET_WEIGHTS, feature="data.near_duplicates (0 turns it off)", extra="lite")
+    locate(EFFICIENTNET_WEIGHTS, feature="data.near_duplicates (0 turns it off)", extra="lite1")
 
     def compute(start: int) -> Iterator[Arrays]:
         import torch

@@ -43,7 +43,7 @@ class TextTower(nn.Module):
         super().__init__()
         from transformers import BertConfig, BertModel
 
-        stored = map_safetensors(load_pinned(MINILM_WEIGHTS, feature="training the lite encoder", extra="lite"))
+        stored = map_safetensors(load_pinned(MINILM_WEIGHTS, feature="training the lite encoder", extra="lite1"))
         embedding, inner = (
             stored["embeddings.word_embeddings.weight"],
             stored["encoder.layer.0.intermediate.dense.bias"],

