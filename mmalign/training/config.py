@@ -90,11 +90,16 @@ class ModelConfig:
 
     Attributes:
         kind: `lite`, `open_clip` or `adapter`.
+        start: A finished run of the same model, whose best weights are trained on; empty for the model's own.
         options: The model's own settings: every other key of `[model]`.
     """
 
     kind: str
+    start: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_MODEL_KEYS = ("kind", "start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,7 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values, the shape that `parse_config` takes."""
         values = dataclasses.asdict(self)
-        values["model"] = {"kind": self.model.kind, **self.model.options}
+        values["model"] = {"kind": self.model.kind, "start": self.model.start, **self.model.options}
         if values["loss"]["temperature"] is None:
             del values["loss"]["temperature"]
         return values
@@ -236,8 +241,8 @@ def parse_config(table: Mapping[str, Any], *, folder: Path | None = None) -> Tra
     model = document.pop("model", {})
     if isinstance(model, Mapping):
         document["model"] = {
-            **({"kind": model["kind"]} if "kind" in model else {}),
-            "options": {key: value for key, value in model.items() if key != "kind"},
+            **{key: model[key] for key in _MODEL_KEYS if key in model},
+            "options": {key: value for key, value in model.items() if key not in _MODEL_KEYS},
         }
     else:
         document["model"] = model
@@ -282,6 +287,7 @@ def _anchored(config: TrainingConfig, folder: Path) -> TrainingConfig:
     data = config.data
     return dataclasses.replace(
         config,
+        model=dataclasses.replace(config.model, start=path(config.model.start)),
         data=dataclasses.replace(
             data,
             manifest=path(data.manifest),

@@ -30,7 +30,7 @@ from mmalign.training.loop import Material, Pictures, Trainer
 from mmalign.training.model import TrainableEncoder
 from mmalign.training.models import build_model
 from mmalign.training.pictures import CachedPictures, FreshPictures, Progress, frozen_pictures
-from mmalign.training.teachers import RUN_FILE, load_teachers
+from mmalign.training.teachers import RUN_FILE, load_teachers, take_weights
 
 EXPORT_FOLDER = "export"
 _SAMPLE = 4096
@@ -108,6 +108,8 @@ def train_contrastive(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         model = build_model(config.model, device=where, seed=seed)
+        if config.model.start:
+            take_weights(model, Path(config.model.start))
         material = _material(model, config, data, cache=store, device=where, progress=progress)
         checkpoints = Checkpoints(
             folder,
@@ -215,7 +217,8 @@ def _material(
         extras_per_batch=config.loss.extra_texts,
         seed=seed,
     )
-    if type(model).standardise is not TrainableEncoder.standardise:
+    # Weights of an earlier run belong to the mean and deviation that it found.
+    if not config.model.start and type(model).standardise is not TrainableEncoder.standardise:
         draw = np.random.default_rng([seed, 0])
         some = np.sort(draw.permutation(plan.pictures)[:_SAMPLE])
         sentences = np.sort(draw.permutation(len(texts))[:_SAMPLE])

@@ -100,16 +100,28 @@ def load_trained(folder: Path, *, device: torch.device) -> TrainableEncoder:
         InputError: There is no such run, or its weights do not fit its configuration.
     """
     config = read_run(folder)
-    state = load_best(folder)
     model = build_model(config.model, device=device, seed=config.optimization.seed)
+    take_weights(model, folder)
+    return model.eval()
+
+
+def take_weights(model: TrainableEncoder, folder: Path) -> None:
+    """Give a model the weights of a run's best epoch.
+
+    Args:
+        model: A model of the run's kind and sizes; its own weights are replaced.
+        folder: The run's folder.
+
+    Raises:
+        InputError: There is no such run, or its weights are another model's.
+    """
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(load_best(folder))
     except RuntimeError as error:
         raise InputError(
-            f"the weights of {folder} do not fit its model ({' '.join(str(error).split())[:200]}); was it trained by "
-            "another version of mmalign? Train it anew"
+            f"the weights of {folder} do not fit the model ({' '.join(str(error).split())[:200]}); was it trained with "
+            "other options or by another version of mmalign? Train it anew"
         ) from error
-    return model.eval()
 
 
 def load_teachers(

@@ -10,6 +10,8 @@ import pytest
 
 from mmalign.errors import InputError, SourceError
 from mmalign.training.config import parse_config, read_config
+from mmalign.training.lite_model import LiteOptions
+from mmalign.training.options import parse_options
 
 EXAMPLE = """
 [data]
@@ -110,3 +112,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("[model]\nkind = 'lite'\n[loss]\ncaption = 2\n")
     with pytest.raises(InputError, match=r"a\.toml: loss\.caption is not a known key; did you mean captions"):
         read_config(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples/training").glob("*.toml")))
+def test_the_examples_configurations_are_valid(path: Path) -> None:
+    config = read_config(path)
+    assert path.name in path.read_text(encoding="utf-8")
+    if config.model.kind == "lite":
+        parse_options(LiteOptions, config.model.options, where="model")

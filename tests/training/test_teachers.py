@@ -96,3 +96,29 @@ def test_a_folder_that_is_no_finished_run(runs: Path, tmp_path: Path) -> None:
     table["loss"]["teachers"] = [str(broken)]
     with pytest.raises(InputError, match="holds no finished epoch"):
         train(table, tmp_path / "out2")
+
+
+def test_a_run_goes_on_from_another_ones_best_weights(runs: Path, tmp_path: Path) -> None:
+    manifest = runs / "d" / "manifest.jsonl"
+    model = {"dim": 16, "start": str(runs / "teacher-1")}
+    table = settings(manifest, optimization={"epochs": 1, "learning_rate": 1e-9, "warmup": 0}, model=model)
+    train(table, tmp_path / "on")
+    expected = load_trained(runs / "teacher-1", device=torch.device("cpu")).state_dict()
+    for name, found in load_trained(tmp_path / "on", device=torch.device("cpu")).state_dict().items():
+        torch.testing.assert_close(found, expected[name], atol=1e-6, rtol=1e-5)
+    table["model"] |= {"dim": 24}
+    with pytest.raises(InputError, match="do not fit the model"):
+        train(table, tmp_path / "other")
+
+
+def test_some_of_the_sentences_are_drawn_the_same_each_time(runs: Path, tmp_path: Path) -> None:
+    manifest = runs / "d" / "manifest.jsonl"
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    drawn = []
+    for most in (2, 2, 0, 9):
+        table = settings(manifest, data={"texts": ["texts.txt"], "most_texts": most})
+        drawn.append(load_data(parse_config(table, folder=tmp_path).data, cache=tmp_path / "c").texts)
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 2
+    assert set(drawn[0]) < set(TEXTS)
+    assert sorted(drawn[2]) == sorted(drawn[3]) == sorted(TEXTS)
