@@ -90,5 +90,5 @@ def demo(
         ]
         print(f"\n{result.query}")
         print_table(["", "score", "picture", "its caption"], rows)
-    print("\nMost of the gallery is drawings, lite has seen photographs alone: some hits are wrong. CLIP does better.")
+    print("\nSome hits are wrong: lite is a small model. CLIP does better.")
     print("look at: " + "  ".join(str(sheet) for sheet in sheets))
