@@ -144,6 +144,15 @@ def train_contrastive(
         return _finish(trainer, config, data, checkpoints, folder, resumed=resumed)
 
 
+def _portable(value: Any) -> Any:
+    """The same values, of absolute paths the last two parts alone: weights travel, folders of a machine do not."""
+    if isinstance(value, Mapping):
+        return {key: _portable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(entry) for entry in value]
+    return "/".join(Path(value).parts[1:][-2:]) if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def _claim(folder: Path, config: TrainingConfig) -> None:
     """Write the configuration into a new folder, or compare it with the one that is there."""
     path = folder / RUN_FILE
@@ -304,7 +313,7 @@ def _finish(
         "license": "see the licences of the data and of the weights that the training began with",
         "provenance": f"trained by mmalign train contrastive; epoch {best['epoch']} is the best of "
         f"{len(trainer.progress.history)}",
-        "config": json.dumps(config.to_dict(), sort_keys=True),
+        "config": json.dumps(_portable(config.to_dict()), sort_keys=True),
         "scale": repr(float(best["scale"])),
         "bias": repr(float(best.get("bias", 0.0))),
     }

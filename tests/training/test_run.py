@@ -17,7 +17,7 @@ import torch
 from mmalign.errors import InputError, TrainingInterrupted
 from mmalign.training.checkpoint import load_best
 from mmalign.training.config import parse_config
-from mmalign.training.run import train_contrastive
+from mmalign.training.run import _portable, train_contrastive
 from tests.training.toy import make_manifest, settings
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -208,3 +208,8 @@ def test_fresh_pictures_train_too(tmp_path: Path) -> None:
     first, second = (train(table, tmp_path / name) for name in "ab")
     assert first.best["sum"] > 200
     assert all(torch.equal(t, weights(second.out)[name]) for name, t in weights(first.out).items())
+
+
+def test_what_travels_with_the_weights_names_no_folder_of_the_machine() -> None:
+    values = {"a": ["/home/me/data/text/one.txt", "relative/two.txt"], "b": {"c": "/x", "d": 3, "e": None}}
+    assert _portable(values) == {"a": ["text/one.txt", "relative/two.txt"], "b": {"c": "x", "d": 3, "e": None}}
