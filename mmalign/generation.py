@@ -23,8 +23,9 @@ from mmalign.confidence import find_calibration
 from mmalign.encoders.base import Encoder
 from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError
 from mmalign.index import publish
+from mmalign.index.building import build_index
 from mmalign.index.publish import IndexManifest
-from mmalign.index.recipe import build_index, chooses_exact
+from mmalign.index.recipe import chooses_exact
 from mmalign.progress import track
 from mmalign.searcher import Searcher
 from mmalign.store.description import FILE, Description

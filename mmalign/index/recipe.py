@@ -1,29 +1,25 @@
-"""Index recipes: what to build, read from TOML files, chosen by size, and built."""
+"""Index recipes: what to build, read from TOML files and chosen by size."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, TypeAlias, get_args
 
 from mmalign.errors import EnvironmentConflictError, MissingExtraError, RecipeError
-from mmalign.index.base import FilterSupport, Index
-from mmalign.index.exact import ExactIndex
-from mmalign.similarity import Float32Array, Int64Array
+from mmalign.index.base import FilterSupport
 
 _PACKAGE = "mmalign.recipes"
 _PER_CENTROID = 64
 # Lists get at least this many vectors each; FAISS warns below.
 _ROWS_PER_LIST = 39
-Chunks = Callable[[], Iterable[tuple[Int64Array, NDArray[Any]]]]
+Device: TypeAlias = Literal["cpu", "cuda"]
+Storage: TypeAlias = Literal["memory", "disk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +29,12 @@ class Recipe:
     Attributes:
         name: How it is asked for.
         summary: What it is, in a sentence.
-        factory: `exact`, or a FAISS factory string in which {nlist} and {m} stand for what fits the data.
+        factory: `exact`, or a FAISS factory string in which {nlist}, {m} and {reduced} stand for what fits the data.
         metric: Always `inner_product`.
-        device: `cpu`.
+        device: `cpu`, or `cuda` for a graphics card.
+        storage: Where the inverted lists lie while it is searched: `memory`, or `disk`, from where they are mapped.
+        query_aware: Whether it is built with a sample of the queries that will be asked.
+        reduced: Width that {reduced} stands for, where the vectors are wider.
         min_rows: `auto` takes it from this many rows on; None for never.
         max_rows: `auto` takes it below this many rows; None for no bound.
         why: Why it suits that size.
@@ -53,7 +52,10 @@ class Recipe:
     summary: str
     factory: str
     metric: str = "inner_product"
-    device: str = "cpu"
+    device: Device = "cpu"
+    storage: Storage = "memory"
+    query_aware: bool = False
+    reduced: int | None = None
     min_rows: int | None = None
     max_rows: int | None = None
     why: str = ""
@@ -77,14 +79,21 @@ class Recipe:
             The factory string, with nothing left to fill in.
 
         Raises:
-            RecipeError: It has a placeholder other than {nlist} and {m}.
+            RecipeError: It has a placeholder that means nothing, or {reduced} and no `reduced`.
         """
-        nlist = max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_PER_LIST))
+        known = {
+            "nlist": max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_PER_LIST)),
+            "m": dim // 2 if dim % 2 == 0 else dim,
+        }
+        if self.reduced is not None:
+            known["reduced"] = min(self.reduced, dim)
         try:
-            return self.factory.format(nlist=nlist, m=dim // 2 if dim % 2 == 0 else dim)
-        except (KeyError, IndexError, ValueError) as error:
+            return self.factory.format(**known)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            names = ", ".join(f"{{{name}}}" for name in known)
+            more = "" if "reduced" in known else " ({reduced} needs a line reduced = WIDTH beside it)"
             raise RecipeError(
-                f"recipe {self.name}: factory {self.factory!r} may hold {{nlist}} and {{m}}, and no other braces"
+                f"recipe {self.name}: factory {self.factory!r} may hold {names} and no other braces{more}"
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,11 +135,28 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
         )
     except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
         raise RecipeError(f"{origin} is not an index recipe: {error}") from error
-    if recipe.metric != "inner_product":
-        raise RecipeError(f"{origin}: metric must be inner_product, got {recipe.metric!r}")
-    if recipe.device != "cpu":
-        raise RecipeError(f"{origin}: device must be cpu, got {recipe.device!r}")
+    _check(recipe, origin=origin)
     return recipe
+
+
+def _check(recipe: Recipe, *, origin: str) -> None:
+    """Refuse values that a recipe may not have: TOML has types, and a text for a number would fail much later."""
+    choices = {"metric": ("inner_product",), "device": get_args(Device), "storage": get_args(Storage)}
+    for name, allowed in choices.items():
+        if getattr(recipe, name) not in allowed:
+            raise RecipeError(f"{origin}: {name} must be {' or '.join(allowed)}, got {getattr(recipe, name)!r}")
+    for name in ("name", "summary", "factory"):
+        if not isinstance(getattr(recipe, name), str) or not getattr(recipe, name):
+            raise RecipeError(f"{origin}: {name} must be a text that is not empty, got {getattr(recipe, name)!r}")
+    if not isinstance(recipe.query_aware, bool):
+        raise RecipeError(f"{origin}: query_aware must be true or false, got {recipe.query_aware!r}")
+    numbers = {
+        name: getattr(recipe, name) for name in ("reduced", "vectors_per_centroid", "default_effort", "k_factor")
+    }
+    numbers |= {f"choices[{place}]": effort for place, effort in enumerate(recipe.effort_choices)}
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise RecipeError(f"{origin}: {name} must be a whole number of at least 1, got {value!r}")
 
 
 def list_recipes() -> list[Recipe]:
@@ -222,89 +248,11 @@ def chooses_exact(rows: int, dim: int) -> bool:
     Returns:
         True where an index would gain nothing.
     """
-    return choose_recipe(rows, dim, has_faiss=_has_faiss())[0].factory == "exact"
+    return choose_recipe(rows, dim, has_faiss=has_faiss_installed())[0].factory == "exact"
 
 
-def build_index(
-    recipe: str | Recipe,
-    chunks: Chunks,
-    *,
-    rows: int,
-    dim: int,
-    advance: Callable[[int], None] | None = None,
-    seed: int = 0,
-) -> tuple[Index, str]:
-    """Build an index in two passes over the data, one to draw the training sample and one to add.
-
-    Args:
-        recipe: A recipe, or what `load_recipe` takes, or `auto` to choose by size.
-        chunks: Called once for each pass; yields `(ids, vectors)`, int64 of shape (n,) and float of shape (n, dim).
-        rows: How many vectors there are.
-        dim: Their width.
-        advance: Called with the number of vectors after each chunk is added.
-        seed: Of the training sample, which is drawn uniformly from all rows.
-
-    Returns:
-        The index, and the name of the recipe used. A named recipe that cannot be trained on so few rows gives an
-        exact index.
-
-    Raises:
-        RecipeError: The recipe means nothing, or a factory string needs more training vectors than there are.
-        MissingExtraError: It needs FAISS, which is not installed.
-    """
-    if recipe == "auto":
-        recipe, _ = choose_recipe(rows, dim, has_faiss=_has_faiss())
-    elif isinstance(recipe, str):
-        recipe = load_recipe(recipe)
-    index = _trained(recipe, chunks, rows=rows, dim=dim, seed=seed)
-    for ids, vectors in chunks():
-        index.add(ids, vectors)
-        if advance is not None:
-            advance(len(ids))
-    return index, recipe.name
-
-
-def _trained(recipe: Recipe, chunks: Chunks, *, rows: int, dim: int, seed: int) -> Index:
-    if recipe.factory == "exact":
-        return ExactIndex(dim)
-    from mmalign.index.faiss import FaissIndex
-
-    options = {} if recipe.k_factor is None else {"k_factor": recipe.k_factor}
-    factory = recipe.resolve(rows=rows, dim=dim)
-    index = FaissIndex(factory, dim, default_effort=recipe.default_effort, **options)
-    if index.is_trained:
-        return index
-    if rows < index.least_training and recipe.name != recipe.factory:
-        return ExactIndex(dim)
-    size = min(rows, index.advised_training(recipe.vectors_per_centroid))
-    index.train(sample_vectors(chunks, rows=rows, dim=dim, size=size, seed=seed))
-    return index
-
-
-def sample_vectors(chunks: Chunks, *, rows: int, dim: int, size: int, seed: int) -> Float32Array:
-    """Draw vectors uniformly without replacement, in one pass.
-
-    Args:
-        chunks: As for `build_index`.
-        rows: How many vectors there are.
-        dim: Their width.
-        size: How many to draw, at most `rows`.
-        seed: Of the draw.
-
-    Returns:
-        Array of shape (size, dim), float32.
-    """
-    chosen = np.sort(np.random.default_rng(seed).choice(rows, size, replace=False))
-    sample = np.empty((size, dim), np.float32)
-    start = filled = 0
-    for ids, vectors in chunks():
-        stop = int(np.searchsorted(chosen, start + len(ids)))
-        sample[filled:stop] = vectors[chosen[filled:stop] - start]
-        start, filled = start + len(ids), stop
-    return sample[:filled]
-
-
-def _has_faiss() -> bool:
+def has_faiss_installed() -> bool:
+    """Whether FAISS is there to build with."""
     from mmalign.index.faiss import check_faiss
 
     try:

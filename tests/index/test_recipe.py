@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 
 from mmalign.errors import MissingExtraError, RecipeError
+from mmalign.index import building
 from mmalign.index import recipe as module
+from mmalign.index.building import build_index, sample_vectors
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss import FaissIndex
-from mmalign.index.recipe import (
-    Recipe,
-    build_index,
-    choose_recipe,
-    chooses_exact,
-    list_recipes,
-    load_recipe,
-    parse_recipe,
-    sample_vectors,
-)
+from mmalign.index.recipe import Recipe, choose_recipe, chooses_exact, list_recipes, load_recipe, parse_recipe
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
 NAMES = ["flat", "hnsw", "ivf-pq"]
@@ -126,8 +119,17 @@ def test_placeholders() -> None:
     recipe = load_recipe("ivf-pq")
     assert recipe.resolve(rows=1_000_000, dim=512) == "IVF4000,PQ256x4fs,Refine(SQfp16)"
     assert recipe.resolve(rows=10, dim=9) == "IVF1,PQ9x4fs,Refine(SQfp16)"
-    with pytest.raises(RecipeError, match="no other braces"):
-        Recipe(name="x", summary="", factory="IVF{lists},Flat").resolve(rows=10, dim=4)
+    reduced = Recipe(name="x", summary="", factory="PCA{reduced},HNSW32,SQ8,Refine(SQfp16)", reduced=160)
+    assert reduced.resolve(rows=10, dim=384) == "PCA160,HNSW32,SQ8,Refine(SQfp16)"
+    assert reduced.resolve(rows=10, dim=64) == "PCA64,HNSW32,SQ8,Refine(SQfp16)"
+
+
+@pytest.mark.parametrize("factory", ["IVF{lists},Flat", "IVF{},Flat", "IVF{nlist,Flat", "IVF{nlist.x},Flat"])
+def test_unknown_placeholder(factory: str) -> None:
+    with pytest.raises(RecipeError, match=r"may hold \{nlist\}, \{m\} and no other braces"):
+        Recipe(name="x", summary="", factory=factory).resolve(rows=10, dim=4)
+    with pytest.raises(RecipeError, match="needs a line reduced = WIDTH"):
+        Recipe(name="x", summary="", factory="PCA{reduced},Flat").resolve(rows=10, dim=4)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,12 @@ def test_unknown_recipe(spec: str, message: str) -> None:
         ('name = "a"\nsummary = "b"', "factory"),
         ('name = "a"\nsummary = "b"\nfactory = "Flat"\nflavour = 1', "flavour"),
         ('name = "a"\nsummary = "b"\nfactory = "Flat"\nmetric = "l2"', "metric must be inner_product, got 'l2'"),
-        ('name = "a"\nsummary = "b"\nfactory = "Flat"\ndevice = "moon"', "device must be cpu"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\ndevice = "moon"', "device must be cpu or cuda, got 'moon'"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\nstorage = "tape"', "storage must be memory or disk"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\nreduced = 0', "reduced must be a whole number of at least 1"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\nquery_aware = 1', "query_aware must be true or false"),
+        ('name = "a"\nsummary = "b"\nfactory = "Flat"\n[search]\nchoices = [1, "x"]', "choices[1] must be a whole"),
+        ('name = "a"\nsummary = ""\nfactory = "Flat"', "summary must be a text that is not empty"),
         ('name = "a"\nsummary = "b"\nfactory = "Flat"\nsearch = 3', "is not an index recipe"),
     ],
 )
@@ -186,12 +193,12 @@ def test_choice_by_size(rows: int, has_faiss: bool, name: str, reason: str) -> N
 def test_small_data_need_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chooses_exact(49_999, DIM)
     assert not chooses_exact(50_000, DIM)
-    monkeypatch.setattr(module, "_has_faiss", lambda: False)
+    monkeypatch.setattr(module, "has_faiss_installed", lambda: False)
     assert chooses_exact(50_000, DIM)
 
 
 def test_auto_without_faiss_is_exact(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_has_faiss", lambda: False)
+    monkeypatch.setattr(building, "has_faiss_installed", lambda: False)
     index, used = build_index("auto", Chunks(data), rows=60_000, dim=DIM)
     assert used == "flat"
     assert isinstance(index, ExactIndex)
@@ -202,7 +209,7 @@ def test_named_recipe_without_faiss_says_what_to_type(data: Data, monkeypatch: p
 
     monkeypatch.setattr(faiss, "_DISTRIBUTIONS", ())
     monkeypatch.setitem(sys.modules, "faiss", None)
-    assert not module._has_faiss()
+    assert not module.has_faiss_installed()
     with pytest.raises(MissingExtraError, match="faiss-cpu"):
         build_index("hnsw", Chunks(data), rows=ROWS, dim=DIM)
 
