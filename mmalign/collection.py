@@ -25,6 +25,7 @@ from mmalign.errors import (
     MetadataError,
 )
 from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
+from mmalign.hits import read_hits
 from mmalign.index import publish
 from mmalign.index.publish import IndexManifest
 from mmalign.ingest import Ingest
@@ -32,7 +33,6 @@ from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
 from mmalign.query import Query, QueryLike
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
-from mmalign.searcher import read_hits
 from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder

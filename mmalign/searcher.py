@@ -18,14 +18,11 @@ from mmalign.index.base import Index
 from mmalign.index.publish import IndexManifest
 from mmalign.similarity import Float32Array, Int64Array, exact_top_k, merge_top_k
 from mmalign.store.lance_store import Float16Array, Store
-from mmalign.types import Hit
 
 # Vectors that are searched exactly stay in memory up to this size, and are read chunk by chunk beyond.
 _CACHE_BYTES = 1 << 30
 # Up to so many allowed items a filter is answered exactly from the store: it costs less than any way around them.
 _EXACT_ROWS = 20_000
-# What a hit tells of its item beside the metadata columns.
-_TOLD = ("kind", "width", "height", "captions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,30 +182,3 @@ class Searcher:
 
 def _both(a: Int64Array, b: Int64Array) -> Int64Array:
     return np.intersect1d(a, b, assume_unique=True)
-
-
-def read_hits(store: Store, found: Found, probabilities: NDArray[np.float64] | None = None) -> list[tuple[Hit, ...]]:
-    """Turn row ids into hits, with one read for all queries.
-
-    Args:
-        store: The items, at the version that was searched.
-        found: What was found.
-        probabilities: Of the same shape as the scores, NaN where there is none.
-
-    Returns:
-        The hits of each query, best first.
-    """
-    chosen = found.row_ids[found.row_ids >= 0]
-    rows = iter(store.take(chosen, ["id", "uri", *_TOLD, *store.columns]).to_pylist() if chosen.size else [])
-    chances = np.full(found.scores.shape, np.nan) if probabilities is None else probabilities
-    results = []
-    for scores, row_ids, likely in zip(found.scores, found.row_ids, chances, strict=True):
-        hits = []
-        for score, chance in zip(scores[row_ids >= 0], likely[row_ids >= 0], strict=True):
-            values = next(rows)
-            name, uri = values.pop("id"), values.pop("uri")
-            metadata = {key: value for key, value in values.items() if value is not None}
-            probability = None if np.isnan(chance) else float(chance)
-            hits.append(Hit(id=name, uri=uri or "", score=float(score), metadata=metadata, probability=probability))
-        results.append(tuple(hits))
-    return results

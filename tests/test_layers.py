@@ -34,6 +34,7 @@ LAYERS = {
     "mmalign.reader": 3.0,
     "mmalign.vectors": 3.0,
     "mmalign.searcher": 3.0,
+    "mmalign.hits": 3.05,
     "mmalign.confidence": 3.05,
     "mmalign.contact_sheet": 3.0,
     "mmalign.evaluation": 3.0,
