@@ -90,12 +90,13 @@ class ModelConfig:
 
     Attributes:
         kind: `lite`, `open_clip` or `adapter`.
-        start: A finished run of the same model, whose best weights are trained on; empty for the model's own.
+        start: Finished runs of the same model, the mean of whose best weights is trained on; none for the model's own.
+            Runs of other seeds do not average well; those of one seed with other data, losses or rates do.
         options: The model's own settings: every other key of `[model]`.
     """
 
     kind: str
-    start: str = ""
+    start: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,7 +117,7 @@ class LossConfig:
         hard_negative_margin: Its margin, a cosine.
         neighbours: From the second epoch on, pictures are batched in groups of so many that were near one another in
             the last epoch; 0 or 1 batches at random.
-        teachers: Folders of finished runs.
+        teachers: Folders of finished runs; with cached views, each sees the mean of a picture's views.
         distillation_weight: Weight of the distillation.
         contrastive_weight: Weight of the contrastive loss.
         distillation_temperature: Of the teachers' and the student's softmax, as a cosine's divisor.
@@ -218,7 +219,9 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values, the shape that `parse_config` takes."""
         values = dataclasses.asdict(self)
-        values["model"] = {"kind": self.model.kind, "start": self.model.start, **self.model.options}
+        # As it is written in a file: one run as a text.
+        start = self.model.start[0] if len(self.model.start) == 1 else list(self.model.start) or ""
+        values["model"] = {"kind": self.model.kind, "start": start, **self.model.options}
         if values["loss"]["temperature"] is None:
             del values["loss"]["temperature"]
         return values
@@ -240,8 +243,11 @@ def parse_config(table: Mapping[str, Any], *, folder: Path | None = None) -> Tra
     document = dict(table)
     model = document.pop("model", {})
     if isinstance(model, Mapping):
+        known = {key: model[key] for key in _MODEL_KEYS if key in model}
+        if isinstance(known.get("start"), str):
+            known["start"] = [known["start"]] if known["start"] else []
         document["model"] = {
-            **{key: model[key] for key in _MODEL_KEYS if key in model},
+            **known,
             "options": {key: value for key, value in model.items() if key not in _MODEL_KEYS},
         }
     else:
@@ -287,7 +293,7 @@ def _anchored(config: TrainingConfig, folder: Path) -> TrainingConfig:
     data = config.data
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, start=path(config.model.start)),
+        model=dataclasses.replace(config.model, start=tuple(map(path, config.model.start))),
         data=dataclasses.replace(
             data,
             manifest=path(data.manifest),

@@ -109,7 +109,7 @@ def train_contrastive(
         torch.manual_seed(seed)
         model = build_model(config.model, device=where, seed=seed)
         if config.model.start:
-            take_weights(model, Path(config.model.start))
+            take_weights(model, [Path(run) for run in config.model.start])
         material = _material(model, config, data, cache=store, device=where, progress=progress)
         checkpoints = Checkpoints(
             folder,
@@ -247,6 +247,7 @@ def _material(
             data.train,
             extras,
             temperature=config.loss.distillation_temperature,
+            views=config.data.views if config.data.cached else ("plain",),
             cache=cache,
             device=device,
             progress=progress,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mmalign.errors import InputError
+from mmalign.similarity import l2_normalize
 from mmalign.training.batches import Batch
 from mmalign.training.cache import Columns, Table, blocks, cached_arrays
 from mmalign.training.checkpoint import load_best
@@ -34,7 +35,7 @@ class Teachers:
     """The embeddings of all teachers side by side, so that one product gives the mean of their similarities.
 
     Attributes:
-        images: Of the training pictures as they are, shape (n, width), float16.
+        images: Of the training pictures, the direction of the mean over their views, shape (n, width), float16.
         texts: Of the captions, shape (m, width).
         extras: Of the sentences without a picture, shape (e, width).
         factor: What turns the product into the mean over the teachers of cosine over temperature.
@@ -101,27 +102,40 @@ def load_trained(folder: Path, *, device: torch.device) -> TrainableEncoder:
     """
     config = read_run(folder)
     model = build_model(config.model, device=device, seed=config.optimization.seed)
-    take_weights(model, folder)
+    take_weights(model, [folder])
     return model.eval()
 
 
-def take_weights(model: TrainableEncoder, folder: Path) -> None:
-    """Give a model the weights of a run's best epoch.
+def take_weights(model: TrainableEncoder, folders: Sequence[Path]) -> None:
+    """Give a model the mean of the weights of some runs' best epochs.
 
     Args:
-        model: A model of the run's kind and sizes; its own weights are replaced.
-        folder: The run's folder.
+        model: A model of the runs' kind and sizes; its own weights are replaced.
+        folders: The runs' folders, one or more.
 
     Raises:
         InputError: There is no such run, or its weights are another model's.
+
+    Source: the mean of models of one beginning, Wortsman et al., Model soups, 2022.
     """
-    try:
-        model.load_state_dict(load_best(folder))
-    except RuntimeError as error:
-        raise InputError(
-            f"the weights of {folder} do not fit the model ({' '.join(str(error).split())[:200]}); was it trained with "
-            "other options or by another version of mmalign? Train it anew"
-        ) from error
+    total: dict[str, torch.Tensor] = {}
+    for folder in folders:
+        state = load_best(folder)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise InputError(
+                f"the weights of {folder} do not fit the model ({' '.join(str(error).split())[:200]}); was it trained "
+                "with other options or by another version of mmalign? Train it anew"
+            ) from error
+        for name, tensor in state.items():
+            # What is counted and not learnt has no mean: the last run's stays.
+            whole = not tensor.is_floating_point() or name not in total
+            total[name] = tensor.clone() if whole else total[name] + tensor
+    for name, tensor in total.items():
+        if tensor.is_floating_point():
+            total[name] = tensor / len(folders)
+    model.load_state_dict(total)
 
 
 def load_teachers(
@@ -130,6 +144,7 @@ def load_teachers(
     extras: Sequence[str],
     *,
     temperature: float,
+    views: Sequence[str] = ("plain",),
     cache: Path,
     device: torch.device,
     progress: Progress | None = None,
@@ -141,6 +156,7 @@ def load_teachers(
         train: The training pictures and captions.
         extras: Sentences without a picture.
         temperature: What the cosines are divided by.
+        views: What each picture is shown as; a teacher who sees several is right more often than with any of them.
         cache: Where the embeddings are kept.
         device: Where to compute.
         progress: Told of every block.
@@ -159,7 +175,7 @@ def load_teachers(
     for folder in map(Path, folders):
         teacher = _Teacher(folder, cache=cache, device=device, progress=progress)
         name = str(len(images))
-        images[name] = teacher.pictures(train)
+        images[name] = teacher.pictures(train, views)
         texts[name] = teacher.sentences(train.captions, "captions")
         if extras:
             more[name] = teacher.sentences(extras, "texts")
@@ -184,18 +200,24 @@ class _Teacher:
         self._version = digest.hexdigest()
         self._model: TrainableEncoder | None = None
 
-    def pictures(self, train: Captioned) -> Columns:
+    def pictures(self, train: Captioned, views: Sequence[str]) -> Columns:
         keys = [picture_key(picture) for picture in train.pictures]
 
-        def compute(start: int) -> Iterator[Arrays]:
+        def table(view: str) -> Table:
             model = self._load()
             parts = [
-                frozen_pictures(model, part, view="plain", cache=self._cache, role="train", progress=self._progress)
+                frozen_pictures(model, part, view=view, cache=self._cache, role="train", progress=self._progress)
                 for part in train.parts
             ]
-            yield from self._embed(Table(*parts), start, side="image")
+            return Table(*parts)
 
-        return self._cached("images", keys, compute)
+        def compute(start: int) -> Iterator[Arrays]:
+            streams = [self._embed(table(view), start, side="image") for view in views]
+            for blocks_of_views in zip(*streams, strict=True):
+                mean = sum(block["embedding"].astype(np.float32) for block in blocks_of_views)
+                yield {"embedding": l2_normalize(np.asarray(mean)).astype(np.float16)}
+
+        return self._cached("images", keys, compute, of=" ".join(views))
 
     def sentences(self, sentences: Sequence[str], name: str) -> Columns:
         def compute(start: int) -> Iterator[Arrays]:
@@ -210,13 +232,13 @@ class _Teacher:
             part = Table(table.take(rows + start))
             yield {"embedding": embed_table(model, part, side=side, device=self._device).astype(np.float16)}
 
-    def _cached(self, name: str, keys: Sequence[str], compute: object) -> Columns:
+    def _cached(self, name: str, keys: Sequence[str], compute: object, *, of: str = "") -> Columns:
         return cached_arrays(
             self._cache / "teachers",
             name,
             keys,
             compute,  # type: ignore[arg-type]
-            version=self._version,
+            version=f"{self._version}/{of}" if of else self._version,
             progress=counter(self._progress, f"{self._folder.name}: {name}", len(keys)),
         )
 

@@ -122,3 +122,39 @@ def test_some_of_the_sentences_are_drawn_the_same_each_time(runs: Path, tmp_path
     assert len(drawn[0]) == 2
     assert set(drawn[0]) < set(TEXTS)
     assert sorted(drawn[2]) == sorted(drawn[3]) == sorted(TEXTS)
+
+
+def test_a_teacher_sees_the_mean_of_the_views(runs: Path, tmp_path: Path) -> None:
+    data = load_data(parse_config(settings(runs / "d" / "manifest.jsonl"), folder=tmp_path).data, cache=tmp_path / "c")
+    folder, device, views = runs / "teacher-1", torch.device("cpu"), ("plain", "flip", "crop-1")
+    found = load_teachers(
+        [str(folder)], data.train, [], temperature=0.1, views=views, cache=tmp_path / "c", device=device
+    )
+    assert found is not None
+    model = load_trained(folder, device=device)
+    for row in (0, 5):
+        path, total = data.train.pictures[row], np.zeros(16)
+        for view in views:
+            pixels = model.prepare_image(make_view(load_rgb(path.path), view=view, seed=path.name))[None]
+            arrays = {n: torch.from_numpy(a).float() for n, a in model.freeze_images(pixels).items()}
+            total += model.embed_images(arrays)[0].detach().numpy()
+        np.testing.assert_allclose(found.images["0"][row], total / np.linalg.norm(total), atol=2e-3)
+
+
+def test_the_mean_of_two_runs_is_gone_on_from(runs: Path, tmp_path: Path) -> None:
+    manifest = runs / "d" / "manifest.jsonl"
+    gentle = {"epochs": 1, "learning_rate": 1e-9, "warmup": 0}
+    train(settings(manifest, optimization={"epochs": 2, "seed": 5}, model={"dim": 16}), tmp_path / "a")
+    train(settings(manifest, optimization={"epochs": 6, "seed": 5}, model={"dim": 16}), tmp_path / "b")
+    both = {"dim": 16, "start": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    train(settings(manifest, optimization=gentle, model=both), tmp_path / "mean")
+    a, b, mean = (load_trained(tmp_path / n, device=torch.device("cpu")).state_dict() for n in ("a", "b", "mean"))
+    moved = 0
+    for name, found in mean.items():
+        expected = (a[name] + b[name]) / 2 if found.is_floating_point() else b[name]
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+        moved += int(not torch.equal(a[name], b[name]))
+    assert moved
+    other = {"dim": 24, "start": [str(tmp_path / "a"), str(runs / "teacher-2")]}
+    with pytest.raises(InputError, match="a do not fit the model"):
+        train(settings(manifest, optimization=gentle, model=other), tmp_path / "other")
