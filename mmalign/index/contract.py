@@ -1,0 +1,187 @@
+"""What an index promises: how much recall each effort was measured to give, for each kind of query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from mmalign.errors import IndexFileError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Recall by effort, for one kind of query, one share of allowed rows and one number of hits.
+
+    Recall is the share of the true k nearest that was found; a row that ties with the k-th counts as one of them.
+
+    Attributes:
+        kind: `text`, `image` or `given`.
+        share: Share of the rows that was allowed: 1.0 for no filter.
+        k: How many hits were asked for.
+        efforts: What was tried, rising; (1,) where effort means nothing.
+        recall: Mean recall of the verifying queries at each effort.
+        lower: Lower bound of the mean at the contract's confidence, at each effort.
+        queries: How many verifying queries there were; none of them has chosen anything.
+    """
+
+    kind: str
+    share: float
+    k: int
+    efforts: tuple[int, ...]
+    recall: tuple[float, ...]
+    lower: tuple[float, ...]
+    queries: int
+
+    def __post_init__(self) -> None:
+        if not self.efforts or not len(self.efforts) == len(self.recall) == len(self.lower):
+            raise InputError(
+                f"a curve needs one recall and one bound for each effort, got {len(self.efforts)} efforts, "
+                f"{len(self.recall)} recalls and {len(self.lower)} bounds"
+            )
+        if any(a >= b for a, b in pairwise(self.efforts)):
+            raise InputError(f"efforts must rise, got {list(self.efforts)}")
+
+    def effort_for(self, min_recall: float) -> int | None:
+        """Choose the least effort that keeps a promise.
+
+        Efforts are tested from the largest down, and the first whose bound is too low ends the test: by that order
+        the confidence holds for the effort chosen, however many were looked at.
+
+        Args:
+            min_recall: What the mean recall must be, 0 to 1.
+
+        Returns:
+            The effort, or None where not even the largest keeps the promise.
+
+        Source: fixed-sequence testing; Maurer, Hothorn, Lehmacher, Multiple comparisons in drug clinical trials and
+            preclinical assays: a-priori ordered hypotheses, 1995.
+        """
+        chosen = None
+        for effort, lower in zip(reversed(self.efforts), reversed(self.lower), strict=True):
+            if lower < min_recall:
+                break
+            chosen = effort
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What was measured of an index when it was built.
+
+    Attributes:
+        confidence: How sure each bound is, one-sided.
+        curves: What was measured.
+        drift: What the check of drift compares later items with; JSON-ready.
+        notes: Remarks for the person who built the index.
+    """
+
+    confidence: float
+    curves: tuple[Curve, ...]
+    drift: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of query that were measured, in alphabetical order."""
+        return tuple(sorted({curve.kind for curve in self.curves}))
+
+    def effort_for(self, min_recall: float, *, kind: str | None, k: int, share: float = 1.0) -> int | None:
+        """Choose the least effort at which a search keeps a promise.
+
+        What lies between two measured numbers of hits, or two measured shares, takes the effort of whichever needs
+        more. Nothing is promised beyond what was measured: more hits, a smaller share, another kind.
+
+        Args:
+            min_recall: What the mean recall over such queries must be, 0 to 1.
+            kind: `text`, `image` or `given`; None for a query that may be of any kind that was measured.
+            k: How many hits, at least 1.
+            share: Share of the rows that a filter allows, above 0 and up to 1.
+
+        Returns:
+            The effort, or None where only exact search keeps the promise.
+
+        Raises:
+            InputError: An argument out of range.
+        """
+        if not 0 <= min_recall <= 1:
+            raise InputError(f"min_recall must be from 0 to 1, got {min_recall}")
+        if k < 1 or not 0 < share <= 1:
+            raise InputError(f"expected k of at least 1 and a share above 0 and up to 1, got k={k}, share={share}")
+        efforts: list[int | None] = []
+        for one in self.kinds if kind is None else (kind,):
+            curves = [curve for curve in self.curves if curve.kind == one]
+            shares = _around({curve.share for curve in curves}, share)
+            if min(shares, default=2.0) > share:
+                return None
+            for measured in shares:
+                ks = _around({curve.k for curve in curves if curve.share == measured}, k)
+                if max(ks, default=0) < k:
+                    return None
+                efforts += [c.effort_for(min_recall) for c in curves if c.share == measured and c.k in ks]
+        known = [effort for effort in efforts if effort is not None]
+        return max(known) if known and len(known) == len(efforts) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contract as JSON-ready values."""
+        return {
+            "confidence": self.confidence,
+            "curves": [
+                {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(curve).items()}
+                for curve in self.curves
+            ],
+            "drift": dict(self.drift),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Contract | None:
+        """Read what `to_dict` gave.
+
+        Args:
+            values: The contract's values, as an index's manifest holds them.
+
+        Returns:
+            The contract, or None where nothing was measured, as with an index of an earlier version.
+
+        Raises:
+            IndexFileError: Damaged.
+        """
+        if not values:
+            return None
+        try:
+            curves = tuple(
+                Curve(
+                    kind=str(one["kind"]),
+                    share=_fraction(one["share"]),
+                    k=int(one["k"]),
+                    efforts=tuple(int(effort) for effort in one["efforts"]),
+                    recall=tuple(_fraction(value) for value in one["recall"]),
+                    lower=tuple(_fraction(value) for value in one["lower"]),
+                    queries=int(one["queries"]),
+                )
+                for one in values["curves"]
+            )
+            notes = tuple(str(note) for note in values.get("notes", ()))
+            return cls(_fraction(values["confidence"]), curves, dict(values.get("drift", {})), notes)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IndexFileError(
+                f"the index's recall contract is damaged ({error!r}); build the index again"
+            ) from error
+
+
+def _around(measured: set[float] | set[int], wanted: float) -> list[float]:
+    """Return the measured values that enclose a wanted one: itself, or the nearest on each side."""
+    if wanted in measured:
+        return [wanted]
+    below = [value for value in measured if value < wanted]
+    above = [value for value in measured if value > wanted]
+    return ([max(below)] if below else []) + ([min(above)] if above else [])
+
+
+def _fraction(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"expected a number from 0 to 1, got {value!r}")
+    return number
