@@ -76,6 +76,11 @@ class Index(Protocol):
         """The effort of a search that names none; None where effort means nothing."""
         ...
 
+    @property
+    def most_effort(self) -> int | None:
+        """Effort beyond which nothing more is found; None where there is no such bound."""
+        ...
+
     def __len__(self) -> int: ...
 
     def train(self, vectors: ArrayLike) -> None:

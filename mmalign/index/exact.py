@@ -37,6 +37,7 @@ class ExactIndex:
     true_scores = True
     exhaustive = True
     default_effort: int | None = None
+    most_effort: int | None = None
 
     def __init__(self, dim: int) -> None:
         if dim < 1:

@@ -173,6 +173,11 @@ class FaissIndex:
         return self._default_effort or self._anatomy.default_effort
 
     @property
+    def most_effort(self) -> int | None:
+        """nprobe or efSearch beyond which nothing more is found; None where there is no such bound."""
+        return anatomy.max_effort(self._anatomy, len(self._map))
+
+    @property
     def effort_name(self) -> str | None:
         """What FAISS calls the effort, or None where effort means nothing."""
         return self._anatomy.effort_name
