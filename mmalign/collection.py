@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.caption_search import refresh_captions, search_captions
@@ -25,15 +24,14 @@ from mmalign.errors import (
     MetadataError,
 )
 from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
-from mmalign.hits import read_hits
+from mmalign.hits import HitReader
 from mmalign.index import publish
 from mmalign.index.publish import IndexManifest
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
-from mmalign.query import Query, QueryLike
+from mmalign.query import Encoded, Query, QueryLike, encode_queries
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
-from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
@@ -62,6 +60,7 @@ class Collection:
         # What the caller's own vectors were made with.
         self._fingerprint = self._generation.description.fingerprint
         self._lock = threading.Lock()
+        self._reader: HitReader | None = None
 
     @classmethod
     def create(
@@ -465,36 +464,36 @@ class Collection:
         if k < 0:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()
-        queries = [Query(one) for one in (query if isinstance(query, list) else [query])]
-        check_probability(min_probability, queries)
         generation = self._current()
-        dim = generation.description.dim
+        asked = self._encode(
+            query if isinstance(query, list) else [query],
+            generation,
+            check=lambda queries: check_probability(min_probability, queries),
+        )
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
-        embedded = [self._embed(one, generation) for one in queries]
-        vectors = np.stack([vector for vector, _ in embedded]) if embedded else np.zeros((0, dim), np.float32)
-        found = searcher.search(vectors, hits_to_fetch(k, queries), allowed=allowed)
+        found = searcher.search(asked.vectors, hits_to_fetch(k, asked.queries), allowed=allowed)
         judged = judge(
             found,
             k,
-            queries,
+            asked.queries,
             generation.calibration,
             pictures=searcher.items if allowed is None else len(allowed),
             min_probability=min_probability,
         )
-        hits = read_hits(searcher.store, judged.found, judged.probabilities)
+        hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
         seconds = time.perf_counter() - started
         results = [
             SearchResult(
                 hits=one,
-                query=str(asked),
+                query=text,
                 exact=found.exact,
                 seconds=seconds,
                 collection=str(self.path),
                 effort=found.effort,
                 notes=notes + searcher.notes + remarks,
             )
-            for asked, (_, notes), one, remarks in zip(queries, embedded, hits, judged.notes, strict=True)
+            for text, notes, one, remarks in zip(asked.texts, asked.notes, hits, judged.notes, strict=True)
         ]
         return results if isinstance(query, list) else results[0]
 
@@ -519,25 +518,36 @@ class Collection:
         if k < 0:
             raise InputError(f"k must be at least 0, got {k}")
         started = time.perf_counter()
-        asked = Query(query)
         generation = self._current()
-        vector, notes = self._embed(asked, generation)
+        asked = self._encode([query], generation)
         items = generation.latest()
         captions = refresh_captions(generation.captions, items, lambda: generation.encoder, dim=items.dim)
-        hits = () if captions is None else search_captions(captions, items, vector, k, where=where)
+        hits = () if captions is None else search_captions(captions, items, asked.vectors[0], k, where=where)
         return SearchResult(
             hits=hits,
-            query=str(asked),
+            query=asked.texts[0],
             exact=True,
             seconds=time.perf_counter() - started,
             collection=str(self.path),
-            notes=notes,
+            notes=asked.notes[0],
         )
 
-    def _embed(self, query: Query, generation: Generation) -> tuple[Float32Array, tuple[str, ...]]:
-        if query.holds_vectors:
-            self._check_unchanged(generation)
-        return query.embed(lambda: generation.encoder, dim=generation.description.dim)
+    def _encode(
+        self, asked: list[Any], generation: Generation, *, check: Callable[[list[Query]], None] = lambda queries: None
+    ) -> Encoded:
+        def checked(queries: list[Query]) -> None:
+            check(queries)
+            if any(query.holds_vectors for query in queries):
+                self._check_unchanged(generation)
+
+        return encode_queries(asked, lambda: generation.encoder, dim=generation.description.dim, check=checked)
+
+    def _hit_reader(self, store: Store) -> HitReader:
+        """What reads the hits of one version of the items; kept until there is another version."""
+        reader = self._reader
+        if reader is None or reader.store is not store:
+            reader = self._reader = HitReader(store)
+        return reader
 
     def _check_unchanged(self, generation: Generation) -> None:
         """Refuse the caller's own vectors where they were made for what the collection was when it was opened."""

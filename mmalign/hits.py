@@ -2,39 +2,127 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.searcher import Found
+from mmalign.similarity import Int64Array
 from mmalign.store.lance_store import Store
-from mmalign.types import Hit
+from mmalign.types import Hit, late_hits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # What a hit tells of its item beside the metadata columns.
 _TOLD = ("kind", "width", "height", "captions")
+# Columns that take more memory than this are read from disk for every search.
+_MEMORY = 256 << 20
+# To take some rows from disk costs about as much as to read so many rows in one go, and so many more for each hit.
+_ROWS_A_TAKE, _ROWS_A_HIT = 2_000, 10
 
 
-def read_hits(store: Store, found: Found, probabilities: NDArray[np.float64] | None = None) -> list[tuple[Hit, ...]]:
-    """Turn row ids into hits, with one read for all queries.
+class HitReader:
+    """Reads what hits tell of their items, at one version of the items.
+
+    The first searches take their rows from disk. Once that has cost as much as reading all rows would have, the
+    columns come into memory, unless they are too large; hits are then made when somebody looks at them.
 
     Args:
-        store: The items, at the version that was searched.
-        found: What was found.
-        probabilities: Of the same shape as the scores, NaN where there is none.
+        store: The items, at the version that is searched.
 
-    Returns:
-        The hits of each query, best first.
+    Attributes:
+        store: As given.
     """
-    chosen = found.row_ids[found.row_ids >= 0]
-    rows = iter(store.take(chosen, ["id", "uri", *_TOLD, *store.columns]).to_pylist() if chosen.size else [])
-    chances = np.full(found.scores.shape, np.nan) if probabilities is None else probabilities
-    results = []
-    for scores, row_ids, likely in zip(found.scores, found.row_ids, chances, strict=True):
-        hits = []
-        for score, chance in zip(scores[row_ids >= 0], likely[row_ids >= 0], strict=True):
-            values = next(rows)
-            name, uri = values.pop("id"), values.pop("uri")
-            metadata = {key: value for key, value in values.items() if value is not None}
-            probability = None if np.isnan(chance) else float(chance)
-            hits.append(Hit(id=name, uri=uri or "", score=float(score), metadata=metadata, probability=probability))
-        results.append(tuple(hits))
-    return results
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._columns = ["id", "uri", *_TOLD, *store.columns]
+        self._table: _Table | None = None
+        self._spent = 0
+        self._lock = threading.Lock()
+
+    def read(self, found: Found, probabilities: NDArray[np.float64] | None = None) -> list[tuple[Hit, ...]]:
+        """Turn row ids into hits, with at most one read for all queries.
+
+        Args:
+            found: What was found.
+            probabilities: Of the same shape as the scores, NaN where there is none.
+
+        Returns:
+            For `SearchResult`: the hits of each query, best first, or what stands for them until they are looked at.
+        """
+        table = self._table
+        chances = [None] * len(found.scores) if probabilities is None else probabilities
+        if table is not None:
+            every = zip(found.scores, found.row_ids, chances, strict=True)
+            return [late_hits(partial(_look_up, table, *one)) for one in every]
+        chosen = found.row_ids[found.row_ids >= 0]
+        taken = self.store.take(chosen, self._columns) if chosen.size else None
+        rows: list[dict[str, Any]] = [] if taken is None else taken.to_pylist()
+        results = []
+        start = 0
+        for scores, row_ids, likely in zip(found.scores, found.row_ids, chances, strict=True):
+            there = row_ids >= 0
+            stop = start + int(np.count_nonzero(there))
+            results.append(_make(rows[start:stop], scores[there], None if likely is None else likely[there]))
+            start = stop
+        if taken is not None:
+            self._keep(len(rows), taken.nbytes / len(rows))
+        return results
+
+    def _keep(self, hits: int, row_bytes: float) -> None:
+        """Bring the columns into memory where that has become worth its while."""
+        with self._lock:
+            self._spent += _ROWS_A_TAKE + _ROWS_A_HIT * hits
+            rows = len(self.store)
+            if self._table is None and self._spent >= rows and rows * row_bytes <= _MEMORY:
+                self._table = _Table(*self.store.scan(self._columns))
+
+
+class _Table:
+    """Columns of all items in memory, looked up by row id."""
+
+    def __init__(self, row_ids: Int64Array, table: pa.Table) -> None:
+        self._order = np.argsort(row_ids, kind="stable")
+        self._row_ids = row_ids[self._order]
+        # One piece a column: to take rows from many costs several times as much.
+        batches = table.combine_chunks().to_batches()
+        self._batch = batches[0] if batches else None
+
+    def take(self, row_ids: Int64Array) -> list[dict[str, Any]]:
+        if self._batch is None or not len(row_ids):
+            return []
+        positions = self._order[np.searchsorted(self._row_ids, row_ids)]
+        rows: list[dict[str, Any]] = self._batch.take(_indices(positions)).to_pylist()
+        return rows
+
+
+def _indices(positions: Int64Array) -> Any:
+    import pyarrow as pa
+
+    return pa.array(positions)
+
+
+def _look_up(
+    table: _Table, scores: NDArray[np.float32], row_ids: Int64Array, likely: NDArray[np.float64] | None
+) -> tuple[Hit, ...]:
+    there = row_ids >= 0
+    return _make(table.take(row_ids[there]), scores[there], None if likely is None else likely[there])
+
+
+def _make(
+    rows: list[dict[str, Any]], scores: NDArray[np.float32], likely: NDArray[np.float64] | None
+) -> tuple[Hit, ...]:
+    chances = [np.nan] * len(rows) if likely is None else likely.tolist()
+    hits = []
+    for values, score, chance in zip(rows, scores.tolist(), chances, strict=True):
+        name, uri = values.pop("id"), values.pop("uri")
+        metadata = {key: value for key, value in values.items() if value is not None}
+        # NaN alone differs from itself.
+        probability = chance if chance == chance else None
+        hits.append(Hit(id=name, uri=uri or "", score=score, metadata=metadata, probability=probability))
+    return tuple(hits)

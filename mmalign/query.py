@@ -157,6 +157,71 @@ class Query:
         return total / np.float32(norm), tuple(notes)
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Some queries and their vectors.
+
+    Attributes:
+        queries: The n queries; what are vectors alone share one object, since they differ in their numbers only.
+        texts: Each in words.
+        vectors: Shape (n, dim), float32, rows of length 1.
+        notes: Remarks for each.
+    """
+
+    queries: list[Query]
+    texts: list[str]
+    vectors: Float32Array
+    notes: list[tuple[str, ...]]
+
+
+def encode_queries(
+    asked: Sequence[Any], encoder: Callable[[], Encoder], *, dim: int, check: Callable[[list[Query]], None]
+) -> Encoded:
+    """Encode queries; a batch of vectors is checked and scaled in one step.
+
+    Args:
+        asked: n queries, each as `Query` takes it.
+        encoder: Gives the encoder; called only when there are words or pictures to encode.
+        dim: Width of an embedding.
+        check: Called with the queries before one of them is encoded, to refuse what is not wanted.
+
+    Returns:
+        The queries with their vectors.
+
+    Raises:
+        As `Query` and `Query.embed`.
+    """
+    vectors = _plain_vectors(asked, dim)
+    if vectors is not None:
+        query = Query((Term(vectors[0]),))
+        count = len(vectors)
+        queries = [query] * count
+        check(queries)
+        return Encoded(queries, [str(query)] * count, vectors, [()] * count)
+    queries = [Query(one) for one in asked]
+    check(queries)
+    embedded = [query.embed(encoder, dim=dim) for query in queries]
+    rows = [vector for vector, _ in embedded]
+    return Encoded(
+        queries,
+        [str(query) for query in queries],
+        np.stack(rows) if rows else np.zeros((0, dim), np.float32),
+        [notes for _, notes in embedded],
+    )
+
+
+def _plain_vectors(asked: Sequence[Any], dim: int) -> Float32Array | None:
+    """The unit vectors of queries that are arrays of shape (dim,); None where one is not, or is wrong in some way."""
+    if not asked or not all(isinstance(one, np.ndarray) and one.shape == (dim,) for one in asked):
+        return None
+    try:
+        matrix = l2_normalize(as_matrix(np.stack(asked), dim=dim))
+    except (InputError, TypeError):
+        # Taken one by one, the query that is wrong says so.
+        return None
+    return matrix if matrix.any(axis=1).all() else None
+
+
 def _require(encoder: Encoder, modality: str) -> Encoder:
     if modality not in encoder.modalities:
         raise QueryError(f"the encoder {encoder.name} cannot encode a query of kind {modality!r}")

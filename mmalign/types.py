@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, overload
+from typing import Any, cast, overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +167,44 @@ class SearchResult(Sequence[Hit]):
             "seconds": self.seconds,
             "notes": list(self.notes),
         }
+
+
+class _Late:
+    """A field that takes a function in the place of its value, and calls it when the value is first looked at.
+
+    Ten thousand hits take longer to make than FAISS takes to find them. A batch whose hits are never looked at, or
+    of which only the first ones are, does not pay for them.
+    """
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+        self.__doc__ = slot.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = self._slot.__get__(instance, owner)
+        if callable(value):
+            # Two threads may both do this, and set equal values.
+            value = value()
+            self._slot.__set__(instance, value)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._slot.__set__(instance, value)
+
+
+# The dataclass makes the slot; equality, repr, copies and pickles go through the name and see the value.
+SearchResult.hits = _Late(SearchResult.hits)  # type: ignore[assignment, misc]
+
+
+def late_hits(make: Callable[[], tuple[Hit, ...]]) -> tuple[Hit, ...]:
+    """Stand for the hits of a `SearchResult` that are made when somebody first looks at them.
+
+    Args:
+        make: Gives the hits; called at most once a thread.
+
+    Returns:
+        What `SearchResult(hits=...)` takes; of no use elsewhere.
+    """
+    return cast("tuple[Hit, ...]", make)

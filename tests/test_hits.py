@@ -1,0 +1,153 @@
+"""Hits tell of their items the same from disk and from memory, and of the version that was searched."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmalign import hits as module
+from mmalign.collection import Collection
+from mmalign.hits import HitReader
+from mmalign.searcher import Found
+from mmalign.types import Hit, SearchResult, late_hits
+
+DIM, ROWS = 8, 60
+
+
+def told(i: int) -> dict[str, Any]:
+    return {"year": None if i % 3 else 1990 + i, "tags": ["a", str(i)], "name": f"Straße {i}"}
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    made = Collection.create(tmp_path / "v.mm", encoder=None, dim=DIM)
+    vectors = np.random.default_rng(1).standard_normal((ROWS, DIM)).astype(np.float32)
+    # Replacing rows leaves row ids that are no longer in order.
+    for chosen in (range(ROWS), range(10, 20), range(3, 5)):
+        names = [f"v{i}" for i in chosen]
+        values = {key: [told(i)[key] for i in chosen] for key in told(0)}
+        made.add_embeddings(names, vectors[list(chosen)], metadata=values, uris=[f"/p/{i}.jpg" for i in chosen])
+    return made
+
+
+def expected(found: Found, names: dict[int, str]) -> list[list[Hit]]:
+    """Hits made from what was put in, one by one."""
+    results = []
+    for scores, rows in zip(found.scores, found.row_ids, strict=True):
+        made = []
+        for score, row in zip(scores, rows, strict=True):
+            if row >= 0:
+                i = int(names[int(row)][1:])
+                values = {"kind": "vector"} | {key: value for key, value in told(i).items() if value is not None}
+                made.append(Hit(f"v{i}", f"/p/{i}.jpg", float(score), values))
+        results.append(made)
+    return results
+
+
+def some(collection: Collection, seed: int) -> tuple[Found, dict[int, str]]:
+    row_ids, table = collection.snapshot().scan(["id"])
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(row_ids, (7, 5))
+    chosen[2, 3:] = -1
+    chosen[4] = -1
+    found = Found(rng.random(chosen.shape).astype(np.float32), chosen, exact=True, effort=None)
+    return found, dict(zip(row_ids.tolist(), table.column("id").to_pylist(), strict=True))
+
+
+def read(reader: HitReader, found: Found, **options: Any) -> list[list[Hit]]:
+    common: dict[str, Any] = {"query": "", "exact": True, "seconds": 0.0, "collection": ""}
+    return [list(SearchResult(hits=one, **common)) for one in reader.read(found, **options)]
+
+
+def test_memory_tells_what_the_disk_tells(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = HitReader(collection.snapshot())
+    scans = []
+    scan = type(reader.store).scan
+    monkeypatch.setattr(type(reader.store), "scan", lambda *a, **o: (scans.append(1), scan(*a, **o))[1])
+    found, names = some(collection, 3)
+    scans.clear()
+    assert read(reader, found) == expected(found, names)
+    assert len(scans) == 1, "60 rows are read at once rather than taken again and again"
+    for seed in range(4, 8):
+        other, _ = some(collection, seed)
+        assert read(reader, other) == expected(other, names)
+    chances = np.where(found.row_ids % 2 == 0, 0.25, np.nan)
+    for one, rows in zip(read(reader, found, probabilities=chances), found.row_ids, strict=True):
+        assert [hit.probability for hit in one] == [0.25 if row % 2 == 0 else None for row in rows if row >= 0]
+
+
+def test_columns_that_are_too_large_stay_on_disk(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MEMORY", 1000)
+    reader = HitReader(collection.snapshot())
+    for seed in range(3):
+        found, names = some(collection, seed)
+        assert all(isinstance(one, tuple) for one in reader.read(found))
+        assert read(reader, found) == expected(found, names)
+
+
+def test_nothing_found(collection: Collection) -> None:
+    reader = HitReader(collection.snapshot())
+    none = Found(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.int64), exact=True, effort=None)
+    for _ in range(3):
+        assert read(reader, none) == [[], []]
+        read(reader, some(collection, 1)[0])
+
+
+def test_hits_are_of_the_version_that_was_searched(collection: Collection) -> None:
+    query = np.ones(DIM, np.float32)
+    collection.search(query)
+    before, twin = collection.search([query, query], k=ROWS)
+    collection.update(["v1"], {"year": 7})
+    collection.remove(["v2"], purge=True)
+    assert {hit.id for hit in before} == {f"v{i}" for i in range(ROWS)}
+    assert next(hit for hit in before if hit.id == "v1").metadata["name"] == "Straße 1"
+    assert "year" not in next(hit for hit in before if hit.id == "v1").metadata
+    assert before.hits == twin.hits
+    after = collection.search(query, k=ROWS)
+    assert next(hit for hit in after if hit.id == "v1").metadata["year"] == 7
+    assert "v2" not in {hit.id for hit in after}
+
+
+def result(hits: Any) -> SearchResult:
+    return SearchResult(hits=hits, query="q", exact=True, seconds=1.0, collection="c")
+
+
+def test_hits_that_are_made_late_are_hits() -> None:
+    made = []
+
+    def make() -> tuple[Hit, ...]:
+        made.append(threading.get_ident())
+        return (Hit("a", "", 0.5), Hit("b", "", 0.25))
+
+    late = result(late_hits(make))
+    assert made == []
+    plain = result((Hit("a", "", 0.5), Hit("b", "", 0.25)))
+    assert (len(late), late[0], late[-1].id, [hit.id for hit in late]) == (2, Hit("a", "", 0.5), "b", ["a", "b"])
+    assert len(made) == 1
+    for one in (lambda: result(late_hits(make)), lambda: late):
+        assert one() == plain
+        assert repr(one()) == repr(plain)
+        assert one().to_dict() == plain.to_dict()
+        assert pickle.loads(pickle.dumps(one())) == plain
+        assert copy.deepcopy(one()) == plain
+        assert replace(one(), query="r").hits == plain.hits
+        assert isinstance(one().hits, tuple)
+    with pytest.raises(AttributeError):
+        late.hits = ()  # type: ignore[misc]
+
+
+def test_an_error_while_hits_are_made_comes_up_each_time() -> None:
+    def fail() -> tuple[Hit, ...]:
+        raise OSError("gone")
+
+    late = result(late_hits(fail))
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            len(late)
