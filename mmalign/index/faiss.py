@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import math
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, Self
@@ -328,7 +329,8 @@ class FaissIndex:
         scan: bool = False,
     ) -> tuple[Float32Array, Int64Array]:
         """One FAISS search; hits that are not allowed are dropped, and empty places are last, marked -1 and -inf."""
-        faiss = _faiss()
+        # This index is one of it, so it was checked; to look which are installed takes longer than a search.
+        faiss = sys.modules.get("faiss") or _faiss()
         k_factor = effort if self.effort_name == "k_factor" and effort is not None else self._k_factor
         searched: Any = self._storage if scan else self._inner
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
