@@ -79,10 +79,10 @@ def lite(spec: str) -> Lite:
 def picture_loops(paths: Sequence[str], clip: RandomCLIP) -> dict[str, Loop]:
     """What is timed on pictures, by name."""
     pictures = [decode_image(path).image for path in paths]
-    prepared = [preprocess(picture) for picture in pictures]
     for_clip = [clip.prepare(picture) for picture in pictures]
     default, first = lite("lite"), lite("lite@1")
-    model = default._pictures()
+    model, size = default._pictures(), default.picture_input.size
+    prepared = [preprocess(picture, size=size) for picture in pictures]
 
     def bare_prepared() -> None:
         for start in range(0, len(prepared), BATCH):
@@ -90,7 +90,7 @@ def picture_loops(paths: Sequence[str], clip: RandomCLIP) -> dict[str, Loop]:
 
     def bare_decoded() -> None:
         for start in range(0, len(pictures), BATCH):
-            image_features(model, [preprocess(picture) for picture in pictures[start : start + BATCH]])
+            image_features(model, [preprocess(picture, size=size) for picture in pictures[start : start + BATCH]])
 
     return {
         "lite": lambda: default.encode_image(pictures, batch_size=BATCH),

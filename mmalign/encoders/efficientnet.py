@@ -28,8 +28,22 @@ EFFICIENTNET_WEIGHTS = PinnedFile(
 INPUT_SIZE = 288
 """Side in pixels of what the model sees. It was trained at 260; a test-time size above the training size scores
 higher, since random crops make objects look larger in training (Touvron et al., FixRes, 2019)."""
-PREPROCESSING = f"squash-bicubic-{INPUT_SIZE}/(x-127)/128"
-"""Names the preprocessing in fingerprints."""
+
+
+def preprocessing_note(size: int) -> str:
+    """Name the preprocessing in fingerprints.
+
+    Args:
+        size: Side of the input in pixels.
+
+    Returns:
+        A short text.
+    """
+    return f"squash-bicubic-{size}/(x-127)/128"
+
+
+PREPROCESSING = preprocessing_note(INPUT_SIZE)
+"""The preprocessing of `lite@1` and of the training."""
 
 MAP_CHANNELS = 1280
 STAGE_CHANNELS = (24, 48, 88, 120, 208, 352)
@@ -160,11 +174,33 @@ class EfficientNetLite2:
         Returns:
             Tensor of shape (b, 2120), float32: the last map's 1280 channels, then those of stages 2 to 7.
         """
+        return self.window_features(batch, margins=(0,))[:, 0]
+
+    def window_features(self, batch: torch.Tensor, *, margins: Sequence[int]) -> torch.Tensor:
+        """Run the convolutions once and take means over the places of several windows of the maps.
+
+        Args:
+            batch: What `to_input` returned, its sides multiples of 32 where a margin is above 0.
+            margins: How many cells of the last map are left out along each edge, for each window; 0 for the whole.
+
+        Returns:
+            Tensor of shape (b, windows, 2120), float32: for each window what `features` gives for the whole.
+        """
         import torch
 
-        # In float32: fp16 sums of a thousand places overflow or lose digits.
-        last, stages = self._run(batch, lambda stage: stage.float().mean((2, 3)))
-        return torch.cat([last.float().mean((2, 3)), *stages], dim=1)
+        cells = batch.shape[2] // STRIDE
+
+        def means(places: torch.Tensor) -> torch.Tensor:
+            windows = []
+            for margin in margins:
+                rim = places.shape[2] // max(1, cells) * margin
+                inner = places[:, :, rim : places.shape[2] - rim, rim : places.shape[3] - rim]
+                # In float32: fp16 sums of a thousand places overflow or lose digits.
+                windows.append(inner.float().mean((2, 3)))
+            return torch.stack(windows, dim=1)
+
+        last, stages = self._run(batch, means)
+        return torch.cat([means(last), *stages], dim=2)
 
     def cell_features(self, batch: torch.Tensor) -> torch.Tensor:
         """Run the convolutions and give, for each cell of the last map, what `features` gives for the whole.

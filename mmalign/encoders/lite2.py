@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.efficientnet import PREPROCESSING, EfficientNetLite2
-from mmalign.encoders.lite_weights import POOLING_NOTE, load_lite2
+from mmalign.encoders.efficientnet import EfficientNetLite2
+from mmalign.encoders.lite_weights import PICTURE_INPUT, POOLING_NOTE, load_lite2
 from mmalign.encoders.minilm import MAX_TOKENS, MINILM_TOKENIZER, MiniLM
 from mmalign.encoders.towers import TwoTowerEncoder
 from mmalign.encoders.wheels import check_digest
@@ -63,6 +63,7 @@ class Lite2Encoder(TwoTowerEncoder):
     """
 
     name = "lite@2"
+    picture_input = PICTURE_INPUT
 
     def __init__(self, *, device: str | None = None, weights: WeightFile | None = None) -> None:
         super().__init__(device=device)
@@ -75,7 +76,7 @@ class Lite2Encoder(TwoTowerEncoder):
         """Hex digest of the weight file's and the tokenizer's digests, the pooling and the preprocessing."""
         parts = {
             "files": [self._file.sha256, TOKENIZER.sha256],
-            "image": PREPROCESSING,
+            "image": PICTURE_INPUT.note,
             "text": f"{POOLING_NOTE}; {MAX_TOKENS} tokens",
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

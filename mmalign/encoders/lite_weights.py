@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from mmalign.encoders import efficientnet, minilm
 from mmalign.encoders.quantised import Tensor, quantise, read_tensors, write_tensors
-from mmalign.encoders.towers import POOLING
+from mmalign.encoders.towers import POOLING, PictureInput
 from mmalign.encoders.wheels import check_digest
 from mmalign.errors import InputError, ModelUnavailableError
 
 FORMAT = "mmalign lite@2"
+PICTURE_INPUT = PictureInput()
+"""How `lite@2` looks at a picture."""
 POOLING_NOTE = f"means of layers {POOLING.means}, maxima of layers {POOLING.maxima}"
 """Names the text pooling in the file and in fingerprints."""
 
@@ -126,7 +128,7 @@ def load_lite2(path: Path, *, sha256: str) -> Lite2Weights:
 
 def _config() -> dict[str, str]:
     """What weights and code have to agree on beside the shapes."""
-    return {"format": FORMAT, "pooling": POOLING_NOTE, "preprocessing": efficientnet.PREPROCESSING}
+    return {"format": FORMAT, "pooling": POOLING_NOTE, "preprocessing": PICTURE_INPUT.note}
 
 
 def _left_out(side: str, name: str) -> bool:

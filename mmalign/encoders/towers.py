@@ -19,13 +19,13 @@ from mmalign.encoders.adapter import Adapter
 from mmalign.encoders.base import ImageLike, StreamingEncoder
 from mmalign.encoders.dense import CONTEXT, Resolution, encode_cells
 from mmalign.encoders.device import compute_alone
-from mmalign.encoders.efficientnet import EfficientNetLite2, preprocess
+from mmalign.encoders.efficientnet import INPUT_SIZE, EfficientNetLite2, preprocess, preprocessing_note
 from mmalign.encoders.minilm import MAX_TOKENS, WIDTH, MiniLM, max_pool, mean_pool
 from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import InputError
-from mmalign.similarity import Float32Array
+from mmalign.similarity import Float32Array, l2_normalize
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,32 @@ POOLING = TextPooling(means=(0, 2, 4, 6), maxima=(6,))
 """The pooling of both versions."""
 
 
+@dataclass(frozen=True, slots=True)
+class PictureInput:
+    """How a picture is looked at.
+
+    Attributes:
+        size: Side in pixels of the square that it is squashed to.
+        centre: Weight of the embedding of the picture without the outermost cells of its maps, beside that of the
+            whole; 0 leaves it out. What a picture is about is seldom at its edge, and the padding of the
+            convolutions is felt there most.
+    """
+
+    size: int = INPUT_SIZE
+    centre: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """Names the input in fingerprints."""
+        centre = f"; whole + {self.centre:g} * without the outermost cells" if self.centre else ""
+        return preprocessing_note(self.size) + centre
+
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """The windows that are read, as cells left out along each edge."""
+        return (0, 1) if self.centre else (0,)
+
+
 class TwoTowerEncoder(StreamingEncoder):
     """MiniLM for texts, in NumPy, and EfficientNet-Lite2 for pictures, in torch, each with an adapter.
 
@@ -68,6 +94,7 @@ class TwoTowerEncoder(StreamingEncoder):
     name: str
     modalities = frozenset({"text", "image"})
     pooling = POOLING
+    picture_input = PictureInput()
 
     def __init__(self, *, device: str | None = None) -> None:
         self._device_name = device
@@ -149,8 +176,17 @@ class TwoTowerEncoder(StreamingEncoder):
         """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        for features in stream_features(self._pictures, images, _prepare, batch_size=batch_size):
-            yield self.image_adapter(features)
+        seen = self.picture_input
+
+        def prepare(image: ImageLike) -> NDArray[np.uint8]:
+            return preprocess(load_rgb(image), size=seen.size)
+
+        stream = stream_features(self._pictures, images, prepare, batch_size=batch_size, margins=seen.margins)
+        for features in stream:
+            whole = self.image_adapter(features[:, 0])
+            if seen.centre:
+                whole = l2_normalize(whole + np.float32(seen.centre) * self.image_adapter(features[:, 1]))
+            yield whole
 
     def encode_patches(
         self, image: ImageLike, *, resolution: Resolution = "fine", context: float = CONTEXT
@@ -216,22 +252,25 @@ def text_features(
     return features
 
 
-def image_features(model: EfficientNetLite2, pictures: Sequence[NDArray[np.uint8]]) -> Float32Array:
+def image_features(
+    model: EfficientNetLite2, pictures: Sequence[NDArray[np.uint8]], *, margins: Sequence[int] = (0,)
+) -> Float32Array:
     """The features of preprocessed pictures: mean channels of the last feature map and of earlier stages.
 
     Args:
         model: The picture model.
-        pictures: b arrays of shape (288, 288, 3), uint8.
+        pictures: b arrays of shape (h, w, 3), uint8.
+        margins: Windows of the maps; see `EfficientNetLite2.window_features`.
 
     Returns:
-        Array of shape (b, 2120), float32.
+        Array of shape (b, windows, 2120), float32.
     """
     import torch
 
     from mmalign.encoders.device import autocast, mixed_dtype
 
     with torch.inference_mode(), autocast(model.device, mixed_dtype(model.device, "auto")):
-        pooled: torch.Tensor = model.features(model.to_input(pictures))
+        pooled = model.window_features(model.to_input(pictures), margins=margins)
     result: Float32Array = pooled.cpu().numpy()
     return result
 
@@ -242,6 +281,7 @@ def stream_features(
     prepare: Callable[[Item], NDArray[np.uint8]],
     *,
     batch_size: int,
+    margins: Sequence[int] = (0,),
 ) -> Iterator[Float32Array]:
     """The features of a stream of pictures, batch by batch and in order.
 
@@ -252,11 +292,12 @@ def stream_features(
     Args:
         load_model: Gives the picture model; called only when there is a picture.
         items: What to prepare; consumed lazily.
-        prepare: Gives an array of shape (288, 288, 3), uint8, for an item.
+        prepare: Gives an array of shape (h, w, 3), uint8, for an item.
         batch_size: How many are yielded at once.
+        margins: Windows of the maps; see `EfficientNetLite2.window_features`.
 
     Yields:
-        Arrays of shape (b, 2120), float32, 1 <= b <= batch_size.
+        Arrays of shape (b, windows, 2120), float32, 1 <= b <= batch_size.
     """
     waiting = iter(items)
     first = next(waiting, None)
@@ -266,7 +307,7 @@ def stream_features(
 
     def run(item: Item) -> Float32Array:
         compute_alone()
-        row: Float32Array = image_features(model, [prepare(item)])[0]
+        row: Float32Array = image_features(model, [prepare(item)], margins=margins)[0]
         return row
 
     if model.device.type == "cpu":
@@ -274,8 +315,4 @@ def stream_features(
             yield np.stack(rows)
     else:
         for batch in prefetch_batches(items, prepare, batch_size=batch_size, workers=default_workers()):
-            yield image_features(model, batch)
-
-
-def _prepare(image: ImageLike) -> NDArray[np.uint8]:
-    return preprocess(load_rgb(image))
+            yield image_features(model, batch, margins=margins)

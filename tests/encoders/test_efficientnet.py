@@ -108,6 +108,17 @@ def test_cells_are_means_over_their_places(model: EfficientNetLite2) -> None:
     torch.testing.assert_close(cells[1, 1, 3, MAP_CHANNELS : MAP_CHANNELS + 24], part, atol=1e-5, rtol=1e-4)
 
 
+def test_windows_are_means_over_their_cells(model: EfficientNetLite2) -> None:
+    batch = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    with torch.inference_mode():
+        cells, found = model.cell_features(batch), model.window_features(batch, margins=(0, 1, 2))
+        whole = model.features(batch)
+    assert found.shape == (2, 3, FEATURES)
+    torch.testing.assert_close(found[:, 0], whole, atol=0, rtol=0)
+    torch.testing.assert_close(found[:, 1], cells[:, 1:4, 1:4].mean((1, 2)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[:, 2], cells[:, 2, 2], atol=1e-5, rtol=1e-4)
+
+
 def test_names_correspond_by_role(stored: dict[str, torch.Tensor]) -> None:
     target = timm.create_model("tf_efficientnet_lite2", pretrained=False).state_dict()
     converted = convert_state(stored, target)

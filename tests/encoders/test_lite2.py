@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmalign.encoders import lite2
 from mmalign.encoders.base import Encoder
-from mmalign.encoders.efficientnet import preprocess
+from mmalign.encoders.efficientnet import PREPROCESSING, preprocess
 from mmalign.encoders.lite import LiteEncoder
 from mmalign.encoders.lite2 import TOKENIZER, Lite2Encoder, WeightFile
 from mmalign.encoders.lite_weights import export_lite2, load_lite2
 from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.quantised import Quantised, write_tensors
-from mmalign.encoders.towers import image_features
+from mmalign.encoders.towers import PictureInput, image_features
 from mmalign.errors import InputError, ModelUnavailableError
 from tests.encoders.lite2_files import NOTES, random_states, wheel_states, write
 
@@ -92,13 +93,32 @@ def test_pictures_are_those_of_the_full_weights(
     assert cosine.max() < 1 - 1e-7
 
 
+def test_the_centre_is_added(wheel_file: WeightFile, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lite2Encoder, "picture_input", PictureInput(size=224, centre=0.5))
+    encoder = Lite2Encoder(device="cpu", weights=wheel_file)
+    found = encoder.encode_image(pictures)
+    model = encoder._pictures()
+    for row, path in zip(found, pictures, strict=True):
+        with torch.inference_mode():
+            cells = model.cell_features(model.to_input([preprocess(load_rgb(path), size=224)]))[0].numpy()
+        whole, inner = (encoder.image_adapter(part.mean((0, 1))[None])[0] for part in (cells, cells[1:-1, 1:-1]))
+        expected = whole + 0.5 * inner
+        np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=1e-4)
+
+
+def test_the_input_is_named_in_the_fingerprint() -> None:
+    notes = {PictureInput(size, centre).note for size in (288, 320) for centre in (0.0, 0.5, 1.0)}
+    assert len(notes) == 6
+    assert PictureInput().note == PREPROCESSING
+
+
 def test_the_class_prior_is_added(
     wheel_file: WeightFile, original: LiteEncoder, pictures: list[Path], tmp_path: Path
 ) -> None:
     states = wheel_states(prior=True)
     encoder = Lite2Encoder(device="cpu", weights=write(tmp_path / "prior.safetensors", states))
     head = states["image_adapter"]
-    features = image_features(original._pictures(), [preprocess(load_rgb(path)) for path in pictures])
+    features = image_features(original._pictures(), [preprocess(load_rgb(path)) for path in pictures])[:, 0]
     scores = features[:, :1280].astype(np.float64) @ head["classifier.weight"].T + head["classifier.bias"]
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
     expected = original.image_adapter(features) + odds / odds.sum(axis=1, keepdims=True) @ head["prior.weight"]
