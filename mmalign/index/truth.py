@@ -52,17 +52,20 @@ class Truth:
         if not 1 <= k <= max(1, depth):
             raise InputError(f"k must be from 1 to the depth of the truth, {depth}, got {k}")
         wanted = np.minimum(k, np.count_nonzero(self.ids >= 0, axis=1))
-        bounds = self.scores[np.arange(len(wanted)), np.maximum(wanted - 1, 0)] - TIE if depth else np.zeros(0)
-        shares = np.ones(len(wanted))
-        for query in np.flatnonzero(wanted):
-            hits = np.unique(found[query, :k])
-            hits = hits[hits >= 0]
-            good = self.scores[query] >= bounds[query]
-            known = np.isin(hits, self.ids[query][good], assume_unique=True)
-            count = np.count_nonzero(known)
-            if good.all() and lookup is not None and not known.all():
-                count += np.count_nonzero(lookup(int(query), hits[~known]) >= bounds[query])
-            shares[query] = min(1.0, count / wanted[query])
+        if not depth or not len(wanted):
+            return np.ones(len(wanted))
+        bounds = self.scores[np.arange(len(wanted)), np.maximum(wanted - 1, 0)] - TIE
+        good = (self.scores >= bounds[:, None]) & (self.ids >= 0)
+        met = np.zeros(self.ids.shape, np.bool_)
+        for column in found[:, :k].T:
+            met |= self.ids == column[:, None]
+        counts = np.count_nonzero(met & good, axis=1)
+        if lookup is not None:
+            for query in np.flatnonzero(good.all(axis=1) & (counts < wanted)):
+                others = np.setdiff1d(found[query, :k], [*self.ids[query], -1])
+                counts[query] += np.count_nonzero(lookup(int(query), others) >= bounds[query])
+        shares: NDArray[np.float64] = np.minimum(1.0, counts / np.maximum(wanted, 1))
+        shares[wanted == 0] = 1.0
         return shares
 
 
