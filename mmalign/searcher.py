@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.coverage import Coverage
 from mmalign.errors import IndexFileError, MissingExtraError
 from mmalign.index import publish
 from mmalign.index.base import Index
@@ -51,6 +52,7 @@ class Searcher:
         manifest: The index's manifest, or None.
         version: Name of the index version in use, also where it could not be loaded.
         notes: Remarks for the person who searches.
+        known: What the same index covers of an earlier version, so that only what has changed is looked at.
 
     Attributes:
         items: How many items there are.
@@ -64,22 +66,23 @@ class Searcher:
         *,
         version: str | None = None,
         notes: tuple[str, ...] = (),
+        known: Coverage | None = None,
     ) -> None:
         self.store = store
         self.index = index
         self.manifest = manifest
         self.version = version
         self.notes = notes
-        alive = store.row_ids()
-        self.items = len(alive)
+        self.items = len(store)
+        self._coverage: Coverage | None = None
+        # What is not to be found in the index, or None where that holds exactly what it should.
+        self._mask: NDArray[np.bool_] | None = None
         if index is None or manifest is None:
-            self._tail = alive
-            self._mask: NDArray[np.bool_] | None = None
+            self._tail = store.row_ids()
         else:
-            self._tail = store.row_ids(since=manifest.dataset_version)
-            valid = np.isin(index.ids, np.setdiff1d(alive, self._tail, assume_unique=True))
-            # None: the index holds exactly what it should, and needs no mask.
-            self._mask = None if valid.all() else valid
+            since = manifest.dataset_version
+            covered = Coverage.look(store, index, since=since) if known is None else known.follow(store, index)
+            self._coverage, self._tail, self._mask = covered, covered.tail, covered.mask
         self._cached: tuple[Int64Array, Float16Array] | None = None
 
     @classmethod
@@ -97,7 +100,8 @@ class Searcher:
         folder = publish.current(root)
         version = None if folder is None else folder.name
         if previous is not None and previous.version == version:
-            return cls(store, previous.index, previous.manifest, version=version, notes=previous.notes)
+            known = previous._coverage
+            return cls(store, previous.index, previous.manifest, version=version, notes=previous.notes, known=known)
         try:
             loaded = publish.load_current(root)
         except (IndexFileError, MissingExtraError) as error:
@@ -109,7 +113,7 @@ class Searcher:
     @property
     def uncovered(self) -> int:
         """How many items the index does not cover, plus how many it holds in vain."""
-        return len(self._tail) + (0 if self._mask is None else int(np.count_nonzero(~self._mask)))
+        return len(self._tail) if self._coverage is None else self._coverage.uncovered
 
     def search(self, queries: Float32Array, k: int, *, allowed: Int64Array | None = None) -> Found:
         """Find the items nearest to each query.

@@ -33,6 +33,7 @@ LAYERS = {
     "mmalign.locate": 3.0,
     "mmalign.reader": 3.0,
     "mmalign.vectors": 3.0,
+    "mmalign.coverage": 2.9,
     "mmalign.searcher": 3.0,
     "mmalign.hits": 3.05,
     "mmalign.confidence": 3.05,

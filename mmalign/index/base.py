@@ -52,6 +52,11 @@ class Index(Protocol):
         ...
 
     @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which positions are not removed, bool of shape (positions,); not to be written to."""
+        ...
+
+    @property
     def filter_support(self) -> FilterSupport:
         """How the index filters."""
         ...

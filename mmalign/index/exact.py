@@ -60,6 +60,11 @@ class ExactIndex:
         """The id at each position, int64 of shape (positions,)."""
         return self._map.ids
 
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which positions are not removed, bool of shape (positions,)."""
+        return self._map.alive
+
     def __len__(self) -> int:
         return self.ntotal
 

@@ -129,6 +129,11 @@ class FaissIndex:
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
 
     @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which positions are not removed, bool of shape (positions,)."""
+        return self._map.alive
+
+    @property
     def factory(self) -> str:
         """The FAISS factory string."""
         return self._factory

@@ -112,6 +112,17 @@ class Store:
             raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")
         return cls(dataset)
 
+    def at(self, version: int) -> Store | None:
+        """Return the store at an earlier version, or None where that version has been cleaned away.
+
+        Args:
+            version: Of the dataset.
+        """
+        try:
+            return Store(lance.dataset(self._dataset.uri, version=version))
+        except (ValueError, OSError):
+            return None
+
     def latest(self) -> Store:
         """Return this store at its newest committed version: itself where nothing has changed since."""
         if self._dataset.latest_version == self._dataset.version:
@@ -278,12 +289,19 @@ class Store:
             table = self._dataset.scanner(columns=list(columns), filter=where, with_row_id=True).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
 
-    def row_ids(self, *, where: str | None = None, since: int | None = None) -> Int64Array:
+    def row_ids(
+        self,
+        *,
+        where: str | None = None,
+        since: int | None = None,
+        fragments: Sequence[lance.LanceFragment] | None = None,
+    ) -> Int64Array:
         """The row ids of all items, or of those that a filter lets through.
 
         Args:
             where: SQL over the columns.
             since: Only items written after this dataset version.
+            fragments: Only items that lie in these fragments of the dataset.
 
         Returns:
             Array of shape (n,), int64.
@@ -295,7 +313,8 @@ class Store:
         if since is not None:
             parts.append(f"_row_last_updated_at_version > {int(since)}")
         with self._filtering(where):
-            scanner = self._dataset.scanner(columns=[], filter=" AND ".join(parts) or None, with_row_id=True)
+            condition = " AND ".join(parts) or None
+            scanner = self._dataset.scanner(columns=[], filter=condition, with_row_id=True, fragments=fragments)
             return _row_ids(scanner.to_table())
 
     def take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
