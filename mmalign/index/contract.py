@@ -75,12 +75,14 @@ class Contract:
         curves: What was measured.
         drift: What the check of drift compares later items with; JSON-ready.
         notes: Remarks for the person who built the index.
+        min_recall: What the index was built to keep; None where nothing was asked for.
     """
 
     confidence: float
     curves: tuple[Curve, ...]
     drift: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    min_recall: float | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -133,6 +135,7 @@ class Contract:
             ],
             "drift": dict(self.drift),
             "notes": list(self.notes),
+            "min_recall": self.min_recall,
         }
 
     @classmethod
@@ -164,7 +167,14 @@ class Contract:
                 for one in values["curves"]
             )
             notes = tuple(str(note) for note in values.get("notes", ()))
-            return cls(_fraction(values["confidence"]), curves, dict(values.get("drift", {})), notes)
+            asked = values.get("min_recall")
+            return cls(
+                confidence=_fraction(values["confidence"]),
+                curves=curves,
+                drift=dict(values.get("drift", {})),
+                notes=notes,
+                min_recall=None if asked is None else _fraction(asked),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexFileError(
                 f"the index's recall contract is damaged ({error!r}); build the index again"

@@ -234,9 +234,9 @@ class _Kind:
         for effort in efforts_to_try(self._index, self._options.start):
             tried.append(effort)
             means.append(float(self._recall(setting, self._tuning, k, effort).mean()))
-            flat = len(means) > 2 and means[-1] < means[-3] + _GAIN and means[-1] > _FLOOR
+            flat = len(means) > 3 and _FLOOR < means[-1] < means[-4] + _GAIN
             # A few queries more or less decide where recall is full: two efforts beyond are measured as well.
-            if min(means[-3:]) >= _SATURATED and len(means) > 2 or flat:
+            if flat or (len(means) > 2 and min(means[-3:]) >= _SATURATED):
                 break
         return [effort for effort, mean in zip(tried, means, strict=True) if mean >= _FLOOR] or tried[-1:]
 
@@ -287,7 +287,7 @@ def efforts_to_try(index: Index, start: int | None = None) -> list[int]:
     efforts = {default, most}
     effort = float(min(start if start is not None else max(1, default // 16), default))
     while effort < most:
-        efforts.add(math.ceil(effort))
+        efforts.add(round(effort))
         effort *= math.sqrt(2)
     return sorted(efforts)
 

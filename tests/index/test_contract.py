@@ -29,6 +29,7 @@ CONTRACT = Contract(
     ),
     drift={"rows": 3},
     notes=("a note",),
+    min_recall=0.95,
 )
 
 

@@ -48,7 +48,7 @@ class Forgetful(ExactIndex):
 
     @staticmethod
     def kept(effort: int) -> float:
-        return 1 - 0.7 ** (effort - 0.5) if effort < 64 else 1.0
+        return 1 - 0.7**effort if effort < 64 else 1.0
 
     def search(self, vectors: Any, k: int, *, where: Any = None, effort: int | None = None) -> Any:
         scores, ids = super().search(vectors, k, where=where)
@@ -65,20 +65,20 @@ def forgetful(data: Data) -> Forgetful:
 
 
 def test_recall_is_what_it_is(data: Data, forgetful: Forgetful) -> None:
-    contract = measure_contract(forgetful, chunks_of(data), {"given": near(data, 400, 1)}, Measuring(shares=(1.0,)))
+    options = Measuring(ks=(1, 20), shares=(1.0,))
+    contract = measure_contract(forgetful, chunks_of(data), {"given": near(data, 200, 1)}, options)
     assert [(curve.kind, curve.k, curve.queries) for curve in contract.curves] == [
-        ("given", 1, 300),
-        ("given", 10, 300),
-        ("given", 100, 300),
+        ("given", 1, 150),
+        ("given", 20, 150),
     ]
     for curve in contract.curves:
         # Efforts of less recall than anyone asks for are left out.
-        assert min(curve.efforts) == 3
+        assert min(curve.efforts) in (2, 3)
         # Full recall of the tuning queries is not trusted: efforts beyond are measured too.
         assert max(curve.efforts) >= 23
         for effort, mean, lower in zip(curve.efforts, curve.recall, curve.lower, strict=True):
-            assert mean == pytest.approx(forgetful.kept(effort), abs=4 * 0.5 / np.sqrt(300 * curve.k))
-            assert lower == pytest.approx(mean, abs=0.06)
+            assert mean == pytest.approx(forgetful.kept(effort), abs=4 * 0.5 / np.sqrt(150 * curve.k))
+            assert lower == pytest.approx(mean, abs=0.09)
 
 
 @pytest.mark.parametrize(("factory", "limit"), [("IVF64,Flat", 64), ("HNSW8,SQfp16", ROWS // 16), ("SQ4", None)])

@@ -1,0 +1,44 @@
+"""The bank of text queries."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mmalign.query_bank import query_bank
+
+
+def test_differ_and_are_sentences() -> None:
+    bank = query_bank()
+    assert len(bank) == len(set(bank)) == 2000
+    assert all(re.fullmatch(r"[a-z][a-z\- ]+[a-z]", one) for one in bank), "words alone, one space between"
+    assert not [one for one in bank if "  " in one or re.search(r"\b(a [aeiou]|an [^aeiou])", one)]
+    lengths = [len(one.split()) for one in bank]
+    assert min(lengths) <= 2
+    assert max(lengths) >= 10
+    assert len({word for one in bank for word in one.split()}) > 400
+
+
+def test_are_the_same_in_every_process() -> None:
+    code = "from mmalign.query_bank import query_bank; print('|'.join(query_bank(50)))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert other.split("|") == query_bank(50)
+    assert query_bank(50) == query_bank(2000)[:50]
+
+
+def test_another_seed_gives_other_sentences() -> None:
+    assert len(set(query_bank(500, seed=1)) & set(query_bank(500, seed=2))) < 50
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_counts(count: int) -> None:
+    assert len(query_bank(count)) == count
+
+
+def test_many_forms_are_spread_evenly() -> None:
+    bank = query_bank(2000)
+    for part in (" while ", "a photo of ", "two ", " in the snow", " next to ", " a dog "):
+        assert any(part in f" {one} " for one in bank), part
