@@ -115,6 +115,16 @@ class Searcher:
         """How many items the index does not cover, plus how many it holds in vain."""
         return len(self._tail) if self._coverage is None else self._coverage.uncovered
 
+    @property
+    def tail(self) -> Int64Array:
+        """Row ids of the items that the index does not cover, shape (m,); all where there is no index."""
+        return self._tail
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Which positions of the index hold items as they are now, or None for all of them."""
+        return self._mask
+
     def search(self, queries: Float32Array, k: int, *, allowed: Int64Array | None = None) -> Found:
         """Find the items nearest to each query.
 
