@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import EnvironmentConflictError, IndexFileError, InputError, MissingExtraError, RecipeError
 from mmalign.index import faiss_anatomy as anatomy
+from mmalign.index import faiss_scan
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
 from mmalign.index.faiss_io import read_faiss, reason, write_faiss
 from mmalign.index.files import read_header, storage_errors, write_header
@@ -124,6 +125,7 @@ class FaissIndex:
         self._mapped = mapped
         self._anatomy = anatomy.dissect(faiss, self._inner)
         self._storage = anatomy.scannable(faiss, self._inner)
+        self._held = faiss_scan.held_vectors(faiss, self._inner)
         self._default_effort = default_effort if self._anatomy.default_effort is not None else None
         self._k_factor = k_factor
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
@@ -182,6 +184,21 @@ class FaissIndex:
     def most_effort(self) -> int | None:
         """nprobe or efSearch beyond which nothing more is found; None where there is no such bound."""
         return anatomy.max_effort(self._anatomy, len(self._map))
+
+    @property
+    def layers(self) -> anatomy.Anatomy:
+        """What the index is made of."""
+        return self._anatomy
+
+    @property
+    def k_factor(self) -> int:
+        """How many times k candidates a refinement compares again, where effort means something else."""
+        return self._k_factor
+
+    @property
+    def scans(self) -> bool:
+        """Whether `scan` works: the index holds the vectors themselves, at least in float16."""
+        return self._held is not None
 
     @property
     def effort_name(self) -> str | None:
@@ -279,6 +296,32 @@ class FaissIndex:
             else:
                 found = self._select(queries, want, mask, effort=effort, share=allowed / rows)
             scores[:, :want], positions[:, :want] = found
+        return scores, self._map.at(positions)
+
+    def scan(self, vectors: ArrayLike, k: int, *, where: Where | None = None) -> tuple[Float32Array, Int64Array]:
+        """Find the true nearest vectors of each query by comparing with every allowed one.
+
+        Args:
+            vectors: Queries of shape (q, dim) or (dim,).
+            k: How many, at least 0.
+            where: As for `search`.
+
+        Returns:
+            As `search`.
+
+        Raises:
+            InputError: The index does not hold the vectors (see `scans`), or as `search`.
+            DimensionError: The width differs.
+        """
+        check_search(k, None)
+        if self._held is None:
+            raise InputError(f"index {self.factory!r} holds codes alone and cannot be scanned; search the collection")
+        queries = as_matrix(vectors, dim=self.dim, name="queries")
+        mask = self._map.allowed(where)
+        scores, positions = no_hits(len(queries), min(k, self.ntotal))
+        want = min(k, len(self._map) if mask is None else int(np.count_nonzero(mask)))
+        if want and len(queries):
+            scores[:, :want], positions[:, :want] = faiss_scan.scan(_faiss(), self._held, queries, want, mask)
         return scores, self._map.at(positions)
 
     def _select(
