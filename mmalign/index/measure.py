@@ -231,10 +231,12 @@ class _Kind:
     def _worth_a_look(self, setting: _Setting, k: int) -> list[int]:
         tried: list[int] = []
         means: list[float] = []
-        for effort in efforts_to_try(self._index, self._options.start):
+        for effort in efforts_to_try(self._index, k, start=self._options.start):
             tried.append(effort)
             means.append(float(self._recall(setting, self._tuning, k, effort).mean()))
-            flat = len(means) > 3 and _FLOOR < means[-1] < means[-4] + _GAIN
+            # Below the default, an index that comes back short looks again by itself, so that recall need not rise.
+            deep = effort > (self._index.default_effort or 1)
+            flat = deep and len(means) > 3 and _FLOOR < means[-1] < means[-4] + _GAIN
             # A few queries more or less decide where recall is full: two efforts beyond are measured as well.
             if flat or (len(means) > 2 and min(means[-3:]) >= _SATURATED):
                 break
@@ -264,11 +266,12 @@ class _Kind:
         )
 
 
-def efforts_to_try(index: Index, start: int | None = None) -> list[int]:
+def efforts_to_try(index: Index, k: int, *, start: int | None = None) -> list[int]:
     """Return efforts worth trying, rising in steps of about the square root of 2.
 
     Args:
         index: The index.
+        k: How many hits; a graph has to hold as many candidates.
         start: The least; None for a sixteenth of the index's default.
 
     Returns:
@@ -278,14 +281,15 @@ def efforts_to_try(index: Index, start: int | None = None) -> list[int]:
     default = index.default_effort
     if default is None:
         return [1]
-    rows, most = len(index.ids), index.most_effort
+    rows, most, least = len(index.ids), index.most_effort, 1
     if most is None:
-        most = min(32 * default, max(rows, 1))
+        most = 32 * default
     elif most >= rows:
-        most = rows // _DEGREE
+        most, least = rows // _DEGREE, min(k, rows)
+    default = max(default, least)
     most = max(most, default)
+    effort = float(max(least, min(start or max(1, default // 16), default)))
     efforts = {default, most}
-    effort = float(min(start if start is not None else max(1, default // 16), default))
     while effort < most:
         efforts.add(round(effort))
         effort *= math.sqrt(2)
