@@ -20,7 +20,7 @@ from mmalign.index import faiss_anatomy as anatomy
 from mmalign.index import faiss_scan
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
 from mmalign.index.faiss_io import read_faiss, reason, write_faiss
-from mmalign.index.files import read_header, storage_errors, write_header
+from mmalign.index.files import link_or_copy, read_header, storage_errors, write_header
 from mmalign.index.ids import IdMap
 from mmalign.similarity import Float32Array, Int64Array, as_matrix
 
@@ -123,6 +123,8 @@ class FaissIndex:
         self._inner = faiss.downcast_index(outer.index) if self._has_id_map else outer
         self._map = ids
         self._mapped = mapped
+        # The file that the index is mapped from.
+        self._file: Path | None = None
         self._anatomy = anatomy.dissect(faiss, self._inner)
         self._storage = anatomy.scannable(faiss, self._inner)
         self._held = faiss_scan.held_vectors(faiss, self._inner)
@@ -131,9 +133,14 @@ class FaissIndex:
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
-        """Which positions are not removed, bool of shape (positions,)."""
-        return self._map.alive
+    def bare(self) -> tuple[Any, Any]:
+        """The `faiss` module and the FAISS index itself, for the modules of this room."""
+        return _faiss(), self._index
+
+    @property
+    def file(self) -> Path | None:
+        """The FAISS file that the index is mapped from, or None where it is in memory."""
+        return self._file
 
     @property
     def factory(self) -> str:
@@ -154,6 +161,11 @@ class FaissIndex:
     def ids(self) -> Int64Array:
         """The id at each position, int64 of shape (positions,), removed rows included."""
         return self._map.ids
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which positions are not removed, bool of shape (positions,)."""
+        return self._map.alive
 
     @property
     def filter_support(self) -> FilterSupport:
@@ -181,11 +193,6 @@ class FaissIndex:
         return self._default_effort or self._anatomy.default_effort
 
     @property
-    def most_effort(self) -> int | None:
-        """nprobe or efSearch beyond which nothing more is found; None where there is no such bound."""
-        return anatomy.max_effort(self._anatomy, len(self._map))
-
-    @property
     def layers(self) -> anatomy.Anatomy:
         """What the index is made of."""
         return self._anatomy
@@ -199,6 +206,11 @@ class FaissIndex:
     def scans(self) -> bool:
         """Whether `scan` works: the index holds the vectors themselves, at least in float16."""
         return self._held is not None
+
+    @property
+    def most_effort(self) -> int | None:
+        """The nprobe or efSearch beyond which nothing more is found; None where there is no such bound."""
+        return anatomy.max_effort(self._anatomy, len(self._map))
 
     @property
     def effort_name(self) -> str | None:
@@ -416,11 +428,32 @@ class FaissIndex:
             self._packed = (mask, bits)
         return bits
 
+    def from_mapped(self, path: Path, ids: IdMap) -> Self:
+        """Map an index of the same design from a file.
+
+        Args:
+            path: A FAISS file, in which vectors have the positions 0, 1, 2...
+            ids: The id at each position.
+
+        Returns:
+            The index, which `save` does not write again but links.
+
+        Raises:
+            IndexFileError: Not a FAISS file, or damaged.
+        """
+        options = {"default_effort": self._default_effort, "k_factor": self._k_factor}
+        index = self._wrap(read_faiss(_faiss(), path, mmap=True), self.factory, ids, options, mapped=True)
+        index._file = path
+        return index
+
     def save(self, folder: Path) -> None:
         """Write `index.faiss`, a plain FAISS file, the ids and `index.json`; see `Index.save`."""
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_faiss(_faiss(), self._index, folder / _INDEX)
+            if self._file is None:
+                write_faiss(_faiss(), self._index, folder / _INDEX)
+            else:
+                link_or_copy(self._file, folder / _INDEX)
             self._map.save(folder)
             header = {"kind": _KIND, "factory": self.factory, "dim": self.dim, "rows": len(self._map)}
             header |= {"default_effort": self._default_effort, "k_factor": self._k_factor}
@@ -438,7 +471,9 @@ class FaissIndex:
                 f"{folder / _INDEX}: expected {header['rows']} rows of dim {header['dim']}, "
                 f"got {index.ntotal} of dim {index.d}; build the index again"
             )
-        return cls._wrap(index, header["factory"], ids, header, mapped=mmap)
+        loaded = cls._wrap(index, header["factory"], ids, header, mapped=mmap)
+        loaded._file = folder / _INDEX if mmap else None
+        return loaded
 
     @classmethod
     def from_file(cls, path: Path, *, ids: ArrayLike | None = None) -> Self:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,25 @@ def load_index(folder: Path, *, mmap: bool = True) -> Index:
 
         return FaissIndex.load(folder, mmap=mmap)
     raise IndexFileError(f"{folder} holds an index of kind {kind!r}, which this mmalign does not know; update it")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that is never changed a second name, or copy it where the file system has no such names.
+
+    Args:
+        source: The file.
+        target: Its other name; replaced where it exists.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 @contextmanager
