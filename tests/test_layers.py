@@ -50,6 +50,8 @@ LAYERS = {
     "mmalign.collection": 3.2,
     "mmalign.doctor": 3.3,
     "mmalign.demo": 3.3,
+    "mmalign.bench_sources": 3.3,
+    "mmalign.benching": 3.35,
     "mmalign.cli": 4.0,
 }
 HOMES = {

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, calibration, collections, evaluate, train
+from mmalign.cli import about, benching, calibration, collections, evaluate, train
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -43,6 +43,7 @@ for verb in (
 evaluate.app.command("calibration")(calibration.eval_calibration)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(train.app, name="train")
+app.add_typer(benching.app, name="bench")
 
 
 @app.callback(invoke_without_command=True)

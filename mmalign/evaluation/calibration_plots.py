@@ -25,7 +25,7 @@ def require_matplotlib() -> None:
     Raises:
         MissingExtraError: It is not installed.
     """
-    _figure_class()
+    require_figure()
 
 
 def draw_reliability(report: CalibrationReport, path: Path, *, bins: int = 15) -> None:
@@ -40,7 +40,7 @@ def draw_reliability(report: CalibrationReport, path: Path, *, bins: int = 15) -
         MissingExtraError: matplotlib is not installed.
         OSError: The disk refused.
     """
-    figure = _figure_class()(figsize=(6.4, 7.4), layout="constrained")
+    figure = require_figure()(figsize=(6.4, 7.4), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="perfect calibration")
     for quality, chances, right, (color, dashes) in zip(
@@ -92,7 +92,7 @@ def draw_risk_coverage(report: CalibrationReport, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
         OSError: The disk refused.
     """
-    figure = _figure_class()(figsize=(6.4, 4.8), layout="constrained")
+    figure = require_figure()(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
     for quality, chances, right, (color, dashes) in zip(
         report.sizes, report.probabilities, report.right, _STYLES, strict=True
@@ -127,7 +127,12 @@ def _save(figure: Figure, panels: list[Any], path: Path) -> None:
     figure.savefig(path, dpi=150, format="png")
 
 
-def _figure_class() -> type[Figure]:
+def require_figure() -> type[Figure]:
+    """Return matplotlib's class of figures.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     # The class by itself: pyplot would look for a screen, and keep every figure.
     try:
         from matplotlib.figure import Figure
