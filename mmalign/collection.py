@@ -26,6 +26,7 @@ from mmalign.errors import (
 from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
 from mmalign.hits import HitReader
 from mmalign.index import publish
+from mmalign.index.estimate import check_estimate
 from mmalign.index.publish import IndexManifest
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
@@ -208,6 +209,7 @@ class Collection:
             "columns": {name: str(kind) for name, kind in store.columns.items()},
             "index": None if manifest is None else manifest.recipe,
             "indexed": 0 if manifest is None else manifest.rows,
+            "index_cost": None if manifest is None else manifest.cost(),
             "bytes": sum(map(_size, self.path.rglob("*"))),
             "notes": self.notes(),
         }
@@ -216,9 +218,15 @@ class Collection:
         """Say what the owner should know.
 
         Returns:
-            A sentence where its encoder has a newer version, and one where encoding it anew was begun.
+            A sentence where its encoder has a newer version, one where encoding it anew was begun, and one for each way
+            in which the index took other than it was estimated to take.
         """
-        return reencode_notes(self.path, self.description)
+        told = reencode_notes(self.path, self.description)
+        try:
+            cost = {} if (manifest := self.index_manifest) is None else manifest.cost()
+        except IndexFileError:
+            return told
+        return told + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
 
     def _open_generation(self, encoder: Encoder | None) -> Generation:
         return Generation.open(self.path, encoder, load=lambda spec: load_encoder(spec))

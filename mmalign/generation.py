@@ -24,8 +24,10 @@ from mmalign.encoders.base import Encoder
 from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError
 from mmalign.index import publish
 from mmalign.index.building import build_index
+from mmalign.index.estimate import Meter
+from mmalign.index.plan import choose, chooses_exact, installed_budget
 from mmalign.index.publish import IndexManifest
-from mmalign.index.recipe import chooses_exact
+from mmalign.index.recipe import load_recipe
 from mmalign.progress import track
 from mmalign.searcher import Searcher
 from mmalign.store.description import FILE, Description
@@ -174,8 +176,11 @@ class Generation:
         if recipe == "auto" and chooses_exact(rows, dim):
             publish.withdraw(self.index)
             return None
+        budget = installed_budget()
+        design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
+        meter = Meter(design, rows=rows, dim=dim, threads=budget.threads)
         with track("Indexing", rows, enabled=progress) as advance:
-            index, used = build_index(recipe, store.iter_embeddings, rows=rows, dim=dim, advance=advance)
+            index, used = build_index(design, store.iter_embeddings, rows=rows, dim=dim, advance=advance)
         manifest = IndexManifest(
             recipe=used,
             asked=recipe,
@@ -184,6 +189,9 @@ class Generation:
             rows=len(index),
             dataset_version=version,
             fingerprint=self.description.fingerprint,
+            # With too few rows for a design, an exact index is built instead.
+            estimate=meter.estimated if index.factory == design.resolve(rows=rows, dim=dim) else {},
+            taken=meter.taken(),
         )
         published = publish.publish(self.index, index, manifest)
         publish.clean(self.index)

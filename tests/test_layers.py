@@ -23,6 +23,7 @@ LAYERS = {
     "mmalign.locks": 1.0,
     "mmalign.processes": 1.0,
     "mmalign.progress": 1.0,
+    "mmalign.quantities": 1.0,
     "mmalign.metrics": 1.1,
     "mmalign.calibration": 1.2,
     "mmalign.media": 2.0,

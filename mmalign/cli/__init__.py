@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, benching, calibration, collections, evaluate, train
+from mmalign.cli import about, benching, calibration, collections, evaluate, planning, train
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -35,7 +35,8 @@ for verb in (
     collections.info,
     collections.remove,
     about.models,
-    about.recipes,
+    planning.recipes,
+    planning.plan,
     about.doctor,
     about.demo,
 ):

@@ -1,4 +1,4 @@
-"""The commands that tell about mmalign itself: encoders, index designs, the environment, the demonstration."""
+"""The commands that tell about mmalign itself: encoders, the environment, the demonstration."""
 
 from __future__ import annotations
 
@@ -33,17 +33,6 @@ def models(as_json: JsonOption = False) -> None:
             for card in cards
         ],
     )
-
-
-def recipes(as_json: JsonOption = False) -> None:
-    """List index designs: what each is for, and what was measured."""
-    from mmalign.index.recipe import list_recipes
-
-    found = list_recipes()
-    if as_json:
-        print_json([recipe.to_dict() for recipe in found])
-        return
-    print_table(["recipe", "factory", "summary"], [[recipe.name, recipe.factory, recipe.summary] for recipe in found])
 
 
 def doctor(collection: CollectionOption = None, as_json: JsonOption = False) -> None:

@@ -227,10 +227,24 @@ def info(collection: CollectionOption = None, as_json: JsonOption = False) -> No
         return
     for note in told.pop("notes"):
         say(f"note: {note}")
+    cost = told.pop("index_cost")
     for name, value in told.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {kind}" for key, kind in value.items()) or "none"
         print(f"{name.replace('_', ' '):<14} {value if value is not None else 'none'}")
+    if cost is not None:
+        size = cost["taken"].get("bytes_per_vector")
+        print(
+            f"{'index took':<14} " + ("" if size is None else f"{size:,.0f} bytes a vector, ") + _spent(cost["taken"])
+        )
+
+
+def _spent(taken: dict[str, float]) -> str:
+    """The time and memory that a build took, in words."""
+    from mmalign.quantities import show_bytes, show_seconds
+
+    time = f"{show_seconds(taken['seconds'])} to build" if "seconds" in taken else "a time that was not kept"
+    return time + (f", {show_bytes(taken['memory'])} of memory" if "memory" in taken else "")
 
 
 def remove(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mmalign.index.base import Index
 from mmalign.index.exact import ExactIndex
-from mmalign.index.recipe import Recipe, choose_recipe, has_faiss_installed, load_recipe
+from mmalign.index.plan import Budget, choose
+from mmalign.index.recipe import Recipe, has_faiss_installed, load_recipe
 from mmalign.similarity import Float32Array, Int64Array
 
 Chunks: TypeAlias = Callable[[], Iterable[tuple[Int64Array, NDArray[Any]]]]
@@ -54,7 +55,8 @@ def build_index(
         MissingExtraError: It needs FAISS, which is not installed.
     """
     if recipe == "auto":
-        recipe, _ = choose_recipe(rows, dim, has_faiss=has_faiss_installed())
+        budget = Budget(memory=memory, queries_known=queries is not None, has_faiss=has_faiss_installed())
+        recipe = choose(rows, dim, budget).recipe
     elif isinstance(recipe, str):
         recipe = load_recipe(recipe)
     index = _trained(recipe, chunks, rows=rows, dim=dim, seed=seed)

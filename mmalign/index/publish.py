@@ -54,6 +54,9 @@ class IndexManifest:
         version: Name of the version; given by `publish`.
         created: UTC time in ISO 8601; given by `publish`.
         checksums: SHA-256 in hex of each file, by name; given by `publish`.
+        bytes: How many bytes these files hold together; given by `publish`, 0 where it was not kept.
+        estimate: What the index was estimated to take; see `mmalign.index.estimate.Meter`.
+        taken: What it took, by the same names.
         contract: What recall was measured, where it was.
     """
 
@@ -67,7 +70,20 @@ class IndexManifest:
     version: str = ""
     created: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)
+    bytes: int = 0
+    estimate: Mapping[str, float] = field(default_factory=dict)
+    taken: Mapping[str, float] = field(default_factory=dict)
     contract: Mapping[str, Any] = field(default_factory=dict)
+
+    def cost(self) -> dict[str, dict[str, float]]:
+        """Say what the index took beside what it was estimated to take.
+
+        Returns:
+            `estimated` and `taken`, each with `bytes_per_vector` (on disk), `seconds` and `memory` (bytes, the peak of
+            building it) as far as they are known.
+        """
+        size = {"bytes_per_vector": self.bytes / self.rows} if self.bytes and self.rows else {}
+        return {"estimated": dict(self.estimate), "taken": size | dict(self.taken)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as JSON-ready values."""
@@ -123,7 +139,8 @@ def publish(root: Path, index: Index, manifest: IndexManifest) -> IndexManifest:
                 manifest,
                 version=version,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                checksums=checksum_files(temporary),
+                checksums=(checksums := checksum_files(temporary)),
+                bytes=sum((temporary / name).stat().st_size for name in checksums),
             )
             write_manifest(temporary, complete)
             sync_files(temporary)

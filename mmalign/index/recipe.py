@@ -29,7 +29,7 @@ class Recipe:
     Attributes:
         name: How it is asked for.
         summary: What it is, in a sentence.
-        factory: `exact`, or a FAISS factory string in which {nlist}, {m} and {reduced} stand for what fits the data.
+        factory: `exact`, or a FAISS factory string with placeholders for what fits the data; see `resolve`.
         metric: Always `inner_product`.
         device: `cpu`, or `cuda` for a graphics card.
         storage: Where the inverted lists lie while it is searched: `memory`, or `disk`, from where they are mapped.
@@ -71,6 +71,10 @@ class Recipe:
     def resolve(self, *, rows: int, dim: int) -> str:
         """Return the factory string for some data.
 
+        {dim} is their width; {nlist} the number of lists, 4 * sqrt(rows) and no more than one for every 39 rows; {m},
+        {m4} and {m8} numbers of codes: half, a quarter and an eighth of the width, or the next divisor of it below;
+        {reduced} the recipe's `reduced`, or the width where that is smaller.
+
         Args:
             rows: How many vectors.
             dim: Their width.
@@ -84,6 +88,9 @@ class Recipe:
         known = {
             "nlist": max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_PER_LIST)),
             "m": dim // 2 if dim % 2 == 0 else dim,
+            "m4": _divisor(dim, dim // 4),
+            "m8": _divisor(dim, dim // 8),
+            "dim": dim,
         }
         if self.reduced is not None:
             known["reduced"] = min(self.reduced, dim)
@@ -190,7 +197,7 @@ def load_recipe(spec: str) -> Recipe:
     if spec in recipes:
         return recipes[spec]
     if spec == "auto":
-        raise RecipeError("auto is chosen by the number of rows: use choose_recipe or build_index")
+        raise RecipeError("auto is chosen for the data: use mmalign.index.plan.choose, build_index or `mmalign plan`")
     if spec.endswith(".toml"):
         try:
             text = Path(spec).read_text(encoding="utf-8")
@@ -215,40 +222,9 @@ def load_recipe(spec: str) -> Recipe:
     return Recipe(name=spec, summary="FAISS factory string", factory=spec)
 
 
-def choose_recipe(rows: int, dim: int, *, has_faiss: bool) -> tuple[Recipe, str]:
-    """Choose the recipe that suits a number of vectors.
-
-    Args:
-        rows: How many vectors.
-        dim: Their width.
-        has_faiss: Whether FAISS is installed.
-
-    Returns:
-        The recipe, and the reason in a sentence.
-    """
-    recipes = list_recipes()
-    flat = next(recipe for recipe in recipes if recipe.factory == "exact")
-    for recipe in recipes:
-        if recipe.min_rows is None or not recipe.min_rows <= rows < (recipe.max_rows or math.inf):
-            continue
-        size = f"{rows:,} vectors of dim {dim}"
-        if recipe.factory != "exact" and not has_faiss:
-            return flat, f"{size}: flat, since FAISS is not installed; pip install 'mmalign[cpu]' for {recipe.name}"
-        return recipe, f"{size}: {recipe.name}, since {recipe.why}"
-    return flat, f"no recipe is meant for {rows:,} vectors: flat, since it works at any size"
-
-
-def chooses_exact(rows: int, dim: int) -> bool:
-    """Whether `auto` holds exact search to be best, for which the vectors themselves are enough.
-
-    Args:
-        rows: How many vectors.
-        dim: Their width.
-
-    Returns:
-        True where an index would gain nothing.
-    """
-    return choose_recipe(rows, dim, has_faiss=has_faiss_installed())[0].factory == "exact"
+def _divisor(dim: int, most: int) -> int:
+    """The largest divisor of a width that is not above `most`; 1 at least."""
+    return next((part for part in range(most, 1, -1) if dim % part == 0), 1)
 
 
 def has_faiss_installed() -> bool:

@@ -25,9 +25,13 @@ LISTS = {
     "IDMap2,IVF32,PQ12x4fs,RFlat": 0.85,
     "PQ12x4fs,RFlat": 0.85,
     "PCA20,SQ8,RFlat": 0.9,
+    "IVF32,PQ3x4np,Refine(SQfp16)": 0.6,
+    "PCA16,HNSW16,SQ8,Refine(SQfp16)": 0.85,
 }
 LOSSY = {"SQ8": 0.95, "HNSW32,SQ8": 0.9, "PQ12x4np": 0.3, "PQ12x4fs": 0.3, "IVF32,PQ12x4": 0.3, "IVF32,RaBitQ": 0.3,
-         "IVF32,LSQ4x4": 0.15, "RR24,SQ8": 0.95}  # fmt: skip
+         "IVF32,LSQ4x4": 0.15, "RR24,SQ8": 0.95, "RR24,RaBitQ,Refine(SQ8)": 0.85,
+         "RR24,IVF32,RaBitQfs,Refine(SQ8)": 0.85,
+         "RaBitQfs": 0.3, "OPQ6,IVF32,PQ6x4fs,Refine(SQ8)": 0.75, "IVF32,RaBitQfs4": 0.8}  # fmt: skip
 FLOORS = LOSSLESS | GRAPHS | LISTS | LOSSY
 
 

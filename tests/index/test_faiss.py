@@ -99,7 +99,15 @@ def test_factory_without_inner_products_is_refused(factory: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factory", "needed"), [("IVF64,Flat", 64), ("PQ8", 256), ("IVF4,PQ8x4fs,RFlat", 16), ("OPQ4,PQ4x4", 256)]
+    ("factory", "needed"),
+    [
+        ("IVF64,Flat", 64),
+        ("PQ8", 256),
+        ("IVF4,PQ8x4fs,RFlat", 16),
+        ("OPQ4,PQ4x4", 16),
+        ("OPQ4,PQ4", 256),
+        ("OPQ4,Flat", 256),
+    ],
 )
 def test_too_few_training_vectors(factory: str, needed: int, capfd: pytest.CaptureFixture[str], data: Data) -> None:
     index = FaissIndex(factory, DIM)
