@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,9 @@ from mmalign.index.publish import IndexManifest
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
+from mmalign.promise import contract_of, drift_notes, kept_recall, told_recall
 from mmalign.query import Encoded, Query, QueryLike, encode_queries
+from mmalign.recheck import Recheck, recheck
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
@@ -197,7 +200,7 @@ class Collection:
         """Say what the collection holds.
 
         Returns:
-            Path, number of items, encoder, dim, columns, index, bytes on disk, and notes.
+            Path, number of items, encoder, dim, columns, index, measured recall, bytes on disk, and notes.
         """
         store = self.snapshot()
         manifest = self.index_manifest
@@ -210,6 +213,7 @@ class Collection:
             "index": None if manifest is None else manifest.recipe,
             "indexed": 0 if manifest is None else manifest.rows,
             "index_cost": None if manifest is None else manifest.cost(),
+            "recall": told_recall(contract_of(manifest)),
             "bytes": sum(map(_size, self.path.rglob("*"))),
             "notes": self.notes(),
         }
@@ -218,14 +222,18 @@ class Collection:
         """Say what the owner should know.
 
         Returns:
-            A sentence where its encoder has a newer version, one where encoding it anew was begun, and one for each way
-            in which the index took other than it was estimated to take.
+            A sentence where its encoder has a newer version, one where encoding it anew was begun, one for each kind
+            of query whose recall the index cannot promise, one where the items have changed much since that was
+            measured, and one for each way in which the index took other than it was estimated to take.
         """
         told = reencode_notes(self.path, self.description)
         try:
             cost = {} if (manifest := self.index_manifest) is None else manifest.cost()
         except IndexFileError:
             return told
+        contract = contract_of(manifest)
+        told += [] if contract is None else contract.notes
+        told += drift_notes(self.snapshot(), manifest)
         return told + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
 
     def _open_generation(self, encoder: Encoder | None) -> Generation:
@@ -356,7 +364,7 @@ class Collection:
             store.purge()
             manifest = publish.read_manifest(generation.index)
             if manifest is not None:
-                generation.build_index(manifest.recipe)
+                generation.build_index(manifest.recipe, min_recall=kept_recall(manifest))
                 publish.clean(generation.index, keep=1)
             clear_earlier(self.path, at_once=True)
             clear_unfinished(self.path)
@@ -499,7 +507,7 @@ class Collection:
                 seconds=seconds,
                 collection=str(self.path),
                 effort=found.effort,
-                notes=notes + searcher.notes + remarks,
+                notes=notes + searcher.notes + generation.remarks(searcher) + remarks,
             )
             for text, notes, one, remarks in zip(asked.texts, asked.notes, hits, judged.notes, strict=True)
         ]
@@ -572,11 +580,25 @@ class Collection:
         """What the index in use was built from, or None where search is exact over all items."""
         return publish.read_manifest(self._current().index)
 
-    def build_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
+    def build_index(
+        self,
+        recipe: str = "auto",
+        *,
+        min_recall: float = 0.95,
+        queries: ArrayLike | None = None,
+        progress: bool = True,
+    ) -> IndexManifest | None:
         """Build an index over all items and put it in use in one step; searches go on meanwhile.
+
+        Its recall is measured against exact search, with queries of the kinds that will be asked: the items' captions
+        or else a bank of sentences, the items themselves as pictures, and what the caller gives. What was measured is
+        the manifest's `contract`, and its notes say where `min_recall` cannot be promised.
 
         Args:
             recipe: Name of a recipe, path of a recipe file, FAISS factory string, or `auto` to choose by size.
+            min_recall: The mean recall, 0 to 1, that a search that names none is to have.
+            queries: Vectors such as will be searched with, shape (q, dim), some 400 that are independent of one
+                another; measured beside the other kinds.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -584,11 +606,13 @@ class Collection:
 
         Raises:
             RecipeError: The recipe means nothing.
+            InputError: `min_recall` is not from 0 to 1, or `queries` are no finite vectors or fewer than two.
+            DimensionError: `queries` have another width.
             MissingExtraError: It needs FAISS, which is not installed.
             StorageError: The disk refused; the index in use stays.
         """
         with self._writing() as generation:
-            return generation.build_index(recipe, progress=progress)
+            return generation.build_index(recipe, min_recall=min_recall, queries=queries, progress=progress)
 
     def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
         """Build the index again where it is another design than asked for, or has fallen behind the items.
@@ -609,11 +633,41 @@ class Collection:
             manifest = None
         wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
         if manifest is None or manifest.asked != wanted:
-            return self.build_index(wanted, progress=progress)
+            return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
         searcher = self._current().searcher()
         if searcher.index is None or searcher.uncovered > _STALE_SHARE * len(self):
-            return self.build_index(wanted, progress=progress)
+            return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
         return manifest
+
+    def check_recall(
+        self, *, min_recall: float | None = None, k: int = 10, seed: int | None = None, progress: bool = True
+    ) -> list[Recheck]:
+        """Measure what searches find, with other queries than the index was measured with.
+
+        Args:
+            min_recall: The promise to test, 0 to 1; None for what the index was built to keep.
+            k: How many hits, at least 1.
+            seed: Of the queries that are drawn; None for others each time.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            The figures for each kind of query; none where there is no index, or one that compares with every vector.
+
+        Raises:
+            InputError: `min_recall` or `k` is out of range.
+        """
+        if k < 1 or (min_recall is not None and not 0 <= min_recall <= 1):
+            raise InputError(f"expected k of at least 1 and min_recall from 0 to 1, got k={k}, min_recall={min_recall}")
+        generation = self._current()
+        searcher = generation.searcher()
+        if searcher.index is None or searcher.index.exhaustive:
+            return []
+        contract = contract_of(searcher.manifest)
+        if min_recall is None and contract is not None:
+            min_recall = contract.min_recall
+        drawn = secrets.randbits(32) if seed is None else seed
+        queries = generation.hold_out(searcher.store, seed=drawn, progress=progress)
+        return recheck(searcher, queries, min_recall=min_recall, k=k)
 
     def check_index(self) -> IndexManifest | None:
         """Read every byte of the index in use and compare it with its checksums.

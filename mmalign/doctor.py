@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from mmalign.collection import Collection
 from mmalign.errors import MissingExtraError, MMAlignError
 from mmalign.index.faiss import check_faiss
 from mmalign.media.uris import uri_to_path
+from mmalign.promise import contract_of, drift_notes
 
 _PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")
 _EXTRAS = {
@@ -34,12 +35,14 @@ class Check:
         ok: Whether it is as it should be.
         detail: What was found.
         remedy: What to do, where there is something to do.
+        figures: What was measured, JSON-ready.
     """
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check as JSON-ready values."""
@@ -109,4 +112,21 @@ def check_collection(path: Path) -> list[Check]:
     else:
         detail = "none; search is exact" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
         checks.append(Check("index", True, detail))
+        if manifest is not None:
+            checks += _check_recall(collection)
+    return checks
+
+
+def _check_recall(collection: Collection) -> list[Check]:
+    """Measure again what the index promises, and say whether the items have changed since it was measured."""
+    checks = []
+    for one in collection.check_recall(progress=True):
+        remedy = "" if one.ok else "build the index again: mmalign index SOURCE"
+        checks.append(Check(f"recall {one.kind}", one.ok, str(one), remedy, figures=one.to_dict()))
+    manifest = collection.index_manifest
+    if checks and contract_of(manifest) is None:
+        checks.append(Check("recall", True, "nothing was measured when this index was built", "build the index again"))
+    for note in drift_notes(collection.snapshot(), manifest):
+        told, _, remedy = note.rpartition("; ")
+        checks.append(Check("drift", True, told, remedy))
     return checks

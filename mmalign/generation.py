@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from mmalign.calibration import Calibration
 from mmalign.confidence import find_calibration
 from mmalign.encoders.base import Encoder
-from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError
+from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError, InputError
 from mmalign.index import publish
 from mmalign.index.building import build_index
 from mmalign.index.estimate import Meter
@@ -29,7 +31,9 @@ from mmalign.index.plan import choose, chooses_exact, installed_budget
 from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import load_recipe
 from mmalign.progress import track
+from mmalign.promise import HeldOut, drift_notes, hold_out, measure_promise
 from mmalign.searcher import Searcher
+from mmalign.similarity import Float32Array, as_matrix
 from mmalign.store.description import FILE, Description
 from mmalign.store.lance_store import Store
 
@@ -40,6 +44,10 @@ REENCODE_LOCK = ".reencode.lock"
 ITEMS, INDEX, CAPTIONS = "items.lance", "index", "captions.lance"
 WORK = "vectors.lance"
 """Embeddings by the digest of a picture's bytes, while a generation is made."""
+# Text queries that an index learns from, where it does.
+_SAMPLE = 1000
+# Drift is looked for anew whenever this part of the items has been added.
+_LOOKS = 50
 # How long an earlier generation stays, so that a search in another process can finish with it.
 _KEEP_SECONDS = 3600.0
 _Stamp = tuple[int, int, int]
@@ -81,6 +89,7 @@ class Generation:
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
+        self._remarks: tuple[tuple[str | None, int] | None, tuple[str, ...]] = (None, ())
         self._lock = threading.Lock()
 
     @classmethod
@@ -169,8 +178,15 @@ class Generation:
                 self._searcher = known
             return known
 
-    def build_index(self, recipe: str, *, progress: bool = True) -> IndexManifest | None:
-        """Build an index over all items and put it in use; as `Collection.build_index`."""
+    def build_index(
+        self, recipe: str, *, min_recall: float = 0.95, queries: ArrayLike | None = None, progress: bool = True
+    ) -> IndexManifest | None:
+        """Build an index over all items, measure its recall and put it in use; as `Collection.build_index`."""
+        if not 0 <= min_recall <= 1:
+            raise InputError(f"min_recall must be from 0 to 1, got {min_recall}")
+        given = None if queries is None else as_matrix(queries, dim=self.description.dim, name="queries")
+        if given is not None and len(given) < 2:
+            raise InputError(f"recall needs at least 2 queries to be measured with, better 400, got {len(given)}")
         store = self.writer()
         rows, version, dim = len(store), store.version, self.description.dim
         if recipe == "auto" and chooses_exact(rows, dim):
@@ -178,9 +194,24 @@ class Generation:
             return None
         budget = installed_budget()
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
+        held = None
+        if design.query_aware:
+            held = self.hold_out(store, given, sample=_SAMPLE, progress=progress)
         meter = Meter(design, rows=rows, dim=dim, threads=budget.threads)
         with track("Indexing", rows, enabled=progress) as advance:
-            index, used = build_index(design, store.iter_embeddings, rows=rows, dim=dim, advance=advance)
+            index, used = build_index(
+                design,
+                store.iter_embeddings,
+                rows=rows,
+                dim=dim,
+                queries=None if held is None else held.sample,
+                advance=advance,
+            )
+        taken = meter.taken()
+        if held is None:
+            # What compares with every vector needs no measuring, and so no encoder.
+            held = HeldOut() if index.exhaustive else self.hold_out(store, given, progress=progress)
+        contract = measure_promise(store, index, held, min_recall=min_recall, progress=progress)
         manifest = IndexManifest(
             recipe=used,
             asked=recipe,
@@ -191,12 +222,41 @@ class Generation:
             fingerprint=self.description.fingerprint,
             # With too few rows for a design, an exact index is built instead.
             estimate=meter.estimated if index.factory == design.resolve(rows=rows, dim=dim) else {},
-            taken=meter.taken(),
+            taken=taken,
+            contract=contract.to_dict(),
         )
         published = publish.publish(self.index, index, manifest)
         publish.clean(self.index)
         store.compact()
         return published
+
+    def hold_out(
+        self,
+        store: Store,
+        given: Float32Array | None = None,
+        *,
+        sample: int = 0,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> HeldOut:
+        """Gather queries that stand for those that will be asked of some version of the items; as `hold_out`."""
+        encoder = None if self.description.encoder is None else lambda: self.encoder
+        return hold_out(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
+
+    def remarks(self, searcher: Searcher) -> tuple[str, ...]:
+        """Say whether the items have drifted away from those that the index in use was measured with.
+
+        Args:
+            searcher: What `searcher` gave.
+
+        Returns:
+            A sentence where there is something to say.
+        """
+        # Looked at again once as many items have come as could make a difference.
+        state = (searcher.version, _LOOKS * len(searcher.tail) // max(searcher.items, 1))
+        if self._remarks[0] != state:
+            self._remarks = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.tail)))
+        return self._remarks[1]
 
 
 def check_encoder(path: Path, description: Description, encoder: Encoder) -> None:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from mmalign.encoders.base import Encoder
 from mmalign.errors import DimensionError, IndexFileError, MMAlignError
 from mmalign.index.base import Index
-from mmalign.index.contract import Contract
+from mmalign.index.contract import Contract, Curve
 from mmalign.index.drift import compare_vectors, describe_vectors
 from mmalign.index.measure import Asked, Mask, Measuring, measure_contract
 from mmalign.index.publish import IndexManifest
 from mmalign.index.truth import exact_truth
 from mmalign.progress import track
 from mmalign.query_bank import query_bank
-from mmalign.searcher import Searcher
 from mmalign.similarity import Float32Array, Int64Array, l2_normalize
 from mmalign.store.lance_store import Store
 
@@ -32,6 +32,7 @@ _CAPTIONED = 50
 # Rows whose distance to their nearest neighbour says how far apart two pictures of the like are.
 _NEIGHBOURS = 64
 _DRIFT_SAMPLE = 2000
+_MIN_RECALL = 0.95
 # Drift is looked for once the index lacks or holds in vain this share of the items, and told of growth beyond that one.
 _LOOK_SHARE, _GROWTH_SHARE = 0.05, 0.5
 _REMEDY = "mmalign doctor measures the recall again, mmalign index SOURCE rebuilds the index"
@@ -198,8 +199,7 @@ def missed(contract: Contract, min_recall: float) -> list[str]:
     """
     told = []
     for kind in contract.kinds:
-        curves = [curve for curve in contract.curves if curve.kind == kind and curve.share == 1]
-        curve = min(curves, key=lambda curve: abs(curve.k - 10), default=None)
+        curve = _telling_curve(contract, kind)
         if curve is None or curve.effort_for(min_recall) is not None:
             continue
         told.append(
@@ -225,32 +225,75 @@ def contract_of(manifest: IndexManifest | None) -> Contract | None:
         return None
 
 
-def drift_notes(searcher: Searcher, *, seed: int = 0) -> list[str]:
+def kept_recall(manifest: IndexManifest | None) -> float:
+    """Return the recall that an index was built to keep, for the one that takes its place.
+
+    Args:
+        manifest: The manifest of the index in use, or None.
+
+    Returns:
+        The recall, 0 to 1; 0.95 where none was named.
+    """
+    contract = contract_of(manifest)
+    return _MIN_RECALL if contract is None or contract.min_recall is None else contract.min_recall
+
+
+def told_recall(contract: Contract | None) -> dict[str, dict[str, Any]]:
+    """Sum up what was measured, for a person: ten hits of unfiltered searches, or as near to that as was measured.
+
+    Args:
+        contract: What was measured, or None.
+
+    Returns:
+        By kind of query: `k`; `min_recall`, what is promised; `effort` that keeps it, None where only exact search
+        does; and of that effort, or else of the largest, `recall`, and `lower`, its bound.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for kind in contract.kinds if contract is not None else ():
+        assert contract is not None
+        curve = _telling_curve(contract, kind)
+        if curve is None:
+            continue
+        min_recall = _MIN_RECALL if contract.min_recall is None else contract.min_recall
+        effort = curve.effort_for(min_recall)
+        at = -1 if effort is None else curve.efforts.index(effort)
+        told[kind] = {"k": curve.k, "min_recall": min_recall, "effort": effort}
+        told[kind] |= {"recall": curve.recall[at], "lower": curve.lower[at]}
+    return told
+
+
+def _telling_curve(contract: Contract, kind: str) -> Curve | None:
+    curves = [curve for curve in contract.curves if curve.kind == kind and curve.share == 1]
+    return min(curves, key=lambda curve: abs(curve.k - 10), default=None)
+
+
+def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array | None = None) -> list[str]:
     """Say whether the recall that was measured may no longer hold, since the items have changed.
 
     Args:
-        searcher: The items with the index in use.
-        seed: Of the sample of new items that is read, 2,000 at most.
+        store: The items.
+        manifest: The manifest of the index in use, or None.
+        tail: Row ids of the items that the index does not cover, where that is known.
 
     Returns:
         A sentence where there is something to say.
     """
-    contract, manifest, store = contract_of(searcher.manifest), searcher.manifest, searcher.store
+    contract, items = contract_of(manifest), len(store)
     if contract is None or manifest is None or not contract.curves:
         return []
     since = int(contract.drift.get("version", manifest.dataset_version))
-    added = searcher.tail if since == manifest.dataset_version else store.row_ids(since=since)
-    if len(added) < _LOOK_SHARE * max(searcher.items, 1):
+    added = tail if tail is not None and since == manifest.dataset_version else store.row_ids(since=since)
+    if len(added) < _LOOK_SHARE * max(items, 1):
         return []
-    chosen = np.random.default_rng(seed).permutation(added)[:_DRIFT_SAMPLE]
+    chosen = np.random.default_rng(0).permutation(added)[:_DRIFT_SAMPLE]
     try:
         drift = compare_vectors(contract.drift, _vectors(store, chosen))
     except (IndexFileError, DimensionError) as error:
         return [str(error)]
-    so_many = f"{len(added):,} of {searcher.items:,} items are newer than the measured recall"
+    so_many = f"{len(added):,} of {items:,} items are newer than the measured recall"
     if drift.drifted:
         return [
             f"{so_many}, and unlike the others (mean moved by {drift.shift:.2f} standard deviations, spread times "
             f"{drift.spread:.2f}); {_REMEDY}"
         ]
-    return [f"{so_many}; {_REMEDY}"] if len(added) > _GROWTH_SHARE * searcher.items else []
+    return [f"{so_many}; {_REMEDY}"] if len(added) > _GROWTH_SHARE * items else []

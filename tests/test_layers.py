@@ -45,6 +45,7 @@ LAYERS = {
     "mmalign.ingest": 3.1,
     "mmalign.caption_search": 3.1,
     "mmalign.promise": 3.05,
+    "mmalign.recheck": 3.1,
     "mmalign.generation": 3.1,
     "mmalign.renewal": 3.1,
     "mmalign.reencode": 3.15,

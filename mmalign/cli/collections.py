@@ -228,6 +228,11 @@ def info(collection: CollectionOption = None, as_json: JsonOption = False) -> No
     for note in told.pop("notes"):
         say(f"note: {note}")
     cost = told.pop("index_cost")
+    told["recall"] = {
+        kind: f"@{one['k']} {one['recall']:.3f} (at least {one['lower']:.3f}, "
+        + ("answered exactly)" if one["effort"] is None else f"effort {one['effort']})")
+        for kind, one in told["recall"].items()
+    }
     for name, value in told.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {kind}" for key, kind in value.items()) or "none"
