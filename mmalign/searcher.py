@@ -7,23 +7,25 @@ was deleted or replaced since is masked in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.coverage import Coverage
-from mmalign.errors import IndexFileError, MissingExtraError
+from mmalign.errors import IndexFileError, InputError, MissingExtraError
+from mmalign.exact_rows import ExactRows
 from mmalign.index import publish
 from mmalign.index.base import Index
+from mmalign.index.contract import Contract
 from mmalign.index.publish import IndexManifest
-from mmalign.similarity import Float32Array, Int64Array, exact_top_k, merge_top_k
-from mmalign.store.lance_store import Float16Array, Store
+from mmalign.search_plan import Plan, Wish, plan_search, traits_of
+from mmalign.similarity import Float32Array, Int64Array, merge_top_k
+from mmalign.store.lance_store import Store
 
-# Vectors that are searched exactly stay in memory up to this size, and are read chunk by chunk beyond.
-_CACHE_BYTES = 1 << 30
-# Up to so many allowed items a filter is answered exactly from the store: it costs less than any way around them.
-_EXACT_ROWS = 20_000
+_Hits = tuple[Float32Array, Int64Array]
+_Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,16 @@ class Found:
         row_ids: Shape (q, k'), int64; -1 marks an empty place.
         exact: Whether these are certain to be the true nearest.
         effort: Effort that the index was asked for; None where it was not used.
+        reason: How these were found, and why so.
+        notes: Remarks that a person should see: that the index could not keep what was asked for.
     """
 
     scores: Float32Array
     row_ids: Int64Array
     exact: bool
     effort: int | None
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Searcher:
@@ -76,14 +82,14 @@ class Searcher:
         self.items = len(store)
         self._coverage: Coverage | None = None
         # What is not to be found in the index, or None where that holds exactly what it should.
-        self._mask: NDArray[np.bool_] | None = None
+        self._mask: _Mask | None = None
         if index is None or manifest is None:
             self._tail = store.row_ids()
         else:
             since = manifest.dataset_version
             covered = Coverage.look(store, index, since=since) if known is None else known.follow(store, index)
             self._coverage, self._tail, self._mask = covered, covered.tail, covered.mask
-        self._cached: tuple[Int64Array, Float16Array] | None = None
+        self._rows = ExactRows(store, self._tail)
 
     @classmethod
     def open(cls, store: Store, root: Path, *, previous: Searcher | None = None) -> Searcher:
@@ -125,74 +131,118 @@ class Searcher:
         """Which positions of the index hold items as they are now, or None for all of them."""
         return self._mask
 
-    def search(self, queries: Float32Array, k: int, *, allowed: Int64Array | None = None) -> Found:
+    @cached_property
+    def contract(self) -> Contract | None:
+        """What recall was measured of the index; None where none was, or what is written of it cannot be read."""
+        try:
+            return None if self.manifest is None else Contract.from_dict(self.manifest.contract)
+        except IndexFileError:
+            return None
+
+    def search(
+        self,
+        queries: Float32Array,
+        k: int,
+        *,
+        allowed: Int64Array | None = None,
+        min_recall: float | None = None,
+        kind: str | None = None,
+    ) -> Found:
         """Find the items nearest to each query.
 
         Args:
             queries: Shape (q, dim), float32, rows of length 1.
             k: How many hits, at least 0.
-            allowed: Row ids that may be found; None for all.
+            allowed: Row ids that may be found, each once; None for all.
+            min_recall: The mean recall that such searches must have, 0 to 1; None for what the index was built to
+                keep. What the index does not promise is answered exactly.
+            kind: What the queries are: `text`, `image` or `given`; None for any.
 
         Returns:
             What was found.
+
+        Raises:
+            InputError: `min_recall` is not from 0 to 1.
         """
+        if min_recall is not None and not 0 <= min_recall <= 1:
+            raise InputError(f"min_recall is a number from 0 to 1, got {min_recall!r}")
         index = self.index
         if index is None or k == 0:
-            return Found(*self._search_rows(queries, k, self._tail, allowed), exact=True, effort=None)
-        mask = self._mask
-        if allowed is not None:
-            mask = np.isin(index.ids, allowed) & (True if mask is None else mask)
-        rows = len(index.ids) if mask is None else int(np.count_nonzero(mask))
-        few = allowed is not None and rows <= _EXACT_ROWS
-        if mask is not None and (few or rows < index.min_share * len(index.ids)):
-            everything = np.union1d(index.ids[mask], self._tail if allowed is None else _both(self._tail, allowed))
-            return Found(*self._search_rows(queries, k, everything, None), exact=True, effort=None)
-        found = index.search(queries, k, where=mask)
-        if not index.true_scores:
-            found = self._rescore(queries, *found)
-        if len(self._tail):
-            found = merge_top_k(found, self._search_rows(queries, k, self._tail, allowed), k)
-        return Found(*found, exact=index.exhaustive, effort=index.default_effort)
+            found = self._rows.search_tail(queries, k, allowed=allowed)
+            return Found(*found, exact=True, effort=None, reason="compared with every item")
+        # The index's positions that may be found, and how many these are.
+        mask = self._mask if allowed is None else self._allowed(allowed)
+        rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
+        plan = plan_search(Wish(k, rows, min_recall, kind), traits_of(index), self.contract)
+        if plan.way == "exact":
+            found = self._exact(queries, k, mask, allowed)
+        else:
+            found = self._by_index(plan, queries, k, mask, allowed)
+            if len(self._tail):
+                found = merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
+        effort = None if plan.way == "exact" else plan.effort or index.default_effort
+        notes = (plan.reason,) if plan.fell_back else ()
+        return Found(*found, plan.way == "exact" or index.exhaustive, effort, plan.reason, notes)
 
-    def _rescore(
-        self, queries: Float32Array, scores: Float32Array, row_ids: Int64Array
-    ) -> tuple[Float32Array, Int64Array]:
+    def _allowed(self, allowed: Int64Array) -> _Mask:
+        """Which positions of the index a filter lets through."""
+        mask = np.zeros(0 if self.index is None else len(self.index.ids), np.bool_)
+        if self._coverage is not None:
+            mask[self._coverage.places.of(allowed)] = True
+        return mask if self._mask is None else mask & self._mask
+
+    def _exact(self, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None) -> _Hits:
+        """Compare with every item that may be found: in vectors that the index holds, else in those of the store."""
+        scan = getattr(self.index, "scan", None)
+        if scan is None or not getattr(self.index, "scans", False):
+            return self._rows.search(queries, k, self.store.row_ids() if allowed is None else allowed)
+        found: _Hits = scan(queries, k, where=mask)
+        if not len(self._tail):
+            return found
+        return merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
+
+    def _by_index(
+        self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None
+    ) -> _Hits:
+        assert self.index is not None
+        if plan.way == "deeper" and allowed is not None and mask is not None:
+            return self._deeper(plan, queries, k, mask, allowed)
+        found = self.index.search(queries, k, where=mask, effort=plan.effort)
+        return found if self.index.true_scores else self._rescore(queries, *found)
+
+    def _deeper(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array) -> _Hits:
+        """Search without the filter and keep what is allowed; what comes back short is compared with all that is."""
+        index = self.index
+        assert index is not None
+        scores, row_ids = index.search(queries, plan.depth, where=self._mask, effort=plan.effort)
+        kept = (row_ids >= 0) & np.isin(row_ids, allowed)
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(kept, order, axis=1)
+        scores = np.where(kept, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
+        row_ids = np.where(kept, np.take_along_axis(row_ids, order, axis=1), -1)
+        if not index.true_scores:
+            scores, row_ids = self._rescore(queries, scores, row_ids)
+        short = np.flatnonzero(~kept.all(axis=1)) if kept.shape[1] == k else np.arange(len(queries))
+        if short.size:
+            exact = self._exact(queries[short], k, mask, allowed)
+            width = max(scores.shape[1], exact[0].shape[1])
+            scores, row_ids = _widen(scores, row_ids, width)
+            scores[short], row_ids[short] = _widen(*exact, width)
+        return scores, row_ids
+
+    def _rescore(self, queries: Float32Array, scores: Float32Array, row_ids: Int64Array) -> _Hits:
         """Replace the scores of an index that tells no cosines by those of the vectors themselves."""
         scores = scores.copy()
-        for query, own, row in zip(queries, scores, row_ids, strict=True):
-            hits = row >= 0
-            if hits.any():
-                own[hits] = self.store.embeddings(row[hits])[1].astype(np.float32) @ query
+        hits = row_ids >= 0
+        if hits.any():
+            rows, places = np.unique(row_ids[hits], return_inverse=True)
+            vectors = self.store.embeddings(rows)[1].astype(np.float32)
+            owner = np.nonzero(hits)[0]
+            scores[hits] = np.einsum("nd,nd->n", vectors[places], queries[owner])
         return merge_top_k((scores, row_ids), (scores[:, :0], row_ids[:, :0]), scores.shape[1])
 
-    def _search_rows(
-        self, queries: Float32Array, k: int, rows: Int64Array, allowed: Int64Array | None
-    ) -> tuple[Float32Array, Int64Array]:
-        """Search some rows exactly, from memory where they are the tail and fit, else from the store in chunks."""
-        wanted = rows if allowed is None else _both(rows, allowed)
-        best = (np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64))
-        if not len(wanted) or k == 0:
-            return best
-        if rows is self._tail and 2 * len(rows) * self.store.dim <= _CACHE_BYTES:
-            ids, vectors = self._tail_vectors()
-            if allowed is not None:
-                chosen = np.isin(ids, wanted)
-                ids, vectors = ids[chosen], vectors[chosen]
-            scores, positions = exact_top_k(queries, vectors, k)
-            return scores, ids[positions]
-        step = max(1024, _CACHE_BYTES // 16 // self.store.dim)
-        for start in range(0, len(wanted), step):
-            ids, vectors = self.store.embeddings(wanted[start : start + step])
-            scores, positions = exact_top_k(queries, vectors, k)
-            best = merge_top_k(best, (scores, ids[positions]), k)
-        return best
 
-    def _tail_vectors(self) -> tuple[Int64Array, Float16Array]:
-        if self._cached is None:
-            whole = self.index is None
-            self._cached = self.store.embeddings() if whole else self.store.embeddings(self._tail)
-        return self._cached
-
-
-def _both(a: Int64Array, b: Int64Array) -> Int64Array:
-    return np.intersect1d(a, b, assume_unique=True)
+def _widen(scores: Float32Array, row_ids: Int64Array, width: int) -> _Hits:
+    """Fill up with empty places."""
+    missing = ((0, 0), (0, width - scores.shape[1]))
+    return np.pad(scores, missing, constant_values=-np.inf), np.pad(row_ids, missing, constant_values=-1)

@@ -121,7 +121,7 @@ def test_exactness_is_told_as_it_is(collection: Collection) -> None:
     collection.add_embeddings(names(0, 300), vectors(300, seed=1))
     query = vectors(1, 2)[0]
     assert collection.search(query).exact
-    collection.build_index("HNSW16", progress=False)
+    collection.build_index("IVF8,SQ8", progress=False)
     result = collection.search(query)
     assert not result.exact
     assert result.effort is not None

@@ -36,6 +36,8 @@ LAYERS = {
     "mmalign.reader": 3.0,
     "mmalign.vectors": 3.0,
     "mmalign.coverage": 2.9,
+    "mmalign.exact_rows": 2.9,
+    "mmalign.search_plan": 2.9,
     "mmalign.searcher": 3.0,
     "mmalign.hits": 3.05,
     "mmalign.confidence": 3.05,

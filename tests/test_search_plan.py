@@ -1,0 +1,129 @@
+"""Which way a search is answered."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmalign.index.contract import Contract, Curve
+from mmalign.index.exact import ExactIndex
+from mmalign.search_plan import EXACT_ROWS, Traits, Wish, plan_search, traits_of
+
+MILLION = 1_000_000
+
+
+def curve(share: float, k: int, *lower: float, kind: str = "text") -> Curve:
+    """Efforts 10, 100, 1000... with these lower bounds."""
+    return Curve(kind, share, k, tuple(10 ** (i + 1) for i in range(len(lower))), lower, lower, 240)
+
+
+CONTRACT = Contract(
+    0.95,
+    (
+        curve(1.0, 1, 0.9, 0.97, 0.995),
+        curve(1.0, 10, 0.8, 0.96, 0.99),
+        curve(1.0, 100, 0.5, 0.93, 0.98),
+        curve(0.1, 10, 0.4, 0.7, 0.97),
+        curve(1.0, 10, 0.99, 0.995, 0.998, kind="image"),
+    ),
+    min_recall=0.95,
+)
+GRAPH = Traits(MILLION, core="hnsw", default_effort=64, scans=True)
+LISTS = Traits(MILLION, core="ivf", lists=4000, default_effort=250, again=16, codes=True, scans=True, min_share=0.01)
+CODES = Traits(MILLION, core="ivf", lists=4000, default_effort=250, codes=True, min_share=0.01)
+BLIND = Traits(MILLION, default_effort=8, filters=False, min_share=0.1)
+FLAT = Traits(MILLION, core="scan", exhaustive=True, scans=True)
+
+
+@pytest.mark.parametrize(
+    ("wish", "index", "way", "effort", "depth"),
+    [
+        # What was promised at the build, and what is asked for.
+        (Wish(10, kind="text"), GRAPH, "index", 100, 10),
+        (Wish(10, min_recall=0.98, kind="text"), GRAPH, "index", 1000, 10),
+        (Wish(10, min_recall=0.5, kind="text"), GRAPH, "index", 10, 10),
+        (Wish(1, kind="text"), GRAPH, "index", 100, 1),
+        (Wish(50, kind="text"), GRAPH, "index", 1000, 50),
+        (Wish(10, kind="image"), GRAPH, "index", 10, 10),
+        # A vector may be anything: the most careful of what was measured.
+        (Wish(10, kind="given"), GRAPH, "index", 100, 10),
+        (Wish(10, kind=None), GRAPH, "index", 100, 10),
+        # Nothing promises that.
+        (Wish(10, min_recall=0.995, kind="text"), GRAPH, "exact", None, 0),
+        (Wish(10, min_recall=1.0, kind="text"), GRAPH, "exact", None, 0),
+        (Wish(500, kind="text"), GRAPH, "exact", None, 0),
+        (Wish(10, allowed=50_000, kind="text"), LISTS, "exact", None, 0),
+        # Few rows cost less than any way around them.
+        (Wish(10, allowed=0, kind="text"), GRAPH, "exact", None, 0),
+        (Wish(10, allowed=EXACT_ROWS, kind="text"), CODES, "exact", None, 0),
+        # Half: what is allowed among the first hundred.
+        (Wish(10, allowed=500_000, kind="text"), GRAPH, "deeper", 1000, 100),
+        (Wish(10, allowed=500_000, kind="text"), CODES, "deeper", 1000, 100),
+        (Wish(10, allowed=500_000, min_recall=0.9, kind="text"), GRAPH, "deeper", 100, 100),
+        # A tenth: a hundred would not reach; the measured selector, where there is one.
+        (Wish(10, allowed=100_000, kind="text"), CODES, "selector", 1000, 10),
+        (Wish(10, allowed=100_000, kind="text"), BLIND, "exact", None, 0),
+        # To copy and compare a tenth costs no more than so many steps of a graph.
+        (Wish(10, allowed=30_000, min_recall=0.9, kind="text"), GRAPH, "exact", None, 0),
+        # Exhaustive indexes are always right.
+        (Wish(10, min_recall=1.0), FLAT, "index", None, 10),
+        (Wish(10, allowed=500, min_recall=1.0), FLAT, "selector", None, 10),
+    ],
+)
+def test_way_by_contract(wish: Wish, index: Traits, way: str, effort: int | None, depth: int) -> None:
+    plan = plan_search(wish, index, CONTRACT)
+    assert (plan.way, plan.effort, plan.depth) == (way, effort, depth), plan.reason
+    assert plan.reason
+
+
+@pytest.mark.parametrize(
+    ("wish", "index", "way", "fell_back"),
+    [
+        (Wish(10), GRAPH, "index", False),
+        (Wish(10, allowed=500_000), GRAPH, "selector", False),
+        (Wish(10, allowed=EXACT_ROWS), GRAPH, "exact", False),
+        (Wish(10, allowed=99_999), BLIND, "exact", False),
+        (Wish(10, min_recall=0.1), GRAPH, "exact", True),
+        (Wish(10, min_recall=1.0), FLAT, "index", False),
+    ],
+)
+def test_way_without_a_contract(wish: Wish, index: Traits, way: str, fell_back: bool) -> None:
+    plan = plan_search(wish, index, None)
+    assert (plan.way, plan.fell_back) == (way, fell_back)
+    assert plan.effort == (index.default_effort if way in ("index", "selector") else None)
+
+
+def test_falling_back_is_told_apart_from_choosing_exact_search() -> None:
+    assert not plan_search(Wish(10, allowed=500, kind="text"), GRAPH, CONTRACT).fell_back
+    plan = plan_search(Wish(10, min_recall=0.995, kind="text"), GRAPH, CONTRACT)
+    assert plan.fell_back
+    assert "recall@10 of 0.995 for text queries" in plan.reason
+    assert "among 5% of the items" in plan_search(Wish(10, allowed=50_000, kind="text"), LISTS, CONTRACT).reason
+    unmeasured = Contract(0.95, (curve(1.0, 10, 0.99, kind="image"),), min_recall=0.9)
+    assert plan_search(Wish(10, kind="text"), GRAPH, unmeasured).fell_back
+
+
+def test_exact_search_is_taken_where_it_costs_no_more() -> None:
+    small = Traits(30_000, core="hnsw", default_effort=64, scans=True)
+    assert plan_search(Wish(10, kind="text", min_recall=0.98), small, CONTRACT).way == "exact"
+    assert plan_search(Wish(10, kind="image"), small, CONTRACT).way == "index"
+
+
+def test_effort_means_nothing_to_some_indexes() -> None:
+    scan = Traits(MILLION, core="scan")
+    single = Contract(0.95, (Curve("text", 1.0, 10, (1,), (0.97,), (0.96,), 240),), min_recall=0.95)
+    plan = plan_search(Wish(10, kind="text"), scan, single)
+    assert (plan.way, plan.effort) == ("index", None)
+
+
+def test_costs_rise_with_the_work() -> None:
+    for index in (GRAPH, LISTS, CODES):
+        costs = [index.cost(effort, 10) for effort in (1, 64, 1000, 4000)]
+        assert costs == sorted(costs)
+        exact = [index.exact_cost(rows) for rows in (1, 1000, 100_000, MILLION // 4)]
+        assert exact == sorted(exact)
+    assert CODES.exact_cost(1000) > LISTS.exact_cost(1000)
+
+
+def test_traits_of_an_index_that_says_only_what_the_protocol_asks() -> None:
+    index = ExactIndex(4)
+    assert traits_of(index) == Traits(0, exhaustive=True, filters=True)
