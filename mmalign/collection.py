@@ -42,9 +42,6 @@ from mmalign.store.lance_store import Store
 from mmalign.types import AddReport, ReencodeReport, SearchResult
 from mmalign.vectors import vector_rows
 
-# An index is built again when it lacks, or holds in vain, more than this share of the items.
-_STALE_SHARE = 0.1
-
 
 class Collection:
     """Pictures with their embeddings, searched by words, pictures and metadata.
@@ -586,6 +583,7 @@ class Collection:
         *,
         min_recall: float = 0.95,
         queries: ArrayLike | None = None,
+        memory: int | None = None,
         progress: bool = True,
     ) -> IndexManifest | None:
         """Build an index over all items and put it in use in one step; searches go on meanwhile.
@@ -599,6 +597,8 @@ class Collection:
             min_recall: The mean recall, 0 to 1, that a search that names none is to have.
             queries: Vectors such as will be searched with, shape (q, dim), some 400 that are independent of one
                 another; measured beside the other kinds.
+            memory: Bytes that building may take, for `auto` to choose by and for an index that is built on disk, such
+                as `ivf-disk`, to keep to. A build on disk that was killed is gone on with by the next call.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -612,10 +612,16 @@ class Collection:
             StorageError: The disk refused; the index in use stays.
         """
         with self._writing() as generation:
-            return generation.build_index(recipe, min_recall=min_recall, queries=queries, progress=progress)
+            return generation.build_index(
+                recipe, min_recall=min_recall, queries=queries, memory=memory, progress=progress
+            )
 
     def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
-        """Build the index again where it is another design than asked for, or has fallen behind the items.
+        """Bring the index up to date where it is another design than asked for, or has fallen behind the items.
+
+        New items are taken into the index in use, which costs a copy of it. It is built again where too much of what it
+        holds is gone, or it was made for less than half of what is there; see `mmalign.upkeep`. Searches and writes
+        go on meanwhile, and see the new index whole.
 
         Args:
             recipe: As for `build_index`; `auto` keeps to what was asked for when the index in use was built.
@@ -634,9 +640,12 @@ class Collection:
         wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
         if manifest is None or manifest.asked != wanted:
             return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
-        searcher = self._current().searcher()
-        if searcher.index is None or searcher.uncovered > _STALE_SHARE * len(self):
+        action = self._current().upkeep()
+        if action == "build":
             return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
+        if action == "extend":
+            with self._writing() as generation:
+                return generation.extend_index(progress=progress)
         return manifest
 
     def check_recall(

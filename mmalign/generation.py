@@ -15,8 +15,11 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -29,13 +32,14 @@ from mmalign.index.building import build_index
 from mmalign.index.estimate import Meter
 from mmalign.index.plan import choose, chooses_exact, installed_budget
 from mmalign.index.publish import IndexManifest
-from mmalign.index.recipe import load_recipe
+from mmalign.index.recipe import Recipe, load_recipe
 from mmalign.progress import track
 from mmalign.promise import HeldOut, drift_notes, hold_out, measure_promise
 from mmalign.searcher import Searcher
 from mmalign.similarity import Float32Array, as_matrix
 from mmalign.store.description import FILE, Description
 from mmalign.store.lance_store import Store
+from mmalign.upkeep import Action, State, choose_action, extend
 
 LOCK = ".lock"
 """Writers share it, and who puts the next generation in use holds it alone: nothing that is written is left behind."""
@@ -179,7 +183,13 @@ class Generation:
             return known
 
     def build_index(
-        self, recipe: str, *, min_recall: float = 0.95, queries: ArrayLike | None = None, progress: bool = True
+        self,
+        recipe: str,
+        *,
+        min_recall: float = 0.95,
+        queries: ArrayLike | None = None,
+        memory: int | None = None,
+        progress: bool = True,
     ) -> IndexManifest | None:
         """Build an index over all items, measure its recall and put it in use; as `Collection.build_index`."""
         if not 0 <= min_recall <= 1:
@@ -188,16 +198,48 @@ class Generation:
         if given is not None and len(given) < 2:
             raise InputError(f"recall needs at least 2 queries to be measured with, better 400, got {len(given)}")
         store = self.writer()
-        rows, version, dim = len(store), store.version, self.description.dim
-        if recipe == "auto" and chooses_exact(rows, dim):
+        rows, dim = len(store), self.description.dim
+        budget = replace(installed_budget(), memory=memory)
+        if recipe == "auto" and chooses_exact(rows, dim, budget):
             publish.withdraw(self.index)
             return None
-        budget = installed_budget()
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
+        with self._workspace(design, store) as (items, folder):
+            place = {"workspace": folder, "memory": memory}
+            return self._build_from(
+                items, design, asked=recipe, given=given, min_recall=min_recall, progress=progress, place=place
+            )
+
+    @contextmanager
+    def _workspace(self, design: Recipe, store: Store) -> Iterator[tuple[Store, Path | None]]:
+        """The items to build from, and the folder in which an index is built on disk.
+
+        Where an earlier process died over the same design, that is the version of the items that it had begun with.
+        """
+        if design.storage != "disk":
+            yield store, None
+            return
+        what = f"{design} {self.description.fingerprint}"
+        usable = lambda version: store.at(version) is not None  # noqa: E731
+        with publish.workspace(self.index, what, version=store.version, usable=usable) as work:
+            yield store.at(work.version) or store, work.folder
+
+    def _build_from(
+        self,
+        store: Store,
+        design: Recipe,
+        *,
+        asked: str,
+        given: Float32Array | None,
+        min_recall: float,
+        progress: bool,
+        place: Mapping[str, Any],
+    ) -> IndexManifest:
+        rows, version, dim = len(store), store.version, self.description.dim
         held = None
         if design.query_aware:
             held = self.hold_out(store, given, sample=_SAMPLE, progress=progress)
-        meter = Meter(design, rows=rows, dim=dim, threads=budget.threads)
+        meter = Meter(design, rows=rows, dim=dim, threads=installed_budget().threads)
         with track("Indexing", rows, enabled=progress) as advance:
             index, used = build_index(
                 design,
@@ -206,6 +248,7 @@ class Generation:
                 dim=dim,
                 queries=None if held is None else held.sample,
                 advance=advance,
+                **place,
             )
         taken = meter.taken()
         if held is None:
@@ -214,10 +257,11 @@ class Generation:
         contract = measure_promise(store, index, held, min_recall=min_recall, progress=progress)
         manifest = IndexManifest(
             recipe=used,
-            asked=recipe,
+            asked=asked,
             factory=index.factory,
             dim=dim,
             rows=len(index),
+            trained_rows=len(index),
             dataset_version=version,
             fingerprint=self.description.fingerprint,
             # With too few rows for a design, an exact index is built instead.
@@ -227,6 +271,29 @@ class Generation:
         )
         published = publish.publish(self.index, index, manifest)
         publish.clean(self.index)
+        self.writer().compact()
+        return published
+
+    def upkeep(self) -> Action:
+        """Say what is to be done with the index in use; see `mmalign.upkeep`."""
+        searcher = self.searcher()
+        index, manifest = searcher.index, searcher.manifest
+        if index is None or manifest is None:
+            return "build"
+        tail = len(searcher.tail)
+        state = State(
+            items=searcher.items,
+            tail=tail,
+            dead=searcher.uncovered - tail,
+            positions=len(index.ids),
+            trained_rows=manifest.trained_rows or manifest.rows,
+        )
+        return choose_action(state)[0]
+
+    def extend_index(self, *, progress: bool = True) -> IndexManifest:
+        """Take into the index in use what it lacks, without training it again; as `mmalign.upkeep.extend`."""
+        store = self.writer()
+        published = extend(self.index, store, progress=progress)
         store.compact()
         return published
 

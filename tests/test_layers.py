@@ -36,6 +36,7 @@ LAYERS = {
     "mmalign.reader": 3.0,
     "mmalign.vectors": 3.0,
     "mmalign.coverage": 2.9,
+    "mmalign.upkeep": 3.0,
     "mmalign.exact_rows": 2.9,
     "mmalign.search_plan": 2.9,
     "mmalign.searcher": 3.0,

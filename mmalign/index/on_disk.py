@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from mmalign.similarity import Float32Array, Int64Array
 Chunks: TypeAlias = Callable[[], Iterable[tuple[Int64Array, NDArray[Any]]]]
 
 
-def fits_disk(index: Index) -> bool:
+def fits_disk(index: Index) -> TypeGuard[FaissIndex]:
     """Whether an index can be built and extended on disk: it has inverted lists, and nothing beside them that grows.
 
     Args:

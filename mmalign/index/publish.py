@@ -3,6 +3,7 @@
     root/<version>/              the index's files and manifest.json
     root/CURRENT                 the name of the version in use
     root/<version>.tmp-<pid>/    half written; ignored, and removed once its process is gone
+    root/<...>.work/             shards of an index in the making; see `mmalign.index.workspace`
 
 A process may die at any point: `CURRENT` names a complete version, or there is none. Each step is a function of this
 module, so that a test can stop a process before and after it.
@@ -15,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import IndexFileError
+from mmalign.index import workspace as workspaces
 from mmalign.index.base import Index
 from mmalign.index.files import load_index, storage_errors
 from mmalign.processes import is_running
@@ -55,9 +57,11 @@ class IndexManifest:
         created: UTC time in ISO 8601; given by `publish`.
         checksums: SHA-256 in hex of each file, by name; given by `publish`.
         bytes: How many bytes these files hold together; given by `publish`, 0 where it was not kept.
-        estimate: What the index was estimated to take; see `mmalign.index.estimate.Meter`.
+        estimate: What the index was estimated to take; see `mmalign.index.estimate.Check`.
         taken: What it took, by the same names.
         contract: What recall was measured, where it was.
+        trained_rows: How many vectors there were when it was trained and measured; an index that was extended since
+            holds more. 0 for as many as it holds.
     """
 
     recipe: str
@@ -74,6 +78,7 @@ class IndexManifest:
     estimate: Mapping[str, float] = field(default_factory=dict)
     taken: Mapping[str, float] = field(default_factory=dict)
     contract: Mapping[str, Any] = field(default_factory=dict)
+    trained_rows: int = 0
 
     def cost(self) -> dict[str, dict[str, float]]:
         """Say what the index took beside what it was estimated to take.
@@ -315,6 +320,9 @@ def clean(root: Path, *, keep: int = 2) -> list[str]:
             if mark:
                 if not is_running(owner.partition("-")[0]):
                     removed.append(path.name)
+            elif path.name.endswith(workspaces.SUFFIX):
+                if workspaces.is_stale(path, published=None if used is None else _time(used)):
+                    removed.append(path.name)
             elif path.is_dir() and (path / _MANIFEST).exists() and path != used:
                 versions.append(path)
         versions.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -325,6 +333,22 @@ def clean(root: Path, *, keep: int = 2) -> list[str]:
             else:
                 (root / name).unlink(missing_ok=True)
     return removed
+
+
+@contextmanager
+def workspace(
+    root: Path, design: str, *, version: int, usable: Callable[[int], bool]
+) -> Iterator[workspaces.Workspace]:
+    """Make a folder to build in, or take over the one of a process that died; see `mmalign.index.workspace`."""
+    with workspaces.workspace(root, design, version=version, usable=usable, guard=lambda: _locked(root)) as found:
+        yield found
+
+
+def _time(folder: Path) -> float:
+    try:
+        return (folder / _MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read_manifest(folder: Path) -> IndexManifest:

@@ -64,7 +64,7 @@ def test_published_index_is_in_use(tmp_path: Path) -> None:
     assert written.version.startswith("000000000042-")
     assert written.created.endswith("+00:00")
     assert set(written.checksums) == {"vectors.npy", "ids.npy", "removed.npy", "index.json"}
-    assert replace(written, version="", created="", checksums={}) == manifest_of(5, version=42)
+    assert replace(written, version="", created="", checksums={}, bytes=0) == manifest_of(5, version=42)
     assert rows_in_use(tmp_path / "index") == 5
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [".lock", written.version, "CURRENT"]
 
