@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.results import ROOT, commit, machine
 from mmalign.index.building import build_index
 from mmalign.index.costs import Costs, build_seconds, search_seconds
+from mmalign.index.faiss import FaissIndex
 from mmalign.index.layout import lay_out
 from mmalign.index.recipe import load_recipe
 from mmalign.similarity import exact_top_k
@@ -46,6 +47,8 @@ CODES = {
     "RaBitQ": "RaBitQ",
     "RaBitQfs": "RaBitQfs",
 }
+# Codes whose tables may be made anew for each list.
+BLOCKS = ("PQ", "PQfs", "RaBitQ", "RaBitQfs")
 _PAGE = 4096
 
 
@@ -68,16 +71,34 @@ def vectors(rows: int, dim: int, *, seed: int) -> np.ndarray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+def quiet(index: Any) -> None:
+    """Train in a few rounds: bad codes cost as much to scan as good ones."""
+    for holder in (index, getattr(index, "pq", None)):
+        if hasattr(holder, "cp"):
+            holder.cp.niter, holder.cp.min_points_per_centroid = 2, 1
+
+
 def made(factory: str, data: np.ndarray) -> tuple[Any, float]:
     """An index, and the processor time that adding took."""
     index = faiss.index_factory(data.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    if hasattr(index, "pq"):
-        # Bad codes cost as much to scan as good ones.
-        index.pq.cp.niter, index.pq.cp.min_points_per_centroid = 1, 1
+    quiet(index)
     index.train(data[:2048])
     start = time.process_time()
     index.add(data)
     return index, time.process_time() - start
+
+
+def probe_seconds(code: str, data: np.ndarray, queries: np.ndarray, scan: float) -> float:
+    """What looking in one list more takes, less the scan of its codes."""
+    lists, (few, many) = 128, (8, 72)
+    index, _ = made(f"IVF{lists},{code}", data)
+    spent = []
+    for probes in (few, many):
+        index.nprobe = probes
+        spent.append(seconds(lambda: [index.search(query[None], K) for query in queries[:16]]))
+    # Lists near a query are longer than others, which counts as part of looking in them.
+    each = (spent[1] - spent[0]) / (16 * (many - few))
+    return max(each - len(data) / lists * data.shape[1] * scan, 1e-9)
 
 
 def fetch_seconds() -> float:
@@ -117,19 +138,20 @@ def measure(rows: int) -> dict[str, Any]:
         index, added = made(factory, data)
         scan[kind] = seconds(lambda index=index: index.search(one, K)) / (rows * DIM)
         encode[kind] = added / (rows * DIM)
-    # A few candidates of each query are compared again; only that differs between these two.
-    refined, _ = made("SQ8,Refine(SQfp16)", data)
-    plain = faiss.downcast_index(refined.base_index)
-    again = 64
-    refined.k_factor = again
-    extra = seconds(lambda: refined.search(queries, K)) - seconds(lambda: plain.search(queries, K * again))
+    # Candidates are kept in order and compared again; only their number differs between the two.
+    refined, _ = made("PQ64x4fs,Refine(SQfp16)", data)
+    more = []
+    for factor in (8, 72):
+        refined.k_factor = factor
+        more.append(seconds(lambda: refined.search(queries, K)))
     graph, linked = made("HNSW32,SQfp16", data)
     efforts = (32, 128)
     looked = [
         seconds(lambda effort=effort: graph.search(queries, K, params=faiss.SearchParametersHNSW(efSearch=effort)))
         for effort in efforts
     ]
-    small, _ = made("Flat", data[:10])
+    small = FaissIndex("Flat", DIM)
+    small.add(np.arange(10), data[:10])
     return {
         "call": seconds(lambda: small.search(one, 1)),
         "multiply": seconds(lambda: data @ square.T) / (rows * DIM * len(square)),
@@ -137,8 +159,9 @@ def measure(rows: int) -> dict[str, Any]:
         "fetch": fetch_seconds(),
         "graph": (looked[1] - looked[0]) / (QUERIES * DIM * (efforts[1] - efforts[0])),
         "link": linked / (rows * DIM * math.log2(rows)),
-        "refine": max(extra, 0.0) / (QUERIES * K * again * DIM),
+        "refine": max(more[1] - more[0], 1e-9) / (QUERIES * K * 64 * DIM),
         "read": read_seconds(),
+        "probe": {kind: probe_seconds(CODES[kind], data, queries, scan[kind]) for kind in ("Flat", "SQ8", *BLOCKS)},
         "scan": scan,
         "encode": encode,
     }

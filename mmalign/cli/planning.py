@@ -34,7 +34,7 @@ def plan(
     """Say what an index would take before it is built, which design suits the budgets, and why not the others.
 
     Bytes follow from the design; times are estimates for the number of processors here, from what one thread of
-    another machine was measured to need for each step, and may be off by a factor of two. Recall is measured when the
+    another machine was measured to need for each step, and may be off by a factor of two or three. Recall is measured when the
     index is built: `mmalign doctor` tells.
 
     Without a budget the design that `mmalign index` would build is chosen. Where memory is short, what candidates are
@@ -81,7 +81,7 @@ def _print_choice(choice: Choice, *, threads: int) -> None:
         "bytes per vector": f"{found.bytes_per_vector:,.0f}, {show_bytes(found.disk)} on disk",
         "memory": f"{show_bytes(searching)} while searching, {show_bytes(found.build_memory)} while building"
         + (
-            f" ({show_bytes(found.least_build_memory)} in parts)"
+            f" ({show_bytes(found.least_build_memory)} at least)"
             if found.least_build_memory < found.build_memory
             else ""
         ),

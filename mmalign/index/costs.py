@@ -1,7 +1,7 @@
 """How long building and searching an index takes, estimated from what a machine was measured to need for each step.
 
 `python -m benchmarks.index_costs` measures the steps and writes `indexes/costs.json`. An estimate adds up the steps of
-a build or a search; it is right to about a factor of two on the machine that was measured, and says on other machines
+a build or a search; it is right to a factor of two or three on the machine that was measured, and says on other ones
 what takes longer than what.
 """
 
@@ -47,6 +47,7 @@ class Costs:
         link: Width 1 of a vector that is added to a graph of 32 links; times the logarithm to base 2 of its size.
         refine: Width 1 of a candidate that is compared again.
         read: A page that has to be read from disk, somewhere in a file.
+        probe: A list that is looked in, beside its codes, by kind of code.
         scan: Width 1 of a code that is compared with, by kind of code.
         encode: Width 1 of a vector that is coded and added, by kind of code.
     """
@@ -62,6 +63,7 @@ class Costs:
     link: float
     refine: float
     read: float
+    probe: Mapping[str, float]
     scan: Mapping[str, float]
     encode: Mapping[str, float]
 
@@ -123,7 +125,7 @@ def search_seconds(
     if layout.lists:
         probed = min(effort or 1, layout.lists)
         scanned = rows * probed / layout.lists
-        total += _nearest_lists(layout, costs)
+        total += _nearest_lists(layout, costs) + probed * cost_of(costs.probe, layout.code)
         if on_disk and layout.refine is None:
             total += costs.read * (probed + scanned * layout.code.size / 4096 / 32)
     if layout.graph:

@@ -19,8 +19,9 @@ from mmalign.quantities import show_bytes, show_seconds
 _BESIDE = 8 + 1
 # The least that a training takes, whatever the number of centroids.
 _LEAST_SAMPLE = 10_000
-# A build holds a chunk of vectors and what reading it takes; one in parts holds a part of the lists beside it.
-_CHUNK, _PART = 64 << 20, 256 << 20
+# A build holds a chunk of vectors and what reading it takes; one on disk up to four shards of lists, and ids while they
+# are compared with one another.
+_CHUNK, _SHARDS, _IDS_COMPARED = 64 << 20, 1 << 30, 32
 # Codes that lie in one piece are moved when they grow: the old piece and the new one are there together.
 _GROWTH = 2.0
 _K_FACTOR = 8
@@ -48,8 +49,8 @@ class Estimate:
         disk: Bytes on disk.
         memory: Bytes while searching, with everything in memory.
         least_memory: Bytes while searching, with all on disk that may stay there.
-        build_memory: Most bytes while building, all at once.
-        least_build_memory: The same, built in parts where the design can be.
+        build_memory: Most bytes while building, where nothing bounds it.
+        least_build_memory: The same with a smaller training sample, and smaller shards where it is built on disk.
         build_seconds: How long training and filling takes; None where no such machine was measured.
         latency: Seconds for one query at `effort`; None where no such machine was measured.
         latency_on_disk: The same with `least_memory`.
@@ -104,10 +105,14 @@ def estimate(
     effort = _effort(recipe, layout, min_recall)
     searched, refined, beside = layout.searched(rows), layout.refined(rows), rows * _BESIDE
     held = layout.shared + layout.code.shared if recipe.storage == "disk" else searched
-    grown = searched + refined if layout.lists else _GROWTH * (searched + refined)
-    training = 4.0 * sample * dim
-    whole = grown + beside + training + _CHUNK
-    in_parts = held_in_parts(layout) + beside + training + _CHUNK if layout.lists else whole
+    # FAISS works on copies of the sample, or parts of it, while it trains.
+    training, least_training = (2 * 4.0 * count * dim for count in (sample, min(sample, layout.centroids)))
+    if recipe.storage == "disk":
+        filled = held + rows * _IDS_COMPARED + _CHUNK
+        whole, in_parts = filled + max(training, _SHARDS), filled + least_training
+    else:
+        filled = (1 if layout.lists else _GROWTH) * (searched + refined) + beside + _CHUNK
+        whole, in_parts = filled + training, filled + least_training
     timed = recipe.device == "cpu"
     k_factor = recipe.k_factor or _K_FACTOR
     latencies = [
@@ -147,12 +152,6 @@ def training_sample(recipe: Recipe, layout: Layout, *, rows: int) -> int:
     if not layout.centroids:
         return 0
     return min(rows, max(_LEAST_SAMPLE, recipe.vectors_per_centroid * layout.centroids))
-
-
-def held_in_parts(layout: Layout) -> float:
-    """Bytes that a build in parts holds beside the training sample: centroids, codebooks and one part of the lists."""
-    refined = 0 if layout.refine is None else layout.refine.shared
-    return layout.shared + layout.code.shared + refined + _PART
 
 
 def reached(recipe: Recipe) -> float | None:

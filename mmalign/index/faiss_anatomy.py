@@ -238,6 +238,9 @@ def training_need(faiss: Any, index: Any) -> int:
             # A rotation holds the quantiser that it is trained with only while it is trained.
             bits = _code_bits(faiss, index) if part.pq is None else int(part.pq.nbits)
             centroids = max(centroids, 1 << bits)
+        if isinstance(part, faiss.OPQMatrix):
+            # With fewer vectors than dimensions FAISS aborts the process.
+            centroids = max(centroids, int(part.d_in), int(part.d_out))
     return centroids
 
 

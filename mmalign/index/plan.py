@@ -75,7 +75,10 @@ class Candidate:
     def least(self) -> float:
         """The smallest memory budget that it keeps to, in bytes."""
         found = self.estimate
-        return math.inf if found is None else max(found.least_memory, found.least_build_memory)
+        if found is None:
+            return math.inf
+        # Exact search over the vectors that are there builds nothing.
+        return found.least_memory if found.factory == EXACT else max(found.least_memory, found.least_build_memory)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the candidate as JSON-ready values."""

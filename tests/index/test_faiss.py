@@ -104,7 +104,7 @@ def test_factory_without_inner_products_is_refused(factory: str) -> None:
         ("IVF64,Flat", 64),
         ("PQ8", 256),
         ("IVF4,PQ8x4fs,RFlat", 16),
-        ("OPQ4,PQ4x4", 16),
+        ("OPQ4,PQ4x4", DIM),
         ("OPQ4,PQ4", 256),
         ("OPQ4,Flat", 256),
     ],

@@ -20,7 +20,7 @@ DIM = 384
 # A machine that is easy to reckon with: everything takes a nanosecond, a read a tenth of a millisecond.
 TABLE = dict.fromkeys(("exact", "Flat", "SQfp16", "SQ8", "PQ", "PQfs", "RaBitQ", "RaBitQfs"), 1e-9)
 COSTS = Costs("a machine", "a day", "abc", call=1e-5, multiply=1e-9, project=1e-9, fetch=1e-8, graph=1e-9, link=1e-9,
-              refine=1e-9, read=1e-4, scan=TABLE, encode=TABLE)  # fmt: skip
+              refine=1e-9, read=1e-4, probe={"PQfs": 1e-6}, scan=TABLE, encode=TABLE)  # fmt: skip
 
 
 def refusals(choice: module.Choice) -> dict[str, str]:
@@ -58,13 +58,24 @@ def test_small_data_need_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_short_memory_leaves_parts_on_disk_and_says_so() -> None:
     choice = choose(100_000_000, DIM, Budget(memory=parse_bytes("32GB")))
-    best = choice.candidates[0]
-    assert best.on_disk
-    assert choice.estimate.least_memory <= 32e9 < choice.estimate.memory
+    assert choice.recipe.name == "rabitq4"
+    assert choice.estimate.memory <= 32e9
     assert choice.estimate.least_build_memory <= 32e9
+    assert "ivf-pq is not taken because building takes " in choice.reason
     told = refusals(choice)
     assert told["hnsw"].startswith("searching takes ")
     assert told["gpu-flat"] == "it is for device cuda"
+    assert told["ivf-disk"] == "a part of it would have to stay on disk"
+    shorter = choose(100_000_000, DIM, Budget(memory=parse_bytes("10GB")))
+    assert shorter.recipe.storage == "disk"
+    assert shorter.candidates[0].on_disk
+    assert shorter.estimate.least_memory <= 10e9 < shorter.estimate.disk
+    # Candidates that are compared again may stay on disk, where the index could be built.
+    recipes = [load_recipe("ivf-pq")]
+    free = choose(10**6, DIM, recipes=recipes)
+    bound = choose(10**6, DIM, Budget(memory=free.estimate.least_build_memory), recipes=recipes)
+    assert not free.candidates[0].on_disk
+    assert bound.candidates[0].on_disk == (free.estimate.memory > free.estimate.least_build_memory)
 
 
 def test_the_smallest_budget_that_works_works_and_less_does_not() -> None:
@@ -167,7 +178,7 @@ def test_times_add_up() -> None:
     assert search_seconds(exact, COSTS, rows=1000, effort=None) == pytest.approx(1e-5 + 1000 * 100e-9)
     lists = lay_out("IVF10,PQ50x4fs,Refine(SQfp16)", 100)
     # Centroids, the codes of 2 of 10 lists, 80 candidates.
-    memory = 1e-5 + 10 * 100e-9 + 200 * 100e-9 + 80 * (100e-9 + 1e-8)
+    memory = 1e-5 + 10 * 100e-9 + 2e-6 + 200 * 100e-9 + 80 * (100e-9 + 1e-8)
     assert search_seconds(lists, COSTS, rows=1000, effort=2, k_factor=8) == pytest.approx(memory)
     disk = search_seconds(lists, COSTS, rows=1000, effort=2, k_factor=8, on_disk=True)
     assert disk == pytest.approx(memory + 80 * (1e-4 - 1e-8))
