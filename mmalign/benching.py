@@ -155,7 +155,13 @@ def _built(source: BenchSource, recipe: Recipe, out: Path, *, progress: bool) ->
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    return load_index(folder), json.loads((folder / _BUILT).read_text(encoding="utf-8"))
+    index = load_index(folder)
+    if recipe.device == "cuda":
+        from mmalign.index.faiss import FaissIndex
+
+        if isinstance(index, FaissIndex):
+            index.to_device("cuda")
+    return index, json.loads((folder / _BUILT).read_text(encoding="utf-8"))
 
 
 def _truth(source: BenchSource, k: int, out: Path, *, progress: bool) -> Truth:

@@ -30,9 +30,10 @@ from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecErr
 from mmalign.index import publish
 from mmalign.index.building import build_index
 from mmalign.index.estimate import Meter
+from mmalign.index.faiss_gpu import place_index
 from mmalign.index.plan import choose, chooses_exact, installed_budget
 from mmalign.index.publish import IndexManifest
-from mmalign.index.recipe import Recipe, load_recipe
+from mmalign.index.recipe import Device, Recipe, load_recipe
 from mmalign.progress import track
 from mmalign.promise import HeldOut, drift_notes, hold_out, measure_promise
 from mmalign.searcher import Searcher
@@ -73,6 +74,7 @@ class Generation:
         items: The dataset of items.
         index: The folder of the index's versions.
         captions: The dataset of captions, which need not exist.
+        device: Where searches without a filter run, `cpu` or `cuda`; what follows this generation takes it over.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Generation:
         self.description = description
         self.data = description.data(path)
         self.items, self.index, self.captions = (self.data / name for name in (ITEMS, INDEX, CAPTIONS))
+        self.device = "cpu"
         self._stamp = stamp
         self._store = Store.open(self.items)
         self._encoder = encoder
@@ -126,7 +129,9 @@ class Generation:
         """
         if _stamp(self.path) == self._stamp:
             return self
-        return Generation.open(self.path, self._encoder, load=self._load)
+        following = Generation.open(self.path, self._encoder, load=self._load)
+        following.device = self.device
+        return following
 
     @property
     def encoder(self) -> Encoder:
@@ -179,6 +184,10 @@ class Generation:
             known = self._searcher
             if known is None or known.store is not store or known.version != current:
                 known = Searcher.open(store, self.index, previous=known)
+                if known.index is not None:
+                    remark = place_index(known.index, self.device)
+                    if remark is not None and remark not in known.notes:
+                        known.notes += (remark,)
                 self._searcher = known
             return known
 
@@ -189,6 +198,7 @@ class Generation:
         min_recall: float = 0.95,
         queries: ArrayLike | None = None,
         memory: int | None = None,
+        device: Device = "cpu",
         progress: bool = True,
     ) -> IndexManifest | None:
         """Build an index over all items, measure its recall and put it in use; as `Collection.build_index`."""
@@ -199,13 +209,13 @@ class Generation:
             raise InputError(f"recall needs at least 2 queries to be measured with, better 400, got {len(given)}")
         store = self.writer()
         rows, dim = len(store), self.description.dim
-        budget = replace(installed_budget(), memory=memory)
+        budget = replace(installed_budget(), memory=memory, device=device)
         if recipe == "auto" and chooses_exact(rows, dim, budget):
             publish.withdraw(self.index)
             return None
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
         with self._workspace(design, store) as (items, folder):
-            place = {"workspace": folder, "memory": memory}
+            place = {"workspace": folder, "memory": memory, "device": device}
             return self._build_from(
                 items, design, asked=recipe, given=given, min_recall=min_recall, progress=progress, place=place
             )

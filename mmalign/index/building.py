@@ -141,13 +141,15 @@ class _Job:
         return vectors
 
     def on_cards(self, index: ExactIndex | FaissIndex, advance: Callable[[int], None] | None) -> FaissIndex:
-        """Build with the help of graphics cards, and leave a copy there to search."""
+        """Build with the help of graphics cards; the index itself is that of a processor, and serves any machine."""
         if isinstance(index, ExactIndex):
             raise RecipeError(
                 f"{self.recipe.name} cannot be built for device cuda from {self.rows:,} vectors; use gpu-flat, or "
                 "device cpu"
             )
-        index.check_cards(cagra=index.layers.core == "hnsw")
+        from mmalign.index.faiss import check_cards
+
+        check_cards(cagra=index.layers.core == "hnsw")
         if index.layers.core == "hnsw":
             # A card builds the graph from all vectors at once.
             parts = list(self.chunks())
@@ -161,7 +163,6 @@ class _Job:
                 with index.training_on_cards():
                     index.train(self.sample(index))
             self.fill(index, advance)
-        index.to_device("cuda")
         return index
 
     def on_disk(self, index: FaissIndex, workspace: Path | None, advance: Callable[[int], None] | None) -> FaissIndex:

@@ -9,6 +9,7 @@ import math
 import re
 import sys
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import EnvironmentConflictError, IndexFileError, InputError, MissingExtraError, RecipeError
 from mmalign.index import faiss_anatomy as anatomy
-from mmalign.index import faiss_scan
+from mmalign.index import faiss_gpu, faiss_scan
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
 from mmalign.index.faiss_io import read_faiss, reason, write_faiss
 from mmalign.index.files import link_or_copy, read_header, storage_errors, write_header
@@ -73,6 +74,19 @@ def _faiss() -> Any:
                 "pip uninstall -y faiss-cpu faiss-gpu && pip install 'mmalign[cpu]'"
             ) from error
     return faiss
+
+
+def check_cards(*, cagra: bool = False) -> None:
+    """Refuse where FAISS has no graphics card to work with.
+
+    Args:
+        cagra: Whether it needs cuVS too, to build a graph.
+
+    Raises:
+        EnvironmentConflictError: This FAISS was not built for cards, sees none, or lacks cuVS.
+        MissingExtraError: FAISS is not installed.
+    """
+    faiss_gpu.require_cards(_faiss(), cagra=cagra)
 
 
 class FaissIndex:
@@ -131,6 +145,7 @@ class FaissIndex:
         self._default_effort = default_effort if self._anatomy.default_effort is not None else None
         self._k_factor = k_factor
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
+        self._cards: faiss_gpu.OnCards | None = None
 
     @property
     def bare(self) -> tuple[Any, Any]:
@@ -279,6 +294,64 @@ class FaissIndex:
         except RuntimeError as error:
             raise InputError(f"index {self.factory!r} cannot add {len(matrix)} vectors: {reason(error)}") from error
         self._map.extend(new)
+        # A copy on cards lacks them; `to_device` makes another.
+        self._cards = None
+
+    @classmethod
+    def from_cards(cls, factory: str, ids: ArrayLike, vectors: ArrayLike, *, default_effort: int | None = None) -> Self:
+        """Build a graph on a graphics card (CAGRA).
+
+        Args:
+            factory: `HNSW<m>,Flat`: the graph is saved as one of that degree, which any FAISS searches.
+            ids: Integers of shape (n,), at least 0, all different.
+            vectors: All vectors, shape (n, dim).
+            default_effort: As for the constructor.
+
+        Returns:
+            The index, in memory.
+
+        Raises:
+            EnvironmentConflictError: There is no card, or FAISS has no cuVS.
+            RecipeError: Another factory string.
+            InputError: As `add`.
+        """
+        found = re.fullmatch(r"HNSW(\d+)(?:,Flat)?", factory)
+        if found is None:
+            raise RecipeError(f"a graphics card builds graphs of the form HNSW32,Flat, got {factory!r}")
+        matrix = as_matrix(vectors)
+        known = IdMap()
+        known.extend(known.check_new(ids, len(matrix)))
+        graph = faiss_gpu.build_cagra(_faiss(), matrix, degree=2 * int(found[1]))
+        return cls._wrap(graph, factory, known, {"default_effort": default_effort}, mapped=False)
+
+    def to_device(self, device: str, *, spread: faiss_gpu.Spread = "auto") -> None:
+        """Search on graphics cards from now on, or on the processor again.
+
+        A card searches what has no filter; filters, removed rows and more than 2,048 candidates are for the
+        processor, which keeps the index. What is saved does not depend on this.
+
+        Args:
+            device: `cpu` or `cuda`.
+            spread: How several cards share: `replicas`, `shards`, or `auto` for the first of these that fits.
+
+        Raises:
+            InputError: Another device.
+            EnvironmentConflictError: There is no card, or the index does not fit.
+            RecipeError: This kind of index is not for cards.
+        """
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"device must be cpu or cuda, got {device!r}")
+        self._cards = None if device == "cpu" else faiss_gpu.OnCards(_faiss(), self._inner, spread=spread)
+
+    @property
+    def device(self) -> str:
+        """Where a search without a filter runs: `cpu` or `cuda`."""
+        return "cpu" if self._cards is None else "cuda"
+
+    def training_on_cards(self) -> AbstractContextManager[None]:
+        """While this context is open, `train` has graphics cards assign vectors to lists."""
+        faiss = _faiss()
+        return faiss_gpu.trained_on_cards(faiss, faiss.try_extract_index_ivf(self._index))
 
     def remove(self, ids: ArrayLike) -> int:
         """Remove vectors; see `Index.remove`."""
@@ -405,8 +478,12 @@ class FaissIndex:
                 selector=selector,
             )
         )
+        on_cards = None if scan or mask is not None else self._cards
         try:
-            scores, positions = searched.search(queries, k, params=parameters)
+            if on_cards is not None and on_cards.serves(k, k_factor):
+                scores, positions = on_cards.search(queries, k, effort=effort, k_factor=float(k_factor))
+            else:
+                scores, positions = searched.search(queries, k, params=parameters)
         except RuntimeError as error:
             raise InputError(f"index {self.factory!r} cannot be searched like this: {reason(error)}") from error
         good = positions >= 0
