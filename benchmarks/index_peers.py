@@ -114,17 +114,7 @@ def build(vectors: Path, work: Path, peers: Sequence[Peer], pythons: dict[str, s
                 print("autofaiss is given the memory of mmalign lean, which has to be built first", flush=True)
                 continue
             options["memory"] = size_of(lean)
-        words = [
-            pythons[peer.python],
-            "-P",
-            "-W",
-            "ignore",
-            str(WORKER),
-            "build",
-            peer.kind,
-            str(path),
-            json.dumps(options),
-        ]
+        words = [*WORKER, "build", peer.kind, str(path), json.dumps(options)]
         started = time.perf_counter()
         done = subprocess.run([pythons[peer.python], *words], env=environment(dim, threads), check=False)
         took = {"build_s": round(time.perf_counter() - started, 1), "exit": done.returncode, "threads": threads}
