@@ -31,7 +31,7 @@ from mmalign.index import publish
 from mmalign.index.building import build_index
 from mmalign.index.estimate import Meter
 from mmalign.index.faiss_gpu import place_index
-from mmalign.index.plan import choose, chooses_exact, installed_budget
+from mmalign.index.plan import check_memory, choose, chooses_exact, installed_budget
 from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import Device, Recipe, load_recipe
 from mmalign.progress import track
@@ -209,11 +209,18 @@ class Generation:
             raise InputError(f"recall needs at least 2 queries to be measured with, better 400, got {len(given)}")
         store = self.writer()
         rows, dim = len(store), self.description.dim
-        budget = replace(installed_budget(), memory=memory, device=device)
+        budget = replace(
+            installed_budget(),
+            memory=memory,
+            device=device,
+            min_recall=max(min_recall, 0.01),
+            queries_known=given is not None or self.description.encoder is not None,
+        )
         if recipe == "auto" and chooses_exact(rows, dim, budget):
             publish.withdraw(self.index)
             return None
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
+        check_memory(design, rows=rows, dim=dim, memory=memory)
         with self._workspace(design, store) as (items, folder):
             place = {"workspace": folder, "memory": memory, "device": device}
             return self._build_from(

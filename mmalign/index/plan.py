@@ -163,6 +163,32 @@ def chooses_exact(rows: int, dim: int, budget: Budget | None = None) -> bool:
     return choose(rows, dim, budget or installed_budget()).recipe.factory == EXACT
 
 
+def check_memory(recipe: Recipe, *, rows: int, dim: int, memory: int | None) -> None:
+    """Refuse to build a design that a memory budget is too small for, before anything is built.
+
+    Args:
+        recipe: The design.
+        rows: How many vectors.
+        dim: Their width.
+        memory: Bytes that building may take; None for no bound.
+
+    Raises:
+        InputError: It is too small; the smallest that works is named.
+    """
+    if memory is None:
+        return
+    try:
+        least = estimate(recipe, rows=rows, dim=dim).least_build_memory
+    except RecipeError:
+        # What the size of a design depends on is not always known; then the build has to show.
+        return
+    if least > memory:
+        raise InputError(
+            f"building {recipe.name} over {rows:,} vectors of dim {dim} takes at least {show_bytes_up(least)} of "
+            f"memory, got a budget of {show_bytes(memory)}; allow more, or let the recipe auto choose for the budget"
+        )
+
+
 def installed_budget() -> Budget:
     """No bounds, with the FAISS and the processors that are here."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -25,7 +25,7 @@ LISTS = {
     "IDMap2,IVF32,PQ12x4fs,RFlat": 0.85,
     "PQ12x4fs,RFlat": 0.85,
     "PCA20,SQ8,RFlat": 0.9,
-    "IVF32,PQ3x4np,Refine(SQfp16)": 0.6,
+    "IVF32,PQ12np,Refine(SQfp16)": 0.85,
     "PCA16,HNSW16,SQ8,Refine(SQfp16)": 0.85,
 }
 LOSSY = {"SQ8": 0.95, "HNSW32,SQ8": 0.9, "PQ12x4np": 0.3, "PQ12x4fs": 0.3, "IVF32,PQ12x4": 0.3, "IVF32,RaBitQ": 0.3,

@@ -12,7 +12,7 @@ from mmalign.index import plan as module
 from mmalign.index.costs import Costs, build_seconds, load_costs, search_seconds
 from mmalign.index.estimate import Meter, check_estimate, estimate
 from mmalign.index.layout import lay_out
-from mmalign.index.plan import Budget, choose, chooses_exact
+from mmalign.index.plan import Budget, check_memory, choose, chooses_exact
 from mmalign.index.recipe import Recipe, list_recipes, load_recipe
 from mmalign.quantities import parse_bytes
 
@@ -97,6 +97,18 @@ def test_budgets_that_no_memory_helps_with() -> None:
         choose(10**7, DIM, Budget(latency=1e-9))
     with pytest.raises(InputError, match="keeps to the budgets"):
         choose(10**7, DIM, Budget(latency=1e-9, memory=10**9))
+
+
+def test_a_named_design_is_refused_where_memory_is_too_small() -> None:
+    recipe = load_recipe("hnsw")
+    with pytest.raises(
+        InputError, match=r"building hnsw over 1,000,000 .* takes at least \S+ GB .* got a budget of 1 GB"
+    ):
+        check_memory(recipe, rows=10**6, dim=DIM, memory=10**9)
+    least = estimate(recipe, rows=10**6, dim=DIM).least_build_memory
+    check_memory(recipe, rows=10**6, dim=DIM, memory=least)
+    check_memory(recipe, rows=10**6, dim=DIM, memory=None)
+    check_memory(Recipe(name="odd", summary="x", factory="NSG32"), rows=10**6, dim=DIM, memory=1)
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,12 @@ def test_recipe_builds_and_filters_as_it_says(name: str, data: Data) -> None:
     assert sum(advanced) == len(index) == ROWS
     assert len(advanced) == 5
     assert chunks.passes == (2 if lay_out(index.factory, DIM).centroids else 1)
+    # Codes of four bits, which nothing mends, lose a little more.
+    least = 0.88 if name == "rabitq4" else 0.93
     for share in (1.0, 0.5, 0.1, 0.02):
         allowed = np.random.default_rng(1).random(ROWS) < share
         found = index.search(data.queries, 10, where=allowed)[1]
-        assert recall(found, naive(data, 10, allowed)[1]) > 0.93
+        assert recall(found, naive(data, 10, allowed)[1]) > least
     for effort in recipe.effort_choices:
         assert (index.search(data.queries, 10, effort=effort)[1] >= 0).all()
 
