@@ -440,11 +440,23 @@ class Collection:
 
     @overload
     def search(
-        self, query: list[Any], *, k: int = 10, where: str | None = None, min_probability: float | None = None
+        self,
+        query: list[Any],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_recall: float | None = None,
+        min_probability: float | None = None,
     ) -> list[SearchResult]: ...
     @overload
     def search(
-        self, query: QueryLike, *, k: int = 10, where: str | None = None, min_probability: float | None = None
+        self,
+        query: QueryLike,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_recall: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult: ...
     def search(
         self,
@@ -452,6 +464,7 @@ class Collection:
         *,
         k: int = 10,
         where: str | None = None,
+        min_recall: float | None = None,
         min_probability: float | None = None,
     ) -> SearchResult | list[SearchResult]:
         """Find the items nearest to a query; every committed item is seen, indexed or not.
@@ -461,6 +474,9 @@ class Collection:
                 list of results.
             k: How many hits; fewer where there are fewer items.
             where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`.
+            min_recall: The share of the true nearest items that searches of this kind must find on average, 0 to 1;
+                None for what the index was built to keep. What the index was not measured to keep is answered
+                exactly, and a note says so; 1 is always exact.
             min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
                 Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
                 left, a note says how likely the best hit was.
@@ -469,7 +485,7 @@ class Collection:
             The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
 
         Raises:
-            InputError: `k` is negative, or `min_probability` is not from 0 to 1.
+            InputError: `k` is negative, or `min_recall` or `min_probability` is not from 0 to 1.
             QueryError: The query cannot be parsed or encoded, or has no probability where one is asked for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
             FilterError: The filter names an unknown column or is not valid SQL.
@@ -485,7 +501,14 @@ class Collection:
         )
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
-        found = searcher.search(asked.vectors, hits_to_fetch(k, asked.queries), allowed=allowed)
+        kinds = {one.kind for one in asked.queries}
+        found = searcher.search(
+            asked.vectors,
+            hits_to_fetch(k, asked.queries),
+            allowed=allowed,
+            min_recall=min_recall,
+            kind=kinds.pop() if len(kinds) == 1 else None,
+        )
         judged = judge(
             found,
             k,
@@ -504,7 +527,7 @@ class Collection:
                 seconds=seconds,
                 collection=str(self.path),
                 effort=found.effort,
-                notes=notes + searcher.notes + generation.remarks(searcher) + remarks,
+                notes=notes + searcher.notes + found.notes + generation.remarks(searcher) + remarks,
             )
             for text, notes, one, remarks in zip(asked.texts, asked.notes, hits, judged.notes, strict=True)
         ]

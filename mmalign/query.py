@@ -93,6 +93,13 @@ class Query:
         return any(isinstance(term.value, np.ndarray) for term in self.terms)
 
     @property
+    def kind(self) -> str:
+        """What an index answers it as: `given` where a term is a vector, else `text` where one is words, or `image`."""
+        if self.holds_vectors:
+            return "given"
+        return "text" if any(isinstance(term.value, str) for term in self.terms) else "image"
+
+    @property
     def is_words(self) -> bool:
         """Whether it is one text and nothing else."""
         return len(self.terms) == 1 and isinstance(self.terms[0].value, str) and self.terms[0].weight > 0

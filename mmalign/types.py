@@ -164,6 +164,7 @@ class SearchResult(Sequence[Hit]):
             "query": self.query,
             "hits": [hit.to_dict() for hit in self.hits],
             "exact": self.exact,
+            "effort": self.effort,
             "seconds": self.seconds,
             "notes": list(self.notes),
         }

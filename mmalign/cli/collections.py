@@ -155,6 +155,13 @@ def search(
     where: Annotated[
         str | None, typer.Option(help="SQL over the metadata, such as \"year >= 2020 AND label = 'dog'\".")
     ] = None,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the true nearest items, 0 to 1, that such searches must find on average. What the index was "
+            "not measured to keep is searched exactly. Default: what it was built to keep."
+        ),
+    ] = None,
     min_probability: Annotated[
         float | None,
         typer.Option(
@@ -185,7 +192,9 @@ def search(
     """
     opened = open_collection(collection)
     if not captions:
-        result = opened.search(query, k=k, where=where, min_probability=min_probability)
+        result = opened.search(query, k=k, where=where, min_recall=min_recall, min_probability=min_probability)
+    elif min_recall is not None:
+        raise InputError("captions are searched exactly; leave out --min-recall with --captions")
     elif min_probability is None:
         result = opened.search_captions(query, k=k, where=where)
     else:
