@@ -26,6 +26,7 @@ _PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 _KEEP_VERSIONS = timedelta(hours=1)
 _COMPACT_FRAGMENTS = 16
 _CONFLICT_RETRIES = 10
+_RETRY = timedelta(minutes=5)
 
 
 def base_schema(dim: int) -> pa.Schema:
@@ -222,7 +223,7 @@ class Store:
             if insert:
                 merge = merge.when_not_matched_insert_all()
             # Two writers of one collection collide often and briefly; Lance retries with the newest version.
-            done = merge.conflict_retries(100).retry_timeout(timedelta(minutes=5)).execute(table)
+            done = merge.conflict_retries(100).retry_timeout(_RETRY).execute(table)
         return int(done["num_updated_rows"]) + int(done["num_inserted_rows"])
 
     def delete(self, row_ids: Int64Array) -> int:
@@ -237,13 +238,14 @@ class Store:
         Raises:
             StorageError: The disk refused.
         """
-        before = len(self)
+        deleted = 0
         with storage_errors(self._dataset.uri):
             for start in range(0, len(row_ids), 10_000):
                 # By row id, not by name: Lance keeps the text of the predicate in its log.
                 chosen = ", ".join(map(str, row_ids[start : start + 10_000].tolist()))
-                self._dataset.delete(f"_rowid IN ({chosen})")
-        return before - len(self)
+                done = self._dataset.delete(f"_rowid IN ({chosen})", conflict_retries=100, retry_timeout=_RETRY)
+                deleted += int(done["num_deleted_rows"])
+        return deleted
 
     def compact(self, *, force: bool = False) -> None:
         """Merge the small fragments that many commits leave, and drop versions older than an hour.
@@ -257,8 +259,29 @@ class Store:
         if not force and len(self._dataset.get_fragments()) < _COMPACT_FRAGMENTS:
             return
         with storage_errors(self._dataset.uri):
-            self._dataset.optimize.compact_files()
-            self._dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
+            # Without luck between two writers it is left to the next time: nothing depends on it.
+            if self._rewrite():
+                self._dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
+
+    def _rewrite(self, **options: Any) -> bool:
+        """Merge fragments; what another process writes to them meanwhile comes first, and then it is tried again.
+
+        Args:
+            options: For Lance's `compact_files`.
+
+        Returns:
+            Whether it was done; False where others wrote each time.
+        """
+        for _ in range(_CONFLICT_RETRIES):
+            try:
+                self._dataset.optimize.compact_files(**options)
+            except OSError as error:
+                if "commit conflict" not in str(error):
+                    raise
+                self._dataset = lance.dataset(self._dataset.uri)
+            else:
+                return True
+        return False
 
     def purge(self) -> None:
         """Rewrite the data without deleted rows and drop every older version, so that no byte of them is left.
@@ -267,7 +290,11 @@ class Store:
             StorageError: The disk refused.
         """
         with storage_errors(self._dataset.uri):
-            self._dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+            if not self._rewrite(materialize_deletions=True, materialize_deletions_threshold=0.0):
+                raise StorageError(
+                    f"{self._dataset.uri} cannot be purged while other processes write to it; stop them and run the "
+                    "same again"
+                )
             self._dataset.cleanup_old_versions(older_than=timedelta(0))
 
     # Reading -------------------------------------------------------------------------------------------------------

@@ -196,3 +196,36 @@ def test_a_refused_write_keeps_what_was_committed(store: Store) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
         signal.signal(signal.SIGXFSZ, old_handler)
     assert list(contents(store.latest())) == ["a"]
+
+
+def test_compaction_gives_way_to_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process deletes while fragments are merged: tried again, and put off where that goes on."""
+    rng = np.random.default_rng(0)
+    store = Store.create(tmp_path / "items.lance", dim=4)
+    for i in range(6):
+        store.upsert([{"id": f"{i}-{j}"} for j in range(5)], rng.normal(size=(5, 4)))
+    other, times, left = Store.open(tmp_path / "items.lance"), [], 1
+    optimizer = type(store.dataset.optimize)
+    compact_files = optimizer.compact_files
+
+    def interfere(self: object, **options: object) -> object:
+        times.append(1)
+        if len(times) <= left:
+            # The handle that compacts is of the version before.
+            other.delete(other.row_ids()[:1])
+        return compact_files(self, **options)
+
+    monkeypatch.setattr(optimizer, "compact_files", interfere)
+    store.compact(force=True)
+    assert len(times) == 2
+    assert len(Store.open(tmp_path / "items.lance").dataset.get_fragments()) == 1
+    assert len(store) == 29
+    for i in range(3):
+        store.upsert([{"id": f"again-{i}"}], rng.normal(size=(1, 4)))
+    times.clear()
+    left = 100
+    other = Store.open(tmp_path / "items.lance")
+    store.compact(force=True)
+    assert len(times) == 10
+    with pytest.raises(StorageError, match="while other processes write"):
+        store.purge()
