@@ -1,0 +1,79 @@
+"""What an index was estimated to take, beside what it took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmalign.collection import Collection
+from mmalign.errors import InputError
+from mmalign.index import publish
+
+ROWS, DIM = 2000, 32
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    vectors = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
+    made = Collection.create(tmp_path / "vectors.mm", encoder=None, dim=DIM)
+    made.add_embeddings([f"v{i}" for i in range(ROWS)], vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return made
+
+
+@pytest.mark.parametrize("recipe", ["flat", "sq8", "ivf-flat"])
+def test_a_build_keeps_both_and_they_agree(recipe: str, collection: Collection) -> None:
+    manifest = collection.build_index(recipe, progress=False)
+    assert manifest is not None
+    folder = publish.current(collection.path / "index")
+    assert folder is not None
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
+    cost = manifest.cost()
+    assert cost["taken"]["bytes_per_vector"] == size / ROWS
+    assert cost["estimated"]["bytes_per_vector"] == pytest.approx(size / ROWS, rel=0.1)
+    assert cost["taken"]["seconds"] > 0
+    assert collection.index_manifest == manifest
+    assert collection.info()["index_cost"] == cost
+    assert not [note for note in collection.notes() if "estimate" in note]
+
+
+def test_an_estimate_that_was_off_is_told(collection: Collection, tmp_path: Path) -> None:
+    collection.build_index("sq8", progress=False)
+    folder = publish.current(collection.path / "index")
+    assert folder is not None
+    path = folder / "manifest.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["estimate"]["bytes_per_vector"] /= 2
+    path.write_text(json.dumps(values), encoding="utf-8")
+    notes = [note for note in Collection.open(collection.path).notes() if "estimate" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("the index took ")
+    assert "a vector on disk, 2 times the estimate" in notes[0]
+
+
+def test_a_manifest_of_before_has_no_cost(collection: Collection) -> None:
+    manifest = collection.build_index("sq8", progress=False)
+    assert manifest is not None
+    values = manifest.to_dict()
+    for name in ("bytes", "estimate", "taken"):
+        del values[name]
+    assert publish.IndexManifest.from_dict(values).cost() == {"estimated": {}, "taken": {}}
+
+
+def test_too_few_rows_for_a_design_have_no_estimate(tmp_path: Path) -> None:
+    few = Collection.create(tmp_path / "few.mm", encoder=None, dim=8)
+    few.add_embeddings(["a", "b"], np.eye(2, 8, dtype=np.float32))
+    manifest = few.build_index("opq", progress=False)
+    assert manifest is not None
+    assert manifest.factory == "exact"
+    assert manifest.cost()["estimated"] == {}
+
+
+def test_too_little_memory_says_how_much_is_enough(collection: Collection) -> None:
+    with pytest.raises(InputError, match="building hnsw over 2,000 vectors of dim 32 takes at least "):
+        collection.build_index("hnsw", memory=1000, progress=False)
+    with pytest.raises(InputError, match="the smallest budget that works is "):
+        collection.build_index(memory=1000, progress=False)
+    assert collection.index_manifest is None
