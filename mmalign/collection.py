@@ -664,11 +664,15 @@ class Collection:
         if manifest is None or manifest.asked != wanted:
             return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
         action = self._current().upkeep()
+        if action == "extend":
+            try:
+                with self._writing() as generation:
+                    return generation.extend_index(progress=progress)
+            except IndexFileError:
+                # Damaged, which only reading all of it has shown.
+                action = "build"
         if action == "build":
             return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
-        if action == "extend":
-            with self._writing() as generation:
-                return generation.extend_index(progress=progress)
         return manifest
 
     def check_recall(
