@@ -46,6 +46,7 @@ bench: $(STAMP)
 	rm -rf build/bench.mm
 	$(BIN)/python -m benchmarks.index_folder $(DATA)/flickr8k/images build/bench.mm
 	$(BIN)/python -m benchmarks.cold_search build/bench.mm
+	$(BIN)/python -m benchmarks.index_costs
 	$(BIN)/python -m benchmarks.report
 
 clean:

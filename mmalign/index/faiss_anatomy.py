@@ -249,7 +249,7 @@ def quiet_training(faiss: Any, index: Any) -> Iterator[None]:
     """Stop FAISS from printing, while it trains, that more training vectors would be better.
 
     A rotation (OPQ) is lent a quantiser of the codes that follow it; FAISS's own has 256 codes, whatever follows, and
-    takes ten times as long to train where codes of 4 bits do.
+    takes many times as long to train than the 16 of 4 bits.
 
     Args:
         faiss: The module.

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.errors import MissingExtraError, RecipeError
+from mmalign.errors import InputError, MissingExtraError, RecipeError
 from mmalign.index import building
 from mmalign.index import recipe as module
 from mmalign.index.building import build_index, sample_vectors
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss import FaissIndex
+from mmalign.index.files import load_index
 from mmalign.index.layout import lay_out
 from mmalign.index.recipe import Recipe, list_recipes, load_recipe, parse_recipe
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
@@ -78,6 +79,36 @@ def test_recipe_builds_and_filters_as_it_says(name: str, data: Data) -> None:
         assert recall(found, naive(data, 10, allowed)[1]) > least
     for effort in recipe.effort_choices:
         assert (index.search(data.queries, 10, effort=effort)[1] >= 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_after_removals_updates_and_a_save(name: str, data: Data, tmp_path: Path) -> None:
+    index, _ = build_index(name, Chunks(data), rows=ROWS, dim=DIM)
+    gone = np.random.default_rng(4).permutation(data.ids)[: ROWS // 2]
+    assert index.remove(gone) == ROWS // 2
+    alive = ~np.isin(data.ids, gone)
+    least = 0.88 if name == "rabitq4" else 0.93
+    for allowed in (alive, alive & (np.random.default_rng(5).random(ROWS) < 0.1)):
+        found = index.search(data.queries, 10, where=allowed)[1]
+        assert np.isin(found, data.ids[allowed]).all()
+        assert recall(found, naive(data, 10, allowed)[1]) > least
+    without = index.search(data.queries, 10)
+    assert not np.isin(without[1], gone).any()
+    if load_recipe(name).storage == "disk":
+        with pytest.raises(InputError, match="memory-mapped"):
+            index.add(gone[:1], data.queries[:1])
+    else:
+        # An update: an id that was removed comes back with another vector.
+        index.add(gone[:1], data.queries[:1])
+        assert gone[0] in index.search(data.queries[:1], 5)[1]
+        assert index.remove(gone[:1]) == 1
+    index.save(tmp_path)
+    for mmap in (True, False):
+        loaded = load_index(tmp_path, mmap=mmap)
+        assert (len(loaded), loaded.default_effort) == (ROWS - ROWS // 2, index.default_effort)
+        again = loaded.search(data.queries, 10)
+        np.testing.assert_array_equal(again[1], without[1])
+        np.testing.assert_array_equal(again[0], without[0])
 
 
 @pytest.mark.parametrize("dim", [1, 9, 32])
