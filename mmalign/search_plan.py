@@ -227,10 +227,13 @@ def _by_promise(wish: Wish, index: Traits, contract: Contract, wanted: float, ki
     # The least depth that was measured and reaches far enough.
     depth = min((curve.k for curve in contract.curves if curve.share == 1 and curve.k >= reach), default=None)
     if depth is not None:
-        effort = contract.effort_for(wanted, kind=kind, k=depth)
-        if effort is not None:
+        # The k nearest of the allowed lie somewhere from the first k of all to the first `depth`: short codes find more
+        # of many than of few, graphs more of few than of many.
+        efforts = [contract.effort_for(wanted, kind=kind, k=k) for k in (wish.k, depth)]
+        known = [effort for effort in efforts if effort is not None]
+        if len(known) == len(efforts):
             why = f"{said}: allowed rows among the first {depth}, whose recall was measured at this effort"
-            return Plan("deeper", why, _known(effort, index), depth)
+            return Plan("deeper", why, _known(max(known), index), depth)
     if index.filters:
         effort = contract.effort_for(wanted, kind=kind, k=wish.k, share=share)
         if effort is not None:

@@ -108,6 +108,14 @@ def test_exact_search_is_taken_where_it_costs_no_more() -> None:
     assert plan_search(Wish(10, kind="image"), small, CONTRACT).way == "index"
 
 
+def test_deeper_keeps_the_promise_at_both_ends() -> None:
+    curves = (curve(1.0, 10, 0.8, 0.9, 0.96), curve(1.0, 100, 0.96, 0.97, 0.98))
+    plan = plan_search(Wish(10, allowed=500_000, kind="text"), CODES, Contract(0.95, curves, min_recall=0.95))
+    assert (plan.way, plan.effort) == ("deeper", 1000)
+    curves = (curve(1.0, 10, 0.8, 0.9, 0.94), curves[1])
+    assert plan_search(Wish(10, allowed=500_000, kind="text"), CODES, Contract(0.95, curves, min_recall=0.95)).fell_back
+
+
 def test_effort_means_nothing_to_some_indexes() -> None:
     scan = Traits(MILLION, core="scan")
     single = Contract(0.95, (Curve("text", 1.0, 10, (1,), (0.97,), (0.96,), 240),), min_recall=0.95)
