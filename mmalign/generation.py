@@ -28,6 +28,7 @@ from mmalign.confidence import find_calibration
 from mmalign.encoders.base import Encoder
 from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError, InputError
 from mmalign.index import publish
+from mmalign.index.base import Index
 from mmalign.index.building import build_index
 from mmalign.index.estimate import Meter
 from mmalign.index.faiss_gpu import place_index
@@ -35,7 +36,7 @@ from mmalign.index.plan import check_memory, choose, chooses_exact, installed_bu
 from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import Device, Recipe, load_recipe
 from mmalign.progress import track
-from mmalign.promise import HeldOut, drift_notes, hold_out, measure_promise
+from mmalign.promise import HeldOut, drift_notes, hold_out, kept_recall, measure_promise, outgrown
 from mmalign.searcher import Searcher
 from mmalign.similarity import Float32Array, as_matrix
 from mmalign.store.description import FILE, Description
@@ -308,9 +309,19 @@ class Generation:
         return choose_action(state)[0]
 
     def extend_index(self, *, progress: bool = True) -> IndexManifest:
-        """Take into the index in use what it lacks, without training it again; as `mmalign.upkeep.extend`."""
+        """Take into the index in use what it lacks, without training it again; as `mmalign.upkeep.extend`.
+
+        Recall is measured again where the items have grown or drifted since it was.
+        """
         store = self.writer()
-        published = extend(self.index, store, progress=progress)
+        manifest = publish.read_manifest(self.index)
+
+        def measure(index: Index) -> Mapping[str, Any]:
+            held = HeldOut() if index.exhaustive else self.hold_out(store, progress=progress)
+            return measure_promise(store, index, held, min_recall=kept_recall(manifest), progress=progress).to_dict()
+
+        again = measure if outgrown(store, manifest) else None
+        published = extend(self.index, store, measure=again, progress=progress)
         store.compact()
         return published
 

@@ -33,6 +33,8 @@ _CAPTIONED = 50
 _NEIGHBOURS = 64
 _DRIFT_SAMPLE = 2000
 _MIN_RECALL = 0.95
+# Growth since recall was measured from which on it is measured again when the index is extended.
+_MEASURE_SHARE = 0.1
 # Drift is looked for once the index lacks or holds in vain this share of the items, and told of growth beyond that one.
 _LOOK_SHARE, _GROWTH_SHARE = 0.05, 0.5
 _REMEDY = "mmalign doctor measures the recall again, mmalign index SOURCE rebuilds the index"
@@ -265,6 +267,24 @@ def told_recall(contract: Contract | None) -> dict[str, dict[str, Any]]:
 def _telling_curve(contract: Contract, kind: str) -> Curve | None:
     curves = [curve for curve in contract.curves if curve.kind == kind and curve.share == 1]
     return min(curves, key=lambda curve: abs(curve.k - 10), default=None)
+
+
+def outgrown(store: Store, manifest: IndexManifest | None) -> bool:
+    """Say whether recall should be measured again once the index takes in what is new.
+
+    Args:
+        store: The items.
+        manifest: The manifest of the index in use, or None.
+
+    Returns:
+        True where a tenth of the items are newer than what was measured, or those that are new have drifted; False
+        where nothing was measured.
+    """
+    contract = contract_of(manifest)
+    if contract is None or not contract.curves:
+        return False
+    measured = int(contract.drift.get("rows", 0))
+    return len(store) > (1 + _MEASURE_SHARE) * measured or bool(drift_notes(store, manifest))
 
 
 def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array | None = None) -> list[str]:

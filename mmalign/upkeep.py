@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from mmalign.coverage import Coverage
 from mmalign.errors import IndexFileError
 from mmalign.index import publish
+from mmalign.index.base import Index
 from mmalign.index.extending import extend_index
 from mmalign.index.publish import IndexManifest
 from mmalign.progress import track
@@ -68,15 +69,22 @@ def choose_action(state: State) -> tuple[Action, str]:
     return "extend", f"{state.tail:,} of {state.items:,} items are not in it"
 
 
-def extend(root: Path, store: Store, *, progress: bool = True) -> IndexManifest:
+def extend(
+    root: Path,
+    store: Store,
+    *,
+    measure: Callable[[Index], Mapping[str, Any]] | None = None,
+    progress: bool = True,
+) -> IndexManifest:
     """Take into the index in use what it lacks of the items, and put the longer one in use in one step.
 
-    Its training, its contract and its tombstones are kept. Searches and writes go on meanwhile; what is written after
+    Its training and its tombstones are kept. Searches and writes go on meanwhile; what is written after
     the version of `store` is left to the next time.
 
     Args:
         root: The folder of the index's versions.
         store: The items.
+        measure: Measures the longer index, and returns its contract; None to keep what was measured before.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -109,6 +117,7 @@ def extend(root: Path, store: Store, *, progress: bool = True) -> IndexManifest:
             rows=len(longer),
             dataset_version=store.version,
             trained_rows=manifest.trained_rows or manifest.rows,
+            contract=manifest.contract if measure is None else measure(longer),
         )
         published = publish.publish(root, longer, kept)
     publish.clean(root)

@@ -199,6 +199,32 @@ def test_an_index_that_takes_another_ones_place_keeps_the_promise(plain: Collect
     assert contract(plain).min_recall == 0.8
 
 
+def test_an_index_that_has_grown_is_measured_again(plain: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain.build_index("IVF64,Flat", min_recall=0.9, progress=False)
+    before = contract(plain)
+    # Updated rows are in the longer index twice, and the earlier place holds nothing that can be found.
+    fill(plain, pictures(200, 5))
+    fill(plain, pictures(400, 6, kinds=slice(34, 36)), prefix="w")
+    assert "unlike" in plain.notes()[0]
+    plain.refresh_index(progress=False)
+    manifest = plain.index_manifest
+    assert manifest is not None
+    assert manifest.rows == ROWS + 400
+    after = contract(plain)
+    assert after != before
+    assert (after.min_recall, after.drift["rows"]) == (0.9, ROWS + 400)
+    assert plain.notes() == []
+    for curve in after.curves:
+        assert curve.recall[-1] > 0.97
+
+    # A little more of the same is not measured again.
+    monkeypatch.setattr(promise, "_MEASURE_SHARE", 1.0)
+    fill(plain, pictures(500, 7), prefix="x")
+    plain.refresh_index(progress=False)
+    assert plain.index_manifest.rows == ROWS + 900  # type: ignore[union-attr]
+    assert contract(plain) == after
+
+
 def test_exact_indexes_need_no_queries(tmp_path: Path) -> None:
     encoder = WordEncoder()
     collection = Collection.create(tmp_path / "c.mm", encoder=encoder)

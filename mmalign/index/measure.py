@@ -150,7 +150,8 @@ class _Rows:
 
     def positions(self, ids: Int64Array) -> tuple[Int64Array, Mask]:
         """Return where ids are, and which of them are there at all."""
-        places = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
+        # A row that has changed is there twice, and the later one counts.
+        places = np.maximum(np.searchsorted(self._sorted, ids, side="right") - 1, 0)
         found: Mask = self._sorted[places] == ids
         positions: Int64Array = self._order[places]
         if self.where is not None:
