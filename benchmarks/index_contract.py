@@ -250,8 +250,10 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
     asked.work.mkdir(parents=True, exist_ok=True)
     log = asked.work / "cases.jsonl"
     done = {case["seed"]: case for case in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
-    for seed in range(asked.cases):
-        case = draw(seed, largest=asked.largest)
+    cases = [draw(seed, largest=asked.largest) for seed in range(asked.cases)]
+    # Small ones first, so that a run that is stopped has most of them.
+    for case in sorted(cases, key=lambda case: case.rows * case.dim):
+        seed = case.seed
         known = done.get(seed)
         if known is not None and asdict(case).items() <= known.items() and (not asked.timing or "ms" in known):
             continue

@@ -19,7 +19,7 @@ def test_three_cases_and_none_twice(
     words = [str(tmp_path), "--cases", "3", "--largest", "2000"]
     figures = index_contract.main(words)
     lines = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
-    assert [line["seed"] for line in lines] == [0, 1, 2]
+    assert sorted(line["seed"] for line in lines) == [0, 1, 2]
     assert all(line["recall"] > 0.8 and line["items"] <= 2100 for line in lines)
     assert figures["cases"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["cases.jsonl"]
