@@ -150,10 +150,10 @@ def measure(rows: int) -> dict[str, Any]:
         seconds(lambda effort=effort: graph.search(queries, K, params=faiss.SearchParametersHNSW(efSearch=effort)))
         for effort in efforts
     ]
-    small = FaissIndex("Flat", DIM)
+    small = FaissIndex("HNSW32,SQfp16", DIM)
     small.add(np.arange(10), data[:10])
     return {
-        "call": seconds(lambda: small.search(one, 1)),
+        "call": seconds(lambda: small.search(one, 1, effort=1)),
         "multiply": seconds(lambda: data @ square.T) / (rows * DIM * len(square)),
         "project": seconds(lambda: square @ one[0]) / (len(square) * DIM),
         "fetch": fetch_seconds(),
@@ -205,7 +205,7 @@ def main() -> None:
         figures = measure(asked.rows)
         told = {
             "what": "seconds of one thread for each step of building and searching; see mmalign/index/costs.py",
-            "command": "python -m benchmarks.index_costs",
+            "command": f"python -m benchmarks.index_costs --rows {asked.rows}",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": machine(),
             "commit": commit(),
