@@ -71,7 +71,7 @@ def check(collection: Collection, truth: dict[str, np.ndarray]) -> None:
     expected = names[np.argsort(-(queries @ matrix.T), axis=1)[:, :5]]
     generation = collection._current()
     index = generation.searcher().index
-    found = collection.search(list(queries), k=5)
+    found = collection.search(list(queries), k=5, min_recall=1.0)
     assert [[hit.id for hit in hits] for hits in found] == expected.tolist()
     assert index is not None
     # The index itself, not what is searched beside it.
