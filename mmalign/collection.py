@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.caption_search import refresh_captions, search_captions
@@ -27,8 +28,10 @@ from mmalign.errors import (
 from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
 from mmalign.hits import HitReader
 from mmalign.index import publish
+from mmalign.index.base import check_k
 from mmalign.index.estimate import check_estimate
 from mmalign.index.publish import IndexManifest
+from mmalign.index.recipe import Device
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
 from mmalign.media.sources import open_source, source_folder
@@ -92,9 +95,9 @@ class Collection:
         folder = Path(path)
         loaded = None if encoder is None else load_encoder(encoder)
         if loaded is None:
-            if dim is None or dim < 1:
-                raise InputError(f"a collection without an encoder needs dim >= 1, got {dim}")
-            description = Description(None, None, dim)
+            if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
+                raise InputError(f"a collection without an encoder needs dim >= 1, an integer, got {dim!r}")
+            description = Description(None, None, int(dim))
         else:
             if dim is not None and dim != loaded.dim:
                 raise InputError(f"{loaded.name} has dim {loaded.dim}, got dim={dim}; leave dim out")
@@ -108,12 +111,16 @@ class Collection:
         return cls(folder, loaded)
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
+    def open(
+        cls, path: str | Path, *, encoder: str | Encoder | None = None, index_device: Device = "cpu"
+    ) -> Collection:
         """Open a collection.
 
         Args:
             path: Its folder.
             encoder: Only for a check, or to hand in an encoder that `load_encoder` cannot make by name.
+            index_device: `cuda` to search the index on graphics cards, where its kind can be; filters stay with the
+                processor.
 
         Returns:
             The collection.
@@ -122,14 +129,23 @@ class Collection:
             CollectionNotFoundError: There is none.
             CollectionFormatError: Damaged, or written by a newer mmalign.
             EncoderMismatchError: It was made with another encoder than the one given.
+            EnvironmentConflictError: `index_device` is `cuda`, and FAISS has no graphics card to work with.
         """
+        if index_device not in ("cpu", "cuda"):
+            raise InputError(f"index_device must be cpu or cuda, got {index_device!r}")
         folder = Path(path)
         description = Description.read(folder)
         # By its own name it is the same, and large weights need not be read to find that out.
         given = None if encoder is None or encoder == description.encoder else load_encoder(encoder)
         if given is not None:
             check_encoder(folder, description, given)
-        return cls(folder, given)
+        opened = cls(folder, given)
+        if index_device == "cuda":
+            from mmalign.index.faiss import check_cards
+
+            check_cards()
+            opened._generation.device = index_device
+        return opened
 
     @classmethod
     def open_or_create(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
@@ -432,7 +448,9 @@ class Collection:
         options = ReencodeOptions(drop_missing=drop_missing, progress=progress, batch_size=batch_size)
         report = Reencode(self.path, loaded, options).run()
         with self._lock:
+            device = self._generation.device
             self._generation = self._open_generation(loaded)
+            self._generation.device = device
             self._fingerprint = loaded.fingerprint
         return report
 
@@ -490,8 +508,7 @@ class Collection:
             CalibrationError: `min_probability` with an encoder that was not calibrated.
             FilterError: The filter names an unknown column or is not valid SQL.
         """
-        if k < 0:
-            raise InputError(f"k must be at least 0, got {k}")
+        check_k(k)
         started = time.perf_counter()
         generation = self._current()
         asked = self._encode(
@@ -551,8 +568,7 @@ class Collection:
             QueryError: The query cannot be parsed or encoded.
             FilterError: The filter names an unknown column or is not valid SQL.
         """
-        if k < 0:
-            raise InputError(f"k must be at least 0, got {k}")
+        check_k(k)
         started = time.perf_counter()
         generation = self._current()
         asked = self._encode([query], generation)
@@ -607,6 +623,7 @@ class Collection:
         min_recall: float = 0.95,
         queries: ArrayLike | None = None,
         memory: int | None = None,
+        device: Device = "cpu",
         progress: bool = True,
     ) -> IndexManifest | None:
         """Build an index over all items and put it in use in one step; searches go on meanwhile.
@@ -622,6 +639,7 @@ class Collection:
                 another; measured beside the other kinds.
             memory: Bytes that building may take, for `auto` to choose by and for an index that is built on disk, such
                 as `ivf-disk`, to keep to. A build on disk that was killed is gone on with by the next call.
+            device: `cuda` to build with graphics cards; what is built serves any machine.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -632,11 +650,12 @@ class Collection:
             InputError: `min_recall` is not from 0 to 1, or `queries` are no finite vectors or fewer than two.
             DimensionError: `queries` have another width.
             MissingExtraError: It needs FAISS, which is not installed.
+            EnvironmentConflictError: For device `cuda`, where FAISS has no graphics card to work with.
             StorageError: The disk refused; the index in use stays.
         """
         with self._writing() as generation:
             return generation.build_index(
-                recipe, min_recall=min_recall, queries=queries, memory=memory, progress=progress
+                recipe, min_recall=min_recall, queries=queries, memory=memory, device=device, progress=progress
             )
 
     def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:

@@ -14,6 +14,8 @@ Int64Array = NDArray[np.int64]
 
 # Scores of one block of the exact search: 64 MiB of float32.
 _BLOCK_SCORES = 1 << 24
+# Lengths of rows whose squares float32 holds.
+_SAFE = (1e-12, 1e15)
 
 
 def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vectors") -> Float32Array:
@@ -36,8 +38,14 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
         (1, 2)
     """
     try:
-        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(vectors)
+        if given.dtype.kind not in "fiubO":
+            # NumPy would read numbers from texts, take times for numbers, and drop imaginary parts.
+            raise TypeError(f"expected real ones, got {given.dtype}")
+        # What float32 cannot hold becomes infinite, and is refused as such.
+        with np.errstate(over="ignore"):
+            matrix = np.ascontiguousarray(given, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} must be numbers of shape (n, dim): {error}") from error
     if matrix.ndim == 1:
         matrix = matrix[None, :]
@@ -50,7 +58,10 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
-        raise InputError(f"{name}: {bad.size} of {len(matrix)} rows hold NaN or infinity, the first is row {bad[0]}")
+        raise InputError(
+            f"{name}: {bad.size} of {len(matrix)} rows hold NaN or infinity, the first is row {bad[0]}"
+            + ("" if given.dtype.itemsize <= 4 or given.dtype.kind != "f" else "; beyond 3.4e38 counts as infinite")
+        )
     return matrix
 
 
@@ -68,7 +79,13 @@ def l2_normalize(vectors: ArrayLike) -> Float32Array:
         [[0.6000000238418579, 0.800000011920929]]
     """
     array = np.asarray(vectors, dtype=np.float32)
-    norm = np.linalg.norm(array, axis=-1, keepdims=True)
+    with np.errstate(over="ignore", under="ignore"):
+        norm = np.linalg.norm(array, axis=-1, keepdims=True)
+        if array.size and not (_SAFE[0] < norm.min() and norm.max() < _SAFE[1]):
+            # The squares of such values are zero or infinite in float32.
+            largest = np.abs(array).max(axis=-1, keepdims=True)
+            array = np.divide(array, largest, out=np.zeros_like(array), where=largest > 0)
+            norm = np.linalg.norm(array, axis=-1, keepdims=True)
     scaled: Float32Array = np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
     return scaled
 

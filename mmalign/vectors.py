@@ -39,8 +39,16 @@ def vector_rows(
         InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
         MetadataError: A name that cannot be a column.
     """
+    if isinstance(ids, str) or any(value is None for value in ids):
+        raise InputError("ids must be a sequence of n identifiers, none of them None; a text alone is none")
     names = [str(value) for value in ids]
-    matrix = l2_normalize(as_matrix(vectors, dim=dim)) if names else np.zeros((0, dim), np.float32)
+    try:
+        "".join(names).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"ids must be text that UTF-8 can hold: {error}") from error
+    # No vectors may come in any form, such as an empty list, which has no width.
+    none = not names and not np.size(vectors)
+    matrix = np.zeros((0, dim), np.float32) if none else l2_normalize(as_matrix(vectors, dim=dim))
     columns = {column_name(name): list(values) for name, values in metadata.items()}
     counts = {"vectors": len(matrix)} | {name: len(values) for name, values in columns.items()}
     if uris is not None:

@@ -182,10 +182,24 @@ def check_search(k: int, effort: int | None) -> None:
     Raises:
         InputError: `k` is negative or `effort` below 1.
     """
-    if k < 0:
-        raise InputError(f"k must be at least 0, got {k}")
+    check_k(k)
     if effort is not None and effort < 1:
         raise InputError(f"effort must be at least 1, got {effort}; leave it out for the default")
+
+
+def check_k(k: int) -> None:
+    """Refuse what is no number of neighbours.
+
+    Args:
+        k: How many neighbours; any integer from 0 on, however large.
+
+    Raises:
+        InputError: `k` is negative or not an integer.
+    """
+    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer):
+        raise InputError(f"k must be an integer of at least 0, got {k!r}")
+    if k < 0:
+        raise InputError(f"k must be at least 0, got {k}")
 
 
 def no_hits(queries: int, k: int) -> tuple[Float32Array, Int64Array]:
