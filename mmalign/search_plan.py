@@ -24,10 +24,10 @@ EXACT_ROWS = 20_000
 """Up to so many allowed rows a filter is answered exactly; measuring a recall stops there too."""
 # A search looks this many times as deep as it takes to find k allowed rows where a filter is spread evenly.
 _SLACK = 2.0
-# What things cost, in vectors compared with one after the other by FAISS's scan of float16 (measured by
-# benchmarks/index_contract.py on one core, dim 64 to 128): a step of a graph, with its 20 to 30 neighbours in scattered
-# places; a vector in a list, and one of 4-bit codes; a candidate compared again; a vector that is copied to be scanned,
-# or read from memory by NumPy.
+# What things cost, in vectors compared with one after the other by FAISS's scan of float16: a step of a graph, with its
+# neighbours in scattered places; a vector in a list, and one of 4-bit codes; a candidate compared again; a vector that
+# is copied to be scanned, or read from memory by NumPy. Rough figures from timings of 60,000 vectors of dim 64 to 384
+# on one busy core; `python -m benchmarks.index_contract --timing` tells whether the choices that follow are right.
 _STEP, _LISTED, _CODED, _AGAIN, _COPIED, _READ = 160.0, 2.6, 0.4, 20.0, 5.0, 30.0
 # A selector tests every row, and a processor guesses wrong most often where half are allowed.
 _TESTED, _GUESSED = 0.5, 2.0
