@@ -71,7 +71,7 @@ class Peer:
 
 
 PEERS = (
-    Peer("mmalign lean", "mmalign", {"recipe": "lean"}, least=K),
+    Peer("mmalign lean", "mmalign", {"recipe": "lean"}, most=4000),
     Peer("faiss HNSW32,Flat", "faiss", {"factory": "HNSW32,Flat", "training": 0}, "efSearch={}", least=K),
     Peer("faiss IVF4096,Flat", "faiss", {"factory": "IVF4096,Flat", "training": TRAINING}, "nprobe={}", most=4096),
     Peer("autofaiss", "autofaiss", {}, python="autofaiss"),
