@@ -7,7 +7,8 @@ version to the next, only the fragments that differ are looked at; else all row 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from mmalign.similarity import Int64Array
 from mmalign.store.changes import find_changes
 from mmalign.store.lance_store import Store
 
-# Where more of the rows than this lie in fragments that changed, reading all row ids once is less work.
-_MOST_CHANGED = 0.5
+# To look at all row ids reads them twice. Where the fragments that changed take more reading than this times their
+# number, that is less work.
+_MOST_CHANGED = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Coverage:
         mask: Positions that are still true, bool of shape (positions,); None where all are.
         dead: How many positions are not true any more.
         places: Where each row id stands in the index.
+        known: Row ids of fragments that were looked at, by fragment.
     """
 
     store: Store
@@ -40,6 +43,7 @@ class Coverage:
     mask: NDArray[np.bool_] | None
     dead: int
     places: Places
+    known: Mapping[int, Int64Array] = field(default_factory=dict)
 
     @property
     def uncovered(self) -> int:
@@ -91,18 +95,18 @@ class Coverage:
     def _follow(self, store: Store) -> Coverage | None:
         """Look at what has changed, or return None where that is too much or cannot be told."""
         most = int(_MOST_CHANGED * len(self.places))
-        changes = find_changes(self.store, store, since=self.since, most=most)
+        changes = find_changes(self.store, store, since=self.since, known=self.known, most=most)
         if changes is None:
             return None
-        # A row of the tail may have moved, been deleted or written again: what its fragment says now counts.
+        # A row of the tail may have moved, been deleted or written again: where it lies now counts.
         kept = self.tail[~np.isin(self.tail, changes.before)] if len(self.tail) else self.tail
         tail = np.concatenate([kept, changes.written])
         stale = self.places.of(np.concatenate([changes.deleted, changes.written]))
         if not len(stale):
-            return Coverage(store, self.since, tail, self.mask, self.dead, self.places)
+            return Coverage(store, self.since, tail, self.mask, self.dead, self.places, changes.known)
         valid = np.ones(len(self.places), np.bool_) if self.mask is None else self.mask.copy()
         valid[stale] = False
-        return Coverage(store, self.since, tail, _mask(valid), _count_dead(valid), self.places)
+        return Coverage(store, self.since, tail, _mask(valid), _count_dead(valid), self.places, changes.known)
 
 
 class Places:

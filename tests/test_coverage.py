@@ -108,10 +108,17 @@ def test_only_changed_fragments_are_read(tmp_path: Path, rng: np.random.Generato
     found = find_changes(old, store, since=old.version)
     assert found is not None
     assert found.deleted.tolist() == row_ids[3:5].tolist()
-    assert len(found.before) == 100
-    assert len(found.after) == 99
-    assert len(found.written) == 1
-    assert find_changes(old, store, since=old.version, most=99) is None
+    assert len(found.before) == 2
+    assert len(found.after) == len(found.written) == 1
+    assert [len(ids) for ids in found.known.values()] == [98]
+    # 100 row ids as they were and as they are, and the new one twice.
+    assert find_changes(old, store, since=old.version, most=202) is not None
+    assert find_changes(old, store, since=old.version, most=201) is None
+    later = Store.open(tmp_path / "items.lance")
+    store.delete(row_ids[7:8])
+    again = find_changes(later, store, since=old.version, known=found.known, most=100)
+    assert again is not None
+    assert again.deleted.tolist() == row_ids[7:8].tolist()
     assert find_changes(store, old, since=old.version) is None
 
 

@@ -26,6 +26,7 @@ _PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 _KEEP_VERSIONS = timedelta(hours=1)
 _COMPACT_FRAGMENTS = 16
 _CONFLICT_RETRIES = 10
+_READ_AHEAD = 256 << 20
 _RETRY = timedelta(minutes=5)
 
 
@@ -384,7 +385,10 @@ class Store:
         Yields:
             `(row_ids, embeddings)`: int64 of shape (n,), and float16 of shape (n, dim).
         """
-        for batch in self._dataset.to_batches(columns=["embedding"], with_row_id=True, batch_size=rows):
+        # Lance would read 2 GiB ahead of a reader that is slow because it builds an index.
+        for batch in self._dataset.to_batches(
+            columns=["embedding"], with_row_id=True, batch_size=rows, io_buffer_size=_READ_AHEAD
+        ):
             table = pa.Table.from_batches([batch])
             yield _row_ids(table), self._matrix(table.column("embedding"))
 
