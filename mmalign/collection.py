@@ -18,6 +18,7 @@ from mmalign.confidence import check_probability, hits_to_fetch, judge
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import (
+    CollectionError,
     CollectionExistsError,
     CollectionNotFoundError,
     EncoderMismatchError,
@@ -364,7 +365,7 @@ class Collection:
         Raises:
             InputError: Neither `ids` nor `where`.
             FilterError: The filter names an unknown column or is not valid SQL.
-            CollectionError: With `purge`, while another process encodes the collection anew.
+            CollectionError: With `purge`, while another process encodes the collection anew or builds an index on disk.
         """
         if ids is None and where is None:
             raise InputError("say what to remove: ids or where")
@@ -372,6 +373,11 @@ class Collection:
             with self._writing() as generation:
                 return _delete(generation.writer(), ids, where)
         with alone_in_reencoding(self.path), self._writing() as generation:
+            if not publish.clear_work(generation.index):
+                raise CollectionError(
+                    f"an index of {self.path} is being built from the items as they were; wait for that process, and "
+                    "purge then"
+                )
             store = generation.writer()
             removed = _delete(store, ids, where)
             store.purge()

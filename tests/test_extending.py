@@ -15,7 +15,7 @@ import pytest
 
 from mmalign import upkeep
 from mmalign.collection import Collection
-from mmalign.errors import IndexFileError
+from mmalign.errors import CollectionError, IndexFileError
 from mmalign.index import publish
 from mmalign.index.publish import IndexManifest
 from mmalign.index.workspace import SUFFIX
@@ -264,3 +264,16 @@ def test_work_on_a_version_that_is_gone_is_left(tmp_path: Path) -> None:
         assert (fresh.version, fresh.resumed) == (5, False)
     with publish.workspace(tmp_path, "x", version=5, usable=lambda _: True) as again:
         assert (again.version, again.resumed) == (1, True)
+
+
+def test_purge_leaves_no_shards(tmp_path: Path) -> None:
+    collection, _ = filled(tmp_path / "c.mm")
+    [work] = killed(tmp_path / "c.mm", disk(tmp_path), 5)
+    with (
+        publish.workspace(tmp_path / "c.mm" / "index", "x", version=1, usable=lambda _: True),
+        pytest.raises(CollectionError, match="is being built"),
+    ):
+        collection.remove(["v3"], purge=True)
+    assert collection.has("v3")
+    assert collection.remove(["v3"], purge=True) == 1
+    assert not work.exists()

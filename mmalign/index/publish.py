@@ -344,6 +344,24 @@ def workspace(
         yield found
 
 
+def clear_work(root: Path) -> bool:
+    """Remove what builds on disk have left behind, so that no byte of an item stays in it.
+
+    Args:
+        root: The folder of the versions.
+
+    Returns:
+        False where a build is under way, whose files stay.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    if not root.is_dir():
+        return True
+    with storage_errors(root), _locked(root):
+        return workspaces.clear(root)
+
+
 def _time(folder: Path) -> float:
     try:
         return (folder / _MANIFEST).stat().st_mtime

@@ -108,3 +108,21 @@ def is_stale(folder: Path, *, published: float | None) -> bool:
             return False
         written = max(path.stat().st_mtime for path in (folder, folder / _BUILD) if path.exists())
         return published is not None and written < published
+
+
+def clear(root: Path) -> bool:
+    """Remove all folders in which nobody is at work, whatever they hold; while the lock of `root` is held.
+
+    Args:
+        root: The folder of the versions.
+
+    Returns:
+        Whether none is left.
+    """
+    left = False
+    for folder in root.glob(f"*{SUFFIX}"):
+        with lock(folder / _LOCK, wait=False) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+            left |= not free
+    return not left
