@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import InputError, RecipeError
 from mmalign.index.base import Index
-from mmalign.index.cross_modal import fit_transform
+from mmalign.index.cross_modal import fit_transform, fit_width
 from mmalign.index.exact import ExactIndex
 from mmalign.index.plan import Budget, choose
 from mmalign.index.recipe import Recipe, has_faiss_installed, load_recipe
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Of a memory budget, what the training sample may take.
 _SAMPLE_SHARE = 0.25
+# Vectors on which the width of a projection is chosen.
+_WIDTH_SAMPLE = 20_000
 Chunks: TypeAlias = Callable[[], Iterable[tuple[Int64Array, NDArray[Any]]]]
 """Called once for each pass; yields `(ids, vectors)`, int64 of shape (n,) and float of shape (n, dim)."""
 
@@ -90,7 +92,8 @@ def build_index(
     if recipe.storage == "disk":
         return job.on_disk(index, workspace, advance), recipe.name
     if not index.is_trained:
-        index.train(job.sample(index))
+        index, vectors = job.fitted(index)
+        index.train(vectors)
     job.fill(index, advance)
     return index, recipe.name
 
@@ -139,6 +142,21 @@ class _Job:
         if self.recipe.query_aware:
             fit_transform(*index.bare, vectors, self.queries)
         return vectors
+
+    def fitted(self, index: FaissIndex) -> tuple[FaissIndex, Float32Array]:
+        """The index, wider than the recipe says where the data need it, and the vectors to train it on."""
+        vectors = self.sample(index)
+        if self.recipe.query_aware and self.recipe.reduced is not None:
+            reduced = min(self.recipe.reduced, self.dim)
+            # The sample is in the order of the rows.
+            few = vectors[:: max(1, len(vectors) // _WIDTH_SAMPLE)]
+            width = fit_width(few, self.queries, least=reduced, candidates=index.k_factor)
+            if width > reduced:
+                wider = replace(self, recipe=replace(self.recipe, reduced=width)).empty()
+                if not isinstance(wider, ExactIndex):
+                    fit_transform(*wider.bare, vectors, self.queries)
+                    return wider, vectors
+        return index, vectors
 
     def on_cards(self, index: ExactIndex | FaissIndex, advance: Callable[[int], None] | None) -> FaissIndex:
         """Build with the help of graphics cards; the index itself is that of a processor, and serves any machine."""

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError, RecipeError
-from mmalign.similarity import Float32Array, as_matrix
+from mmalign.similarity import Float32Array, as_matrix, exact_top_k
 
 # Shares of the queries in the mixture whose eigenvectors are tried.
 _SHARES = np.linspace(0.0, 1.0, 21)
+# To choose a width: queries that are tried, the share of their neighbours to be found, and the factor between widths.
+_HELD, _FOUND, _STEP = 500, 0.99, 0.4
 
 
 def fit_projection(vectors: Float32Array, queries: Float32Array | None, *, width: int) -> Float32Array:
@@ -67,6 +69,50 @@ def fit_projection(vectors: Float32Array, queries: Float32Array | None, *, width
             best, least = rows, error
     assert best is not None
     return np.ascontiguousarray(best, np.float32)
+
+
+def fit_width(
+    vectors: Float32Array, queries: Float32Array | None, *, least: int, candidates: float, k: int = 10
+) -> int:
+    """Say how many directions to keep so that the true neighbours are among the candidates.
+
+    Widths grow by about two fifths from `least` on. The neighbours of up to 500 queries in the sample are looked for
+    among the better half of the candidates by the shortened vectors, for the sample is sparser than what is searched.
+    Those queries are not among the ones that the projection is fitted to.
+
+    Args:
+        vectors: Shape (n, dim), a random sample of what is searched.
+        queries: As for `fit_projection`; without any, every 20th vector stands in for one.
+        least: The least width, at least 1.
+        candidates: How many times k candidates are compared again in full, above 1.
+        k: How many neighbours are to be found.
+
+    Returns:
+        The first width that finds 99% of the neighbours; dim where none does.
+    """
+    base = as_matrix(vectors)
+    fitted: Float32Array | None = None
+    if queries is not None and len(queries) > 1:
+        asked = as_matrix(queries, name="queries")
+        some = min(_HELD, len(asked) // 2)
+        held, fitted = asked[:some], asked[some:]
+    else:
+        held, base = base[::20][:_HELD], np.delete(base, np.s_[: 20 * _HELD : 20], axis=0)
+    dim, k = int(base.shape[1]), min(k, len(base))
+    if not k:
+        return dim
+    depth = min(len(base), max(k, round(k * candidates / 2)))
+    truth = exact_top_k(held, base, k)[1]
+    width = least
+    while width < dim:
+        matrix = fit_projection(base, fitted, width=width)
+        found = exact_top_k(held @ matrix.T, base @ matrix.T, depth)[1]
+        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(truth, found, strict=True))
+        if hits >= _FOUND * truth.size:
+            return width
+        # FAISS packs codes of half a byte in pairs.
+        width += 2 * max(1, round(width * _STEP / 2))
+    return dim
 
 
 def lost(projection: NDArray[np.float64], spread: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from mmalign.errors import DimensionError, InputError, RecipeError
-from mmalign.index.cross_modal import fit_projection, fit_transform, set_projection
+from mmalign.index.building import build_index
+from mmalign.index.cross_modal import fit_projection, fit_transform, fit_width, set_projection
 from mmalign.index.faiss import FaissIndex
+from mmalign.index.recipe import Recipe
 from mmalign.similarity import exact_top_k, l2_normalize
 
 faiss = pytest.importorskip("faiss")
@@ -82,6 +84,51 @@ def test_it_finds_more_than_principal_components_of_equal_width(seed: int) -> No
     aware, plain = (fit_projection(vectors, given, width=8) for given in (queries[:250], None))
     asked = queries[250:]
     assert top_recall(aware, vectors, asked) > top_recall(plain, vectors, asked) + 0.2
+
+
+def candidates_found(matrix: Any, vectors: Any, queries: Any, depth: int) -> float:
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    found = np.argsort(-((queries @ matrix.T) @ (vectors @ matrix.T).T), axis=1)[:, :depth]
+    return float(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)]))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_width_is_the_first_that_finds_the_neighbours(given: bool) -> None:
+    vectors, queries = cross_modal(12)
+    held = queries[:250] if given else vectors[::20][:500]
+    rest = vectors if given else np.delete(vectors, np.s_[:10_000:20], axis=0)
+    width = fit_width(vectors, queries if given else None, least=4, candidates=8)
+    tried = [4, 6, 8, 12, 16, 22, 30, 32]
+    assert width in tried[1:-1]
+    before = tried[tried.index(width) - 1]
+    for kept, enough in ((width, True), (before, False)):
+        matrix = fit_projection(rest, queries[250:] if given else None, width=kept)
+        assert (candidates_found(matrix, rest, held, 40) >= 0.99) == enough
+
+
+def test_vectors_that_use_all_directions_alike_are_not_shortened() -> None:
+    rng = np.random.default_rng(13)
+    vectors = l2_normalize(rng.normal(size=(3000, 24)).astype(np.float32))
+    assert fit_width(vectors, None, least=8, candidates=2) == 24
+    assert fit_width(vectors, None, least=24, candidates=2) == 24
+
+
+@pytest.mark.parametrize(("spread", "width"), [(0.0, 16), (1.0, 64)])
+def test_an_index_is_as_wide_as_its_data_need(tmp_path: Path, spread: float, width: int) -> None:
+    rng = np.random.default_rng(14)
+    scale = np.concatenate([np.ones(12), np.full(52, spread + 1e-3)])
+    vectors = l2_normalize((rng.normal(size=(3000, 64)) * scale).astype(np.float32))
+    recipe = Recipe(
+        "narrow", "", "PCA{reduced},IVF16,PQ{reduced}x4fsr,Refine(SQfp16)", query_aware=True, reduced=16, k_factor=4
+    )
+    index, used = build_index(recipe, lambda: [(np.arange(3000), vectors)], rows=3000, dim=64, queries=vectors[:800])
+    assert used == "narrow"
+    assert index.factory == f"PCA{width},IVF16,PQ{width}x4fsr,Refine(SQfp16)"
+    index.save(tmp_path)
+    bare = faiss.read_index(str(tmp_path / "index.faiss"))
+    inner = faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=16))
+    found = bare.search(vectors, 1, params=faiss.IndexRefineSearchParameters(k_factor=4, base_index_params=inner))[1]
+    assert np.mean(found[:, 0] == np.arange(3000)) > 0.99
 
 
 @pytest.mark.parametrize("width", [0, 33])
