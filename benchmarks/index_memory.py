@@ -132,7 +132,7 @@ def build(work: Path, recipe: str, memory: int) -> None:
     manifest = opened.build_index(recipe, memory=memory, progress=sys.stderr.isatty())
     assert manifest is not None
     told = {"rows": manifest.rows, "dim": manifest.dim, "factory": manifest.factory, "recipe": manifest.recipe}
-    told |= {"seconds": time.perf_counter() - started, "bytes": manifest.bytes}
+    told |= {"seconds": time.perf_counter() - started, "bytes": manifest.bytes, "taken": dict(manifest.taken)}
     (work / "built.json").write_text(json.dumps(told))
     print(json.dumps(told))
 
@@ -224,7 +224,8 @@ def main() -> None:
             {
                 "recipe": f"{built['recipe']}: {built['factory']}",
                 "build_peak_anonymous_gb": round(built["peak"] / 1e9, 2),
-                "build_s": round(built["all_seconds"]),
+                "build_s": round(built["taken"]["seconds"]),
+                "build_and_measure_recall_s": round(built["all_seconds"]),
                 "search_peak_anonymous_gb": round(peak / 1e9, 2),
                 "index_bytes_per_vector": round(built["bytes"] / built["rows"], 1),
                 "recall_at_10": round(told["recall_at_10"], 4),
