@@ -76,9 +76,10 @@ def _print_record(record: Mapping[str, Any]) -> None:
         say(f"{record['event']}: {', '.join(f'{n} {v}' for n, v in record['data'].items() if n != 'skipped')}")
         return
     recalls = "   ".join(f"{name} {record[name]:.2f}" for name in record if "@" in name)
+    # A run of no epochs has learnt nothing, and so has no loss.
+    loss = f"loss {record['loss']:.4f}   " if "loss" in record else ""
     print(
-        f"epoch {record['epoch']:>3}   loss {record['loss']:.4f}   {recalls}   sum {record['sum']:.1f}   "
-        f"{record['seconds']:.0f} s",
+        f"epoch {record['epoch']:>3}   {loss}{recalls}   sum {record['sum']:.1f}   {record['seconds']:.0f} s",
         flush=True,
     )
 

@@ -17,7 +17,7 @@ from mmalign.encoders.wheels import check_digest
 from mmalign.errors import InputError, ModelUnavailableError
 
 FORMAT = "mmalign lite@2"
-PICTURE_INPUT = PictureInput()
+PICTURE_INPUT = PictureInput(size=320, centre=1.0)
 """How `lite@2` looks at a picture."""
 POOLING_NOTE = f"means of layers {POOLING.means}, maxima of layers {POOLING.maxima}"
 """Names the text pooling in the file and in fingerprints."""

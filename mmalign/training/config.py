@@ -158,7 +158,7 @@ class OptimizationConfig:
     """How it is minimised.
 
     Attributes:
-        epochs: Passes over the pictures.
+        epochs: Passes over the pictures; 0 measures and exports what `model.start` names, and learns nothing.
         batch_size: Pictures a step.
         accumulate: Batches whose gradients are averaged into one step.
         learning_rate: At its peak; it rises over `warmup` steps and falls as a cosine.
@@ -188,7 +188,7 @@ class OptimizationConfig:
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("accumulate", 1), ("warmup", 0), ("patience", 0)):
+        for name, least in (("epochs", 0), ("batch_size", 2), ("accumulate", 1), ("warmup", 0), ("patience", 0)):
             _check(name, getattr(self, name), least=least)
         _check("learning_rate", self.learning_rate, least=0, above=True)
         _check("weight_decay", self.weight_decay, least=0)

@@ -177,6 +177,10 @@ class Trainer:
             InputError: The loss is not finite; the last checkpoint is kept.
             StorageError: The disk refused a checkpoint; the last one is kept.
         """
+        if not self._config.optimization.epochs and not self.progress.history:
+            # Nothing is to be learnt: what the training would begin with is measured, and is the best there is.
+            self.progress.epoch = 0
+            log(self._end_epoch())
         while not self.finished:
             if not self._epoch(stop, tick):
                 self._save()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,21 @@ def test_the_mean_of_two_runs_is_gone_on_from(runs: Path, tmp_path: Path) -> Non
     other = {"dim": 24, "start": [str(tmp_path / "a"), str(runs / "teacher-2")]}
     with pytest.raises(InputError, match="a do not fit the model"):
         train(settings(manifest, optimization=gentle, model=other), tmp_path / "other")
+
+
+def test_no_epoch_measures_and_exports_what_it_begins_with(runs: Path, tmp_path: Path) -> None:
+    manifest = runs / "d" / "manifest.jsonl"
+    table = settings(manifest, optimization={"epochs": 0}, model={"dim": 16, "start": str(runs / "teacher-1")})
+    report = train(table, tmp_path / "none")
+    expected = load_trained(runs / "teacher-1", device=torch.device("cpu")).state_dict()
+    for name, found in load_trained(tmp_path / "none", device=torch.device("cpu")).state_dict().items():
+        torch.testing.assert_close(found, expected[name], atol=0, rtol=0)
+    told = json.loads((runs / "teacher-1" / "log.jsonl").read_text().splitlines()[-1])
+    best = max(json.loads(line).get("sum", 0) for line in (runs / "teacher-1" / "log.jsonl").read_text().splitlines())
+    assert told["event"] == "epoch"
+    assert report.best["epoch"] == 0
+    assert report.best["sum"] == pytest.approx(best, abs=1e-6)
+    assert report.exported.exists()
+    again = train(table, tmp_path / "none")
+    assert again.resumed
+    assert again.best["sum"] == report.best["sum"]
