@@ -34,8 +34,8 @@ def plan(
     """Say what an index would take before it is built, which design suits the budgets, and why not the others.
 
     Bytes follow from the design; times are estimates for the number of processors here, from what one thread of
-    another machine was measured to need for each step, and may be off by a factor of two or three. Recall is measured when the
-    index is built: `mmalign doctor` tells.
+    another machine was measured to need for each step, and may be off by a factor of two or three. Recall is
+    measured when the index is built: `mmalign doctor` tells.
 
     Without a budget the design that `mmalign index` would build is chosen. Where memory is short, what candidates are
     compared again with may stay on disk, and at last the lists of vectors too.
