@@ -4,11 +4,12 @@ VECTORS is what `benchmarks.vectors` wrote. `build` makes the indexes in WORK, o
 are passed over, so that it resumes. `time` loads one after the other, each in a process of its own with one thread,
 chooses the least effort that reaches recall@10 >= 0.95 on the tuning queries, and searches the test sentences with it:
 in one batch, and one by one. It does so twice: with the effort chosen on image queries, the usual way, and on
-sentences. Each is timed in several turns, and the best turn counts. Ratios are to `faiss HNSW32,Flat` of the same run.
+sentences. Each is timed in several turns, and the best turn counts. Ratios are to FAISS's
+`HNSW32,Flat` and `IVF4096,Flat` of the same run.
 
 Peers that need other versions of libraries have environments of their own, such as
 
-python -m venv A && A/bin/pip install autofaiss==2.18.0 faiss-cpu==1.8.0 'numpy<2' 'pyarrow<22'
+python -m venv A && A/bin/pip install autofaiss==2.18.0 faiss-cpu==1.8.0 'numpy<2' 'pyarrow<22' packaging
 python -m venv B && B/bin/pip install usearch hnswlib
 
 python -m benchmarks.index_peers build VECTORS WORK [--only NAME ...] [--autofaiss A/bin/python] [--graphs B/bin/python]
@@ -79,7 +80,7 @@ PEERS = (
     Peer("hnswlib", "hnswlib", {}, least=K, python="graphs"),
     Peer("usearch", "usearch", {}, least=K, python="graphs"),
 )
-BASELINE = "faiss HNSW32,Flat"
+BASELINES = {"HNSW": "faiss HNSW32,Flat", "IVF": "faiss IVF4096,Flat"}
 
 
 def path_of(work: Path, peer: Peer) -> Path:
@@ -255,7 +256,6 @@ def measure(worker: Worker, vectors: Path, path: Path, turns: int) -> dict[str, 
 def table(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Rows for the report, with ratios to the baseline."""
     rows: dict[str, dict[str, Any]] = {}
-    base = results.get(BASELINE, {}).get("tuned_on_text", {})
     for name, told in results.items():
         row: dict[str, Any] = {"MB": told["MB"], "build_s": told.get("build_s", "")}
         for way, words in (("tuned_on_text", "text"), ("tuned_on_image", "image"), ("as_built", "as_built")):
@@ -266,9 +266,11 @@ def table(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
             for figure in ("recall", "batch_per_s", "single_per_s"):
                 row[f"{figure}_({words})"] = found.get(figure, "")
         mine = told.get("tuned_on_text", {})
-        for figure in ("batch_per_s", "single_per_s"):
-            if figure in mine and figure in base:
-                row[f"{figure.split('_')[0]}_ratio"] = round(mine[figure] / base[figure], 2)
+        for short, other in BASELINES.items():
+            base = results.get(other, {}).get("tuned_on_text", {})
+            for figure in ("batch_per_s", "single_per_s"):
+                if figure in mine and figure in base:
+                    row[f"{figure.split('_')[0]}_ratio_to_{short}"] = round(mine[figure] / base[figure], 2)
         rows[name] = row | {f"says:_{key}": value for key, value in told.get("itself", {}).items()}
     return rows
 
@@ -306,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "index_peers",
         f"{rows:,} x {dim} of benchmarks.vectors, the least effort with recall@{K} >= {TARGET} on tuning queries of "
         f"the kind in brackets, figures of the test sentences, one thread, best of {options.turns} turns; ratios are "
-        f"of sentences tuned on sentences, to {BASELINE}",
+        f"of sentences tuned on sentences, to {' and '.join(BASELINES.values())}",
         table(results),
     )
 
