@@ -147,9 +147,9 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        # Its input ends, and with it the process; leaving Popen's own context closes both pipes.
+        with self._process:
+            pass
         self._folder.cleanup()
 
     def _answer(self) -> dict[str, Any]:

@@ -119,9 +119,11 @@ def set_metric(graph: Any, metric: int) -> None:
 
 def build(variant: Variant, data: Data) -> Any:
     """Build a variant."""
-    factory = variant.factory.format(width=variant.width, lists=round(4 * len(data.base) ** 0.5))
+    lists = round(4 * len(data.base) ** 0.5)
+    factory = variant.factory.format(width=variant.width, lists=lists)
     index = faiss.index_factory(data.base.shape[1], factory, IP)
-    sample = data.base[:: max(1, len(data.base) // 50_000)]
+    chosen = np.random.default_rng(0).choice(len(data.base), min(len(data.base), 64 * lists), replace=False)
+    sample = data.base[np.sort(chosen)]
     if variant.width:
         asked = data.train[:20_000] if variant.aware else None
         set_projection(faiss, index, fit_projection(sample, asked, width=variant.width))
