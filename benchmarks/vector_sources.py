@@ -60,6 +60,7 @@ class Sources:
         crop_of: The picture of each crop, int64 of shape (crops,).
         texts: Float32 of shape (texts, dim), rows of length 1, in a random order.
         sentences: What was encoded in `texts`.
+        encoder: The encoder's name and the beginning of its fingerprint.
     """
 
     pictures: NDArray[np.float32]
@@ -67,6 +68,7 @@ class Sources:
     crop_of: NDArray[np.int64]
     texts: NDArray[np.float32]
     sentences: tuple[str, ...]
+    encoder: str
 
 
 @cache
@@ -137,6 +139,8 @@ def encode_sources(data: Path, folder: Path, *, crops: int, texts: int | None, w
     Returns:
         The embeddings.
     """
+    # Other weights make other embeddings, even under the same name.
+    folder = folder / _encoder().fingerprint[:12]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [row.uri for name in SETS for row in read_manifest(data / name / "manifest.jsonl")]
     rng = np.random.default_rng(SEED)
@@ -157,4 +161,9 @@ def encode_sources(data: Path, folder: Path, *, crops: int, texts: int | None, w
             for done, _ in enumerate(pool.imap_unordered(_encode, waiting), 1):
                 print(f"encoded {done} of {len(waiting)} blocks", flush=True)
     arrays: dict[str, Any] = {name: _read(blocks) for name, blocks in work.items()}
-    return Sources(crop_of=crop_of.astype(np.int64), sentences=tuple(sentences), **arrays)
+    return Sources(
+        crop_of=crop_of.astype(np.int64),
+        sentences=tuple(sentences),
+        encoder=f"{_encoder().name} {folder.name}",
+        **arrays,
+    )

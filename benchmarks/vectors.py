@@ -192,6 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = encode_sources(
         options.data, out / "sources", crops=options.crops, texts=options.texts, workers=options.workers
     )
+    made_by = out / "encoder.txt"
+    if (out / "base.npy").exists() and (not made_by.exists() or made_by.read_text() != sources.encoder):
+        parser.error(f"{out} holds vectors of another encoder than {sources.encoder}; name a folder that is to be made")
+    made_by.write_text(sources.encoder)
     growth = Growth.prepare(sources)
     grow(out, growth, options.rows)
     save(out / "queries-test.npy", sources.texts[:TESTED])
@@ -207,7 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(
         "vectors",
         f"{len(held):,} rows grown from {len(sources.pictures):,} pictures ({', '.join(Path(s).name for s in SETS)}) "
-        f"and {len(sources.crops):,} crops; {len(sources.texts):,} sentences; compared are {len(some):,} rows of "
+        f"and {len(sources.crops):,} crops; {len(sources.texts):,} sentences, by {sources.encoder}; compared are "
+        f"{len(some):,} rows of "
         "each kind; quantiles are 5%, 50%, 95%",
         {name: {"real": real[name], "grown": made[name]} for name in real},
     )

@@ -25,7 +25,7 @@ def growth() -> Growth:
     pictures[1] = pictures[0]
     crop_of = np.arange(0, 300, 3)
     crops = unit(pictures[crop_of] + 0.05 * rng.normal(size=(100, DIM)).astype(np.float32))
-    return Growth.prepare(Sources(pictures, crops, crop_of, pictures[:0], ()))
+    return Growth.prepare(Sources(pictures, crops, crop_of, pictures[:0], (), ""))
 
 
 def test_rows_are_reproducible_and_near_the_pictures_they_come_from() -> None:
