@@ -83,6 +83,13 @@ def test_texts_are_those_of_the_full_weights(encoder: Lite2Encoder, original: Li
     assert cosine.max() < 1 - 1e-7
 
 
+@pytest.fixture
+def as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the encoder look at pictures as `lite@1` does, whose full weights it is compared with."""
+    monkeypatch.setattr(Lite2Encoder, "picture_input", LiteEncoder.picture_input)
+
+
+@pytest.mark.usefixtures("as_the_first")
 def test_pictures_are_those_of_the_full_weights(
     encoder: Lite2Encoder, original: LiteEncoder, pictures: list[Path]
 ) -> None:
@@ -112,6 +119,7 @@ def test_the_input_is_named_in_the_fingerprint() -> None:
     assert PictureInput().note == PREPROCESSING
 
 
+@pytest.mark.usefixtures("as_the_first")
 def test_the_class_prior_is_added(
     wheel_file: WeightFile, original: LiteEncoder, pictures: list[Path], tmp_path: Path
 ) -> None:

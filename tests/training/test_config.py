@@ -78,7 +78,7 @@ def test_the_manifest_of_the_command_goes_before(tmp_path: Path) -> None:
         ({"loss": {"extra_texts": 3}}, "extra_texts needs teachers"),
         ({"optimization": {"epochs": 2.5}}, r"optimization\.epochs must be a whole number, got 2\.5"),
         ({"optimization": {"epochs": True}}, r"optimization\.epochs must be a whole number, got True"),
-        ({"optimization": {"epochs": 0}}, r"optimization\.epochs must be at least 1, got 0"),
+        ({"optimization": {"epochs": -1}}, r"optimization\.epochs must be at least 0, got -1"),
         ({"optimization": {"learning_rate": "fast"}}, r"learning_rate must be a number, got 'fast'"),
         ({"optimization": {"betas": [0.9]}}, "betas must be two numbers"),
         ({"optimization": {"betas": 0.9}}, r"optimization\.betas must be a list, got 0\.9"),

@@ -11,7 +11,7 @@ from PIL import Image
 from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS, MAP_CHANNELS, EfficientNetLite2, preprocess
 from mmalign.encoders.lite2 import Lite2Encoder, WeightFile
 from mmalign.encoders.minilm import MiniLM
-from mmalign.encoders.towers import POOLING, text_features
+from mmalign.encoders.towers import POOLING, PictureInput, text_features
 from mmalign.encoders.wheels import locate
 from mmalign.errors import InputError, MissingExtraError
 from mmalign.training.class_names import class_names
@@ -96,7 +96,11 @@ def test_only_what_is_meant_to_be_trained_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("prior", [0.0, 2.0])
-def test_the_exported_weights_encode_as_the_model_does(tmp_path: Path, prior: float) -> None:
+def test_the_exported_weights_encode_as_the_model_does(
+    tmp_path: Path, prior: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The training looks at 288 pixels, and once.
+    monkeypatch.setattr(Lite2Encoder, "picture_input", PictureInput())
     model = LiteModel({"prior": prior, "retain": 0.1}, device=CPU, seed=1)
     frozen = tensors(model.freeze_images(pictures(12))), tensors(model.freeze_texts(TEXTS))
     model.standardise(*frozen)
