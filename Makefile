@@ -47,6 +47,10 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.index_folder $(DATA)/flickr8k/images build/bench.mm
 	$(BIN)/python -m benchmarks.cold_search build/bench.mm
 	$(BIN)/python -m benchmarks.index_costs
+	$(BIN)/python -m benchmarks.index_overhead build build/overhead.mm
+	$(BIN)/python -m benchmarks.index_overhead time build/overhead.mm
+	$(BIN)/python -m benchmarks.index_contract build/contract --timing --summary
+	$(BIN)/python -m benchmarks.index_load build/load
 	$(BIN)/python -m benchmarks.report
 
 clean:
