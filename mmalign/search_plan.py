@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from mmalign.index.base import Index
-from mmalign.index.contract import Contract
+from mmalign.index.contract import EXACT_ROWS, Contract
 
 Way: TypeAlias = Literal["index", "deeper", "selector", "exact"]
 """`index`: no filter. `deeper`: more hits than wanted, unfiltered, of which the allowed are kept. `selector`: the index
 skips what is not allowed. `exact`: every allowed row is compared with."""
 
-EXACT_ROWS = 20_000
-"""Up to so many allowed rows a filter is answered exactly; measuring a recall stops there too."""
 # A search looks this many times as deep as it takes to find k allowed rows where a filter is spread evenly.
 _SLACK = 2.0
 # What things cost, in vectors compared with one after the other by FAISS's scan of float16: a step of a graph, with its

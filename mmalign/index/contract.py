@@ -9,6 +9,9 @@ from typing import Any
 
 from mmalign.errors import IndexFileError, InputError
 
+EXACT_ROWS = 20_000
+"""Up to so many allowed rows a filter is answered exactly; measuring a recall stops there too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:

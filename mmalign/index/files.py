@@ -123,3 +123,19 @@ def storage_errors(path: Path) -> Iterator[None]:
         else:
             remedy = f"{error.strerror or error}; check the folder's permissions and that it is not read-only"
         raise StorageError(f"cannot write the index to {path}: {remedy}") from error
+
+
+def sync_path(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from mmalign.errors import InputError
 from mmalign.index.base import Index
 from mmalign.index.bounds import lower_bound
 from mmalign.index.building import Chunks
-from mmalign.index.contract import Contract, Curve
+from mmalign.index.contract import EXACT_ROWS, Contract, Curve
 from mmalign.index.truth import Truth, exact_truth
 from mmalign.similarity import Float32Array, Int64Array
 
@@ -24,8 +24,6 @@ _TUNING_SHARE = 0.25
 _SATURATED, _GAIN, _FLOOR = 0.9995, 0.001, 0.5
 # A step of a graph compares with about this many vectors: beyond rows / 16 steps an exact search costs less.
 _DEGREE = 16
-# Below so many allowed rows a filtered search is answered exactly.
-_EXACT_ROWS = 20_000
 # A filter lets different rows through for so many groups of queries.
 _GROUPS = 4
 # Ties at the last place are found among so many further rows without a look at the vectors.
@@ -74,7 +72,7 @@ class Measuring:
         """Return the shares to measure for a number of rows, falling."""
         if self.shares is not None:
             return tuple(sorted(self.shares, reverse=True))
-        least = max(0.01, _EXACT_ROWS / max(rows, 1))
+        least = max(0.01, EXACT_ROWS / max(rows, 1))
         return (1.0, *(share for share in (0.1,) if share > least), *((least,) if least < 1 else ()))
 
     def steps(self, rows: int, kinds: int) -> int:

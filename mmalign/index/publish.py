@@ -26,7 +26,7 @@ from typing import Any
 from mmalign.errors import IndexFileError
 from mmalign.index import workspace as workspaces
 from mmalign.index.base import Index
-from mmalign.index.files import load_index, storage_errors
+from mmalign.index.files import load_index, storage_errors, sync_path
 from mmalign.processes import is_running
 
 FORMAT = 1
@@ -181,14 +181,14 @@ def write_manifest(temporary: Path, manifest: IndexManifest) -> None:
 def sync_files(temporary: Path) -> None:
     """Force the files and the folder to disk."""
     for path in temporary.iterdir():
-        _sync(path)
-    _sync(temporary)
+        sync_path(path)
+    sync_path(temporary)
 
 
 def rename_version(temporary: Path, version: Path) -> None:
     """Give the complete folder its name."""
     temporary.rename(version)
-    _sync(version.parent)
+    sync_path(version.parent)
 
 
 def write_pointer(pointer: Path, version: str) -> None:
@@ -202,7 +202,7 @@ def write_pointer(pointer: Path, version: str) -> None:
 def replace_pointer(pointer: Path, current: Path) -> None:
     """Put the version in use."""
     pointer.replace(current)
-    _sync(current.parent)
+    sync_path(current.parent)
 
 
 def current(root: Path) -> Path | None:
@@ -290,7 +290,7 @@ def withdraw(root: Path) -> None:
     if (root / _POINTER).exists():
         with storage_errors(root), _locked(root):
             (root / _POINTER).unlink(missing_ok=True)
-            _sync(root)
+            sync_path(root)
 
 
 def clean(root: Path, *, keep: int = 2) -> list[str]:
@@ -396,14 +396,6 @@ def _check_files(folder: Path, manifest: IndexManifest, *, verify: bool | None) 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

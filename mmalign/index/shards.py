@@ -11,7 +11,6 @@ Each file is written under another name, forced to disk and then renamed, so tha
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from mmalign.errors import IndexFileError
 from mmalign.index.faiss_io import read_faiss, write_faiss
 from mmalign.index.faiss_lists import bytes_per_row, join_files
-from mmalign.index.files import storage_errors
+from mmalign.index.files import storage_errors, sync_path
 from mmalign.index.ids import load_array
 from mmalign.similarity import Int64Array, as_matrix
 
@@ -246,14 +245,6 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` write a file, and give it its name once it is safely on disk."""
     part = path.with_name(path.name + _UNFINISHED)
     write(part)
-    _sync(part)
+    sync_path(part)
     part.rename(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(path.parent)
