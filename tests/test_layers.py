@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mmalign"
 LAYERS = {
     "mmalign": 9.0,
     "mmalign.errors": 0.0,
-    "mmalign.types": 0.0,
+    "mmalign.types": 0.1,
     "mmalign.similarity": 1.0,
     "mmalign.pixels": 1.0,
     "mmalign.locks": 1.0,
@@ -30,6 +30,8 @@ LAYERS = {
     "mmalign.encoders": 2.0,
     "mmalign.store": 2.0,
     "mmalign.index": 2.0,
+    "mmalign.alignment": 2.0,
+    "mmalign.captioning": 2.0,
     "mmalign.query_bank": 1.0,
     "mmalign.query": 3.0,
     "mmalign.locate": 3.0,

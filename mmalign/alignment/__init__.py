@@ -1,0 +1,1 @@
+"""Which phrase of a sentence belongs to which region of a picture."""

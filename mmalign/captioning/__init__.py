@@ -1,0 +1,1 @@
+"""A caption for a picture, from what was retrieved for it."""

@@ -1,0 +1,19 @@
+"""Small frozen value types that the rooms exchange."""
+
+from mmalign.types.hits import Hit, SearchResult, late_hits
+from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
+from mmalign.types.places import Box, Phrase, Region, Relation
+
+__all__ = [
+    "AddReport",
+    "Box",
+    "Hit",
+    "Item",
+    "Phrase",
+    "ReencodeReport",
+    "Region",
+    "Relation",
+    "SearchResult",
+    "Skip",
+    "late_hits",
+]

@@ -1,0 +1,94 @@
+"""Entries of a source, and what was done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of a source, before its media is read.
+
+    Attributes:
+        uri: Where the media is: an absolute path, a `file://` URI where the path is not printable UTF-8,
+            or an `http(s)://` URL.
+        id: The caller's own identifier, or None to have one derived from the URI.
+        captions: Sentences that describe the picture.
+        metadata: Further columns, by name; values are JSON-like.
+    """
+
+    uri: str
+    id: str | None = None
+    captions: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """An item that was left out, and why.
+
+    Attributes:
+        uri: The item.
+        reason: One line, with the remedy where there is one.
+    """
+
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What one `Collection.add` did, in numbers of items.
+
+    Attributes:
+        added: New items.
+        updated: Items whose bytes or metadata changed.
+        moved: Items found again under another path; not encoded again.
+        unchanged: Items left as they were.
+        removed: Items whose file is gone, removed because `prune` was asked for.
+        skipped: Items that could not be used, with the reason.
+        encoded: Pictures that went through the encoder.
+        seconds: Wall time.
+    """
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: tuple[Skip, ...] = ()
+    encoded: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self) | {"skipped": [asdict(skip) for skip in self.skipped]}
+
+
+@dataclass(frozen=True, slots=True)
+class ReencodeReport:
+    """What one `Collection.reencode` did, in numbers of items.
+
+    Attributes:
+        encoder: Spec of the encoder that the collection is made with now, or will be once it is finished.
+        items: Items that the collection holds.
+        encoded: Pictures that went through the encoder.
+        kept: Embeddings that an earlier run had made before it was stopped.
+        updated: Items whose bytes had changed since they were added.
+        dropped: Items that were removed because their picture cannot be read, with the reason.
+        seconds: Wall time.
+    """
+
+    encoder: str
+    items: int = 0
+    encoded: int = 0
+    kept: int = 0
+    updated: int = 0
+    dropped: tuple[Skip, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self) | {"dropped": [asdict(skip) for skip in self.dropped]}

@@ -1,0 +1,145 @@
+"""Places in a picture, and the parts of a sentence that may speak of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mmalign.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in a picture, in pixels from its top left corner.
+
+    Attributes:
+        x: Left edge.
+        y: Upper edge.
+        width: More than 0.
+        height: More than 0.
+
+    Raises:
+        InputError: A number that is not finite, or a width or height of 0 or less.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.to_list())) or self.width <= 0 or self.height <= 0:
+            raise InputError(
+                f"a box is [x, y, width, height] in pixels with width and height above 0, got {self.to_list()}; "
+                "two corners [left, top, right, bottom] become [left, top, right - left, bottom - top]"
+            )
+
+    @property
+    def area(self) -> float:
+        """In square pixels."""
+        return self.width * self.height
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom edge."""
+        return self.x, self.y, self.x + self.width, self.y + self.height
+
+    def clipped(self, width: float, height: float) -> Box:
+        """Give the part of the box that lies in a picture.
+
+        Args:
+            width: Of the picture, in pixels.
+            height: Of the picture, in pixels.
+
+        Returns:
+            That part; the same box where all of it does.
+
+        Raises:
+            InputError: No part of it does.
+        """
+        left, top, right, bottom = self.corners
+        left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
+        if right <= left or bottom <= top:
+            raise InputError(
+                f"the box {self.to_list()} lies outside the picture, which is {width:g} x {height:g} pixels"
+            )
+        return Box(left, top, right - left, bottom - top)
+
+    def to_list(self) -> list[float]:
+        """Return [x, y, width, height]."""
+        return [self.x, self.y, self.width, self.height]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a picture that a phrase may be about.
+
+    Attributes:
+        box: Where it is.
+        source: What proposed it, such as `segment`, `peak`, `detector`, `given` or `whole`.
+        score: How sure that was that something is there, 0 to 1; 1 where it does not say.
+        label: What a detector calls it, else empty.
+    """
+
+    box: Box
+    source: str = "given"
+    score: float = 1.0
+    label: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the region as JSON-ready values."""
+        return {"box": self.box.to_list(), "source": self.source, "score": self.score, "label": self.label}
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A part of a sentence that may name something in a picture.
+
+    Attributes:
+        text: The phrase, such as `two small dogs`.
+        start: Where it begins in the sentence, in characters; -1 where it was given by itself.
+        end: Where it ends, exclusive; -1 likewise.
+        head: The noun that it turns on, such as `dogs`; the whole text where nobody says.
+        modifiers: Words that narrow the head, such as `small`.
+        plural: Whether it speaks of several things.
+        count: Of how many, where it says so.
+        antecedent: Index of the phrase that a pronoun or a repeated mention stands for, or None.
+        abstract: Whether it names nothing that can be seen in one place, such as `the background`, `a sunny day`.
+    """
+
+    text: str
+    start: int = -1
+    end: int = -1
+    head: str = ""
+    modifiers: tuple[str, ...] = ()
+    plural: bool = False
+    count: int | None = None
+    antecedent: int | None = None
+    abstract: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the phrase as JSON-ready values."""
+        return {"text": self.text, "start": self.start, "end": self.end, "head": self.head, "plural": self.plural}
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What a sentence says of the places of some phrases.
+
+    Attributes:
+        subject: Index of the phrase that it is said of.
+        objects: Indices of the phrases that it is said with respect to; two for `between`, else one.
+        kind: `left of`, `right of`, `above`, `below`, `on`, `in`, `between`, `near`, `holding`, `wearing`, `bigger`,
+            `smaller`, or `with` for whatever says no more than that both are there.
+        text: The words that say it, such as `next to`.
+    """
+
+    subject: int
+    objects: tuple[int, ...]
+    kind: str
+    text: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the relation as JSON-ready values."""
+        return {"subject": self.subject, "objects": list(self.objects), "kind": self.kind, "text": self.text}
