@@ -31,7 +31,8 @@ class Encoder(Protocol):
     batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
     reads; and `calibration`, a `mmalign.calibration.Calibration` of its own fingerprint or None, which turns the scores
     of text queries into probabilities; and `encode_patches(image)`, which embeds the places of one picture in the same
-    space: an array of shape (h, w, dim), float32, each row of length 1, row 0 at the top.
+    space: an array of shape (h, w, dim), float32, each row of length 1, row 0 at the top. An encoder of which some
+    models can do that and others cannot says so in `has_patches`.
     """
 
     @property
@@ -80,6 +81,18 @@ class Encoder(Protocol):
             DecodeError: A path cannot be decoded.
         """
         ...
+
+
+def has_patches(encoder: Encoder) -> bool:
+    """Say whether an encoder embeds the places of a picture.
+
+    Args:
+        encoder: The encoder.
+
+    Returns:
+        True where its `encode_patches(image)` can be called.
+    """
+    return hasattr(encoder, "encode_patches") and bool(getattr(encoder, "has_patches", True))
 
 
 def stream_image(encoder: Encoder, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:

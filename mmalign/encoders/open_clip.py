@@ -21,8 +21,9 @@ from mmalign.encoders.open_clip_source import OpenClipSource, resolve_source
 from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
-from mmalign.errors import ModelUnavailableError
-from mmalign.similarity import Float32Array
+from mmalign.encoders.vit_dense import DenseMethod, dense_features, plan_grid, to_pixels, why_not
+from mmalign.errors import InputError, ModelUnavailableError
+from mmalign.similarity import Float32Array, l2_normalize
 
 if TYPE_CHECKING:
     import torch
@@ -169,6 +170,53 @@ class OpenClipEncoder(StreamingEncoder):
 
         for batch in prefetch_batches(images, self._prepare, batch_size=batch_size, workers=self._workers):
             yield self._forward(self._model.encode_image, torch.stack(batch))
+
+    @cached_property
+    def has_patches(self) -> bool:
+        """Whether `encode_patches` works with this model."""
+        return why_not(self._model.visual) is None
+
+    def encode_patches(
+        self, image: ImageLike, *, method: DenseMethod = "clearclip", side: int | None = None, stride: int | None = None
+    ) -> Float32Array:
+        """Embed the places of a picture, for finding what a text names in it.
+
+        Args:
+            image: A picture of any PIL mode, or a path.
+            method: What the last block of the transformer does: `clearclip`, `sclip` or `naclip`.
+            side: Shorter side that the picture is scaled to, in pixels; None for that which the model was made for.
+            stride: Side of a cell, in pixels of the scaled picture; None for half a patch, which costs four times
+                as many tokens as whole patches.
+
+        Returns:
+            Array of shape (h, w, dim), float32, each row of length 1; row 0 is the top of the picture, and the cells
+            divide the whole picture evenly.
+
+        Raises:
+            DecodeError: The path cannot be decoded.
+            InputError: The model has no patches of its own (see `has_patches`), neither a picture nor a path, or a
+                method, side or stride that cannot be.
+
+        Source: see `mmalign.encoders.vit_dense`.
+        """
+        import torch
+
+        visual = self._model.visual
+        if (reason := why_not(visual)) is not None:
+            raise InputError(
+                f"{self.name} has no embeddings of places: {reason}; regions can be encoded as crops, "
+                "which `align` does for such models"
+            )
+        picture, patch = load_rgb(image), int(visual.patch_size[0])
+        grid = plan_grid(
+            picture.width, picture.height, patch=patch, side=min(visual.image_size) if side is None else side,
+            stride=stride,
+        )  # fmt: skip
+        looks = dict(visual.preprocess_cfg)
+        pixels = to_pixels(picture, grid, patch=patch, mean=looks["mean"], std=looks["std"]).to(self._device)
+        with torch.inference_mode(), autocast(self._device, self._dtype):
+            cells = dense_features(visual, pixels, grid, method=method).float().cpu().numpy()
+        return l2_normalize(cells.reshape(-1, self.dim)).reshape(cells.shape)
 
     def truncates(self, text: str) -> bool:
         """Say whether a text is longer than the model reads.
