@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from mmalign.alignment.problem import Problem
 from mmalign.alignment.solvers import Solution
 from mmalign.types import Phrase, Region, Relation
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ class Alignment:
         notes: Remarks that a person should see.
         problem: What was solved.
         solution: What the solver said.
+        similarity: Of each phrase to each region, shape (p, r), float32, before anything was weighed against anything.
+        existence: Probability that each phrase is in the picture at all, shape (p,), or None where nobody says.
+        heat: Where in the picture each phrase is, shape (p, h, w), float32, 0 to 1, row 0 at the top, or None.
+        seconds: What each stage took, in seconds of wall time, by its name.
     """
 
     sentence: str
@@ -68,3 +76,21 @@ class Alignment:
     notes: tuple[str, ...] = ()
     problem: Problem = field(repr=False, kw_only=True)
     solution: Solution = field(repr=False, kw_only=True)
+    similarity: NDArray[np.float32] | None = field(default=None, repr=False, kw_only=True)
+    existence: NDArray[np.float32] | None = field(default=None, repr=False, kw_only=True)
+    heat: NDArray[np.float32] | None = field(default=None, repr=False, kw_only=True)
+    seconds: Mapping[str, float] = field(default_factory=dict, repr=False, kw_only=True)
+
+    def draw(self, picture: Image.Image, *, heat: bool = True) -> Image.Image:
+        """Draw the alignment: boxes and heat in the picture, the sentence with its phrases in the same colours.
+
+        Args:
+            picture: The picture that was aligned, of any mode.
+            heat: Whether to shade where each phrase is.
+
+        Returns:
+            A larger picture of mode RGB; see `mmalign.alignment.draw.draw_alignment`.
+        """
+        from mmalign.alignment.draw import draw_alignment
+
+        return draw_alignment(self, picture, heat=heat)
