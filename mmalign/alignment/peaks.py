@@ -23,7 +23,7 @@ def peak_regions(
     """Cut regions out of similarity maps: around each peak, the cells that are nearly as high and hang together.
 
     Args:
-        heat: Array of shape (h, w), or (p, h, w) for p phrases: similarity of each cell of a grid laid over the picture;
+        heat: Array of shape (h, w), or (p, h, w) for p phrases: similarity of each cell of a grid over the picture;
             row 0 is the top.
         width: Of the picture, in pixels.
         height: Of the picture, in pixels.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmalign.calibration import Calibration
 from mmalign.encoders.adapter import Adapter
 from mmalign.encoders.base import ImageLike, StreamingEncoder
-from mmalign.encoders.dense import CONTEXT, Resolution, encode_cells
+from mmalign.encoders.dense import CONTEXT, Resolution, encode_boxes, encode_cells
 from mmalign.encoders.device import compute_alone
 from mmalign.encoders.efficientnet import INPUT_SIZE, EfficientNetLite2, preprocess, preprocessing_note
 from mmalign.encoders.minilm import MAX_TOKENS, WIDTH, MiniLM, max_pool, mean_pool
@@ -26,6 +26,7 @@ from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import InputError
 from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.types import Box
 
 if TYPE_CHECKING:
     import torch
@@ -209,6 +210,34 @@ class TwoTowerEncoder(StreamingEncoder):
         """
         picture = load_rgb(image)
         return encode_cells(self._pictures(), self.image_adapter, picture, resolution=resolution, context=context)
+
+    def encode_boxes(self, image: ImageLike, boxes: Sequence[Box], *, resolution: Resolution = "fine") -> Float32Array:
+        """Embed regions of a picture, all in one pass.
+
+        Args:
+            image: A picture of any PIL mode, or a path.
+            boxes: r regions in pixels of the picture; what lies outside it is cut off.
+            resolution: `fine` or `coarse`; see `encode_boxes` of `mmalign.encoders.dense`.
+
+        Returns:
+            Array of shape (r, dim), float32, each row of length 1.
+
+        Raises:
+            DecodeError: The path cannot be decoded.
+            InputError: Neither a picture nor a path, another resolution, or a box outside the picture.
+            ModelUnavailableError: A weight file has other bytes than expected.
+        """
+        picture = load_rgb(image)
+        inside = [box.clipped(*picture.size) for box in boxes]
+        return encode_boxes(self._pictures(), self.image_adapter, picture, inside, resolution=resolution)
+
+    def picture_model(self) -> EfficientNetLite2:
+        """Give the picture model, loaded at the first call, for what reads its maps.
+
+        Raises:
+            ModelUnavailableError: A weight file has other bytes than expected.
+        """
+        return self._pictures()
 
     def _texts(self) -> MiniLM:
         with self._loading:
