@@ -43,7 +43,7 @@ from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, ree
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
-from mmalign.types import AddReport, ReencodeReport, SearchResult
+from mmalign.types import AddReport, ReencodeReport, SearchResult, batch_results
 from mmalign.vectors import vector_rows
 
 
@@ -524,13 +524,12 @@ class Collection:
         )
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
-        kinds = {one.kind for one in asked.queries}
         found = searcher.search(
             asked.vectors,
             hits_to_fetch(k, asked.queries),
             allowed=allowed,
             min_recall=min_recall,
-            kind=kinds.pop() if len(kinds) == 1 else None,
+            kind=asked.kind,
         )
         judged = judge(
             found,
@@ -541,19 +540,16 @@ class Collection:
             min_probability=min_probability,
         )
         hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
-        seconds = time.perf_counter() - started
-        results = [
-            SearchResult(
-                hits=one,
-                query=text,
-                exact=found.exact,
-                seconds=seconds,
-                collection=str(self.path),
-                effort=found.effort,
-                notes=notes + searcher.notes + found.notes + generation.remarks(searcher) + remarks,
-            )
-            for text, notes, one, remarks in zip(asked.texts, asked.notes, hits, judged.notes, strict=True)
-        ]
+        shared = searcher.notes + found.notes + generation.remarks(searcher)
+        results = batch_results(
+            hits,
+            queries=asked.texts,
+            notes=[notes + shared + remarks for notes, remarks in zip(asked.notes, judged.notes, strict=True)],
+            exact=found.exact,
+            seconds=time.perf_counter() - started,
+            collection=str(self.path),
+            effort=found.effort,
+        )
         return results if isinstance(query, list) else results[0]
 
     def search_captions(self, query: QueryLike, *, k: int = 10, where: str | None = None) -> SearchResult:

@@ -12,7 +12,7 @@ from mmalign.calibration import FILE, RIVALS, Calibration
 from mmalign.encoders.base import Encoder
 from mmalign.errors import CalibrationError, InputError, QueryError
 from mmalign.metrics.calibration import Float64Array
-from mmalign.query import Query
+from mmalign.query import Query, distinct
 from mmalign.searcher import Found
 
 # Collections up to so many times the largest gallery that a calibration was fitted on need no remark.
@@ -95,7 +95,7 @@ def hits_to_fetch(k: int, queries: list[Query]) -> int:
     Returns:
         At least `k`.
     """
-    return max(k, RIVALS) if k and any(query.is_words for query in queries) else k
+    return max(k, RIVALS) if k and any(query.is_words for query in distinct(queries)) else k
 
 
 def judge(
@@ -125,7 +125,8 @@ def judge(
     """
     probabilities = np.full(found.scores.shape, np.nan)
     notes: list[tuple[str, ...]] = [()] * len(queries)
-    words = [position for position, query in enumerate(queries) if query.is_words]
+    worded = {query for query in distinct(queries) if query.is_words}
+    words = [position for position, query in enumerate(queries) if query in worded] if worded else []
     fitted = None
     if words:
         try:

@@ -60,8 +60,11 @@ class HitReader:
         table = self._table
         if table is not None:
             # Blocks: to look at one result should not make ten thousand hits, nor every result take rows by itself.
-            blocks = [_Block(table, found, probabilities, start) for start in range(0, len(found.scores), _BLOCK)]
-            return [late_hits(partial(blocks[i // _BLOCK].hits, i % _BLOCK)) for i in range(len(found.scores))]
+            count, late = len(found.scores), []
+            for start in range(0, count, _BLOCK):
+                hits = _Block(table, found, probabilities, start).hits
+                late += [partial(hits, i) for i in range(min(_BLOCK, count - start))]
+            return list(map(late_hits, late))
         chosen = found.row_ids[found.row_ids >= 0]
         taken = self.store.take(chosen, self._columns) if chosen.size else None
         rows: list[dict[str, Any]] = [] if taken is None else taken.to_pylist()

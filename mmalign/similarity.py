@@ -86,7 +86,11 @@ def l2_normalize(vectors: ArrayLike) -> Float32Array:
             largest = np.abs(array).max(axis=-1, keepdims=True)
             array = np.divide(array, largest, out=np.zeros_like(array), where=largest > 0)
             norm = np.linalg.norm(array, axis=-1, keepdims=True)
-    scaled: Float32Array = np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
+    there = norm > 0
+    # Without a mask, a division takes half the time.
+    scaled: Float32Array = (
+        np.divide(array, norm) if there.all() else np.divide(array, norm, out=np.zeros_like(array), where=there)
+    )
     return scaled
 
 

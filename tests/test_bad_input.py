@@ -202,4 +202,7 @@ def test_rows_of_any_length_become_unit_rows() -> None:
     expected = np.divide(exact, lengths, out=np.zeros_like(exact), where=lengths > 0)
     np.testing.assert_allclose(l2_normalize(rows), expected, atol=1e-6)
     np.testing.assert_array_equal(l2_normalize(np.zeros((2, 3))), 0)
+    # Rows of which none is zero take another way.
+    np.testing.assert_allclose(l2_normalize(np.full((4, 9), 2.0)), 1 / 3, rtol=1e-6)
+    np.testing.assert_array_equal(l2_normalize([[np.nan, 1], [0, 0], [0, 2]]), [[0, 0], [0, 0], [0, 1]])
     assert l2_normalize(np.zeros((0, 3))).shape == (0, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmalign import hits as module
 from mmalign.collection import Collection
 from mmalign.hits import HitReader
 from mmalign.searcher import Found
-from mmalign.types import Hit, SearchResult, late_hits
+from mmalign.types import Hit, SearchResult, batch_results, late_hits
 
 DIM, ROWS = 8, 60
 
@@ -151,3 +151,34 @@ def test_an_error_while_hits_are_made_comes_up_each_time() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
             len(late)
+
+
+def test_results_of_a_batch_are_those_of_the_constructor() -> None:
+    hits = ((Hit("a", "", 0.5),), (), (Hit("b", "", 0.25), Hit("a", "", 0.0)))
+    late = [late_hits(lambda own=own: own) for own in hits]  # type: ignore[misc]
+    shared = {"exact": False, "seconds": 2.5, "collection": "c", "effort": 64}
+    made = batch_results(late, queries="xyz", notes=[("n",), (), ("m", "o")], **shared)  # type: ignore[arg-type]
+    for one, own, query, notes in zip(made, hits, "xyz", [("n",), (), ("m", "o")], strict=True):
+        plain = SearchResult(hits=own, query=query, notes=notes, **shared)  # type: ignore[arg-type]
+        assert one == plain
+        assert pickle.loads(pickle.dumps(one)) == plain
+        # A field that were forgotten could not be read.
+        assert {field.name: getattr(one, field.name) for field in fields(plain)} == {
+            field.name: getattr(plain, field.name) for field in fields(plain)
+        }
+        with pytest.raises(AttributeError):
+            one.query = "z"  # type: ignore[misc]
+    assert batch_results([], queries=[], notes=[], **shared) == []  # type: ignore[arg-type]
+
+
+def test_a_batch_of_many_vectors_gives_what_each_of_them_gives(collection: Collection) -> None:
+    queries = list(np.random.default_rng(5).standard_normal((70, DIM)) * 10)
+    # From disk first, then from columns in memory, in blocks of 32.
+    for _ in range(3):
+        results = collection.search(queries, k=4)
+        assert len(results) == 70
+        for query, one in zip(queries, results, strict=True):
+            alone = collection.search(query, k=4)
+            assert one.query == alone.query
+            assert [(hit.id, hit.metadata) for hit in one] == [(hit.id, hit.metadata) for hit in alone]
+            np.testing.assert_allclose([hit.score for hit in one], [hit.score for hit in alone], atol=1e-6)

@@ -1,6 +1,6 @@
 """Small frozen value types that the rooms exchange."""
 
-from mmalign.types.hits import Hit, SearchResult, late_hits
+from mmalign.types.hits import Hit, SearchResult, batch_results, late_hits
 from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
 from mmalign.types.places import Box, Phrase, Region, Relation
 
@@ -15,5 +15,6 @@ __all__ = [
     "Relation",
     "SearchResult",
     "Skip",
+    "batch_results",
     "late_hits",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import repeat
 from typing import Any, cast, overload
 
 
@@ -108,6 +110,10 @@ class _Late:
         self._slot.__set__(instance, value)
 
 
+# What sets a field where it is kept, each name once.
+_SETTERS: dict[str, Callable[[SearchResult, Any], None]] = {
+    one.name: vars(SearchResult)[one.name].__set__ for one in fields(SearchResult)
+}
 # The dataclass makes the slot; equality, repr, copies and pickles go through the name and see the value.
 SearchResult.hits = _Late(SearchResult.hits)  # type: ignore[assignment, misc]
 
@@ -122,3 +128,45 @@ def late_hits(make: Callable[[], tuple[Hit, ...]]) -> tuple[Hit, ...]:
         What `SearchResult(hits=...)` takes; of no use elsewhere.
     """
     return cast("tuple[Hit, ...]", make)
+
+
+def batch_results(
+    hits: Sequence[tuple[Hit, ...]],
+    *,
+    queries: Iterable[str],
+    notes: Iterable[tuple[str, ...]],
+    exact: bool,
+    seconds: float,
+    collection: str,
+    effort: int | None,
+) -> list[SearchResult]:
+    """Make the results of many queries that were searched together.
+
+    The constructor of a frozen dataclass takes a microsecond. For a thousand of them that is a share of the search
+    that can be seen, so that they are made field by field here, in a third of the time.
+
+    Args:
+        hits: Those of each of n queries, or what `late_hits` gave for them.
+        queries: Each in words.
+        notes: The remarks for each.
+        exact: Of all, as the others in `SearchResult`.
+        seconds: Of all.
+        collection: Of all.
+        effort: Of all.
+
+    Returns:
+        n results.
+    """
+    made = [SearchResult.__new__(SearchResult) for _ in hits]
+    columns: dict[str, Iterable[Any]] = {
+        "hits": hits,
+        "query": queries,
+        "exact": repeat(exact),
+        "seconds": repeat(seconds),
+        "collection": repeat(collection),
+        "effort": repeat(effort),
+        "notes": notes,
+    }
+    for name, setter in _SETTERS.items():
+        deque(map(setter, made, columns[name]), maxlen=0)
+    return made
