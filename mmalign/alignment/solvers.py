@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
+from mmalign.alignment.graph import search
+from mmalign.alignment.hungarian import match_one_to_one
 from mmalign.alignment.problem import Assignment, Problem
 from mmalign.errors import InputError
 
@@ -23,7 +25,8 @@ class Solution:
         objective: Its worth, relations and sharing included, whichever solver found it.
         bound: No assignment is worth more than this; None where the solver says nothing of that.
         solver: The solver.
-        converged: Whether the solver came to its end, and did not stop at a limit of its own.
+        converged: Whether the solver came to its end. Where `graph` stopped at a limit of its own, the gap says how far
+            from a best one the assignment can be.
         iterations: Rounds that it took.
         feasible: Whether the assignment keeps to the capacities; `argmax` does not look at them.
     """
@@ -56,7 +59,7 @@ def solve(problem: Problem, *, solver: SolverName = "graph") -> Solution:
     Raises:
         InputError: An unknown solver.
     """
-    solvers: dict[str, Callable[[Problem], Solution]] = {"argmax": _argmax}
+    solvers: dict[str, Callable[[Problem], Solution]] = {"argmax": _argmax, "hungarian": _hungarian, "graph": _graph}
     if solver not in solvers:
         raise InputError(f"unknown solver {solver!r}; there are: {', '.join(solvers)}")
     return solvers[solver](problem)
@@ -96,16 +99,29 @@ def best_regions(problem: Problem, phrase: int) -> tuple[int, ...]:
 
 def _argmax(problem: Problem) -> Solution:
     assignment = tuple(best_regions(problem, phrase) for phrase in range(problem.shape[0]))
-    return scored(problem, assignment, "argmax")
+    return _scored(problem, assignment, "argmax")
 
 
-def scored(problem: Problem, assignment: Assignment, solver: str, *, iterations: int = 1) -> Solution:
-    """Make the solution of a solver that gives no bound."""
+def _hungarian(problem: Problem) -> Solution:
+    assignment, rounds = match_one_to_one(problem)
+    return _scored(problem, assignment, "hungarian", iterations=rounds)
+
+
+def _graph(problem: Problem) -> Solution:
+    starts = [solver(problem).assignment for solver in (_argmax, _hungarian)]
+    found = search(problem, starts)
+    solution = _scored(problem, found.assignment, "graph", iterations=found.rounds)
+    # Sums in another order differ in their last digits.
+    bound = max(found.bound, solution.objective)
+    return replace(solution, bound=bound, converged=bound - solution.objective <= 1e-6)
+
+
+def _scored(problem: Problem, assignment: Assignment, solver: SolverName, *, iterations: int = 1) -> Solution:
     return Solution(
         assignment=assignment,
         objective=problem.objective(assignment),
         bound=None,
-        solver=cast(SolverName, solver),
+        solver=solver,
         converged=True,
         iterations=iterations,
         feasible=problem.feasible(assignment),
