@@ -16,12 +16,7 @@ from mmalign.errors import TrainingInterrupted
 if TYPE_CHECKING:
     from mmalign.training.pictures import Progress
 
-app = typer.Typer(no_args_is_help=True, help="Train an encoder on your own pictures and captions.")
-
-
-@app.callback()
-def _train() -> None:
-    """Keep `train contrastive` a command of two words while it is the only one."""
+app = typer.Typer(no_args_is_help=True, help="Train an encoder, or a captioner, on your own pictures and words.")
 
 
 @app.command("contrastive")
@@ -69,6 +64,84 @@ def train_contrastive(
         say(f"skipped {skipped}")
     print(f"best epoch: {report.best['epoch']} of {report.epochs}, sum of recalls {report.best['sum']:.1f}")
     print(f"weights: {report.exported}")
+
+
+@app.command("captioner")
+def train_captioner(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log.jsonl and the exported decoder.")],
+    text: Annotated[list[Path] | None, typer.Option(help="A file of sentences, one a line; may be repeated.")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help='Pictures with captions, learnt from as well: a .jsonl of {"image", "captions", "split"}.'),
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Splits of the manifest to learn from. Default: train.")
+    ] = None,
+    dev_split: Annotated[
+        str | None, typer.Option(help="Split of the manifest that is measured on and chooses the best epoch.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of all settings; see docs/caption-model.md. Options come on top.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Whose embeddings the decoder reads. Default: lite.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: 4.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for embeddings, which runs may share. Default: OUT/cache.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: CUDA where there is one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a decoder that writes captions from an encoder's embeddings and from retrieved captions.
+
+    Text alone is enough: each sentence's own embedding, with noise, stands for its picture. Run it again with the
+    same --out: a run that was stopped goes on where it was.
+
+    For example:
+
+        mmalign train captioner --text captions.txt --encoder lite --out runs/captioner
+
+        mmalign caption photo.jpg --mode runs/captioner
+    """
+    from mmalign.training import captioner
+    from mmalign.training.captioner_config import read_captioner_config
+
+    options: dict[str, Any] = {"encoder": encoder, "epochs": epochs, "seed": seed}
+    data: dict[str, Any] = {"text": [str(path) for path in text] if text else None}
+    if manifest is not None:
+        data["pairs"] = [{"manifest": str(manifest), "splits": split or ["train"]}]
+        data["dev"] = {"manifest": str(manifest), "splits": [dev_split]} if dev_split else None
+    chosen = read_captioner_config(config, options=options, data=data)
+    with _bars(enabled=not as_json) as progress:
+        try:
+            report = captioner.train_captioner(
+                chosen,
+                out,
+                cache=cache,
+                device=device,
+                progress=progress,
+                log=None if as_json else _print_captioner_record,
+            )
+        except TrainingInterrupted as stop:
+            say(str(stop))
+            raise typer.Exit(130) from None
+    if as_json:
+        print_json(report.to_dict())
+        return
+    print(f"best epoch: {report.best['epoch']} of {report.epochs}, CIDEr {report.best['cider']:.1f}")
+    print(f"decoder: {report.exported} (SHA-256 {report.sha256})")
+
+
+def _print_captioner_record(record: Mapping[str, Any]) -> None:
+    if record.get("event") != "epoch":
+        counts = ", ".join(f"{name} {value}" for name, value in record["data"].items())
+        say(f"{record['event']}: {record['parameters']} parameters, {counts}")
+        return
+    print(
+        f"epoch {record['epoch']:>3}   loss {record['loss']:.4f}   nats a token {record['nats']:.4f}   "
+        f"CIDEr {record['cider']:.2f}   BLEU-4 {record['bleu4']:.2f}   {record['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def _print_record(record: Mapping[str, Any]) -> None:

@@ -265,12 +265,12 @@ def _run(
             at = trainer.progress
             progress(f"epoch {at.epoch} of {config.optimization.epochs}", at.step, steps)
 
-    with _stop_asked() as stop:
+    with stop_asked() as stop:
         return trainer.run(log=write, stop=stop, tick=tick)
 
 
 @contextmanager
-def _stop_asked() -> Iterator[Callable[[], bool]]:
+def stop_asked() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a question that the loop asks between two steps; the second one stops at once."""
     asked = False
     if threading.current_thread() is not threading.main_thread():

@@ -1,0 +1,296 @@
+"""What a captioner learns from: sentences and pictures as embeddings, and the captions that are retrieved for each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.captioning.words import plain_words
+from mmalign.encoders.base import Encoder, stream_image
+from mmalign.errors import InputError
+from mmalign.similarity import Float32Array, Int64Array, l2_normalize
+from mmalign.training.cache import cached_arrays
+from mmalign.training.captioner_config import CaptionerConfig
+from mmalign.training.duplicates import fuzzy_likeness, same_words
+from mmalign.training.manifest import CaptionedFile, read_part, read_sentences
+from mmalign.training.pictures import Progress, counter, usable_pictures
+
+_ROWS = 1024
+# Scores of one block of queries, beside which the sentences' vectors are small.
+_QUERIES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Vectors that stand for pictures, and what was retrieved for each.
+
+    Attributes:
+        vectors: Shape (q, dim), float32, rows of length 1, the mean taken off.
+        contexts: Positions of retrieved sentences, best first, shape (q, k).
+        targets: Positions of the sentences that describe each.
+    """
+
+    vectors: Float32Array
+    contexts: Int64Array
+    targets: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionerMaterial:
+    """All that the loop needs.
+
+    Attributes:
+        sentences: Different sentences that are learnt from and retrieved.
+        texts: Queries made of sentences alone, one a sentence.
+        pairs: Queries made of pictures, `views` a picture.
+        dev: Queries that are measured on; their targets count in `dev_captions`.
+        dev_captions: Captions of the pictures that are measured on.
+        picture_mean: Mean embedding of pictures, or of sentences where there are no pictures; shape (dim,).
+        counts: What was found and left out.
+        digest: Hex digest of all of it that decides a training.
+    """
+
+    sentences: list[str]
+    texts: Queries
+    pairs: Queries
+    dev: Queries
+    dev_captions: list[str]
+    picture_mean: Float32Array
+    counts: dict[str, int]
+    digest: str
+
+
+def load_material(
+    config: CaptionerConfig, encoder: Encoder, *, cache: Path, progress: Progress | None = None
+) -> CaptionerMaterial:
+    """Read, embed and retrieve.
+
+    Args:
+        config: What to read.
+        encoder: Embeds sentences and pictures.
+        cache: Where embeddings are kept by the encoder's fingerprint.
+        progress: Told how far things are.
+
+    Returns:
+        The material.
+
+    Raises:
+        SourceError: A file cannot be read.
+        InputError: Too little to learn from.
+    """
+    counts: Counter[str] = Counter()
+    data = config.data
+    files: dict[str, list[CaptionedFile]] = {"train": [], "dev": [], "held_out": []}
+    for role, parts in (("train", data.pairs), ("dev", [data.dev] if data.dev else []), ("held_out", data.held_out)):
+        for part in parts:
+            found = read_part(part, role=role, counts=counts)
+            if role != "held_out":
+                found, bad = usable_pictures(found, cache=cache, role=role, progress=progress)
+                counts[f"{role}_undecodable_pictures"] += len(bad)
+            files[role] += found
+    measured = [caption for role in ("dev", "held_out") for file in files[role] for caption in file.captions]
+    sentences, owners = _sentences(config, files["train"], measured, counts)
+    embed = _Embeddings(encoder, cache, progress)
+    raw = embed.texts("train", sentences)
+    pictures = embed.pictures("train", files["train"])
+    text_mean = raw.mean(axis=0)
+    picture_mean = pictures.mean(axis=0) if len(pictures) else text_mean
+    vectors = l2_normalize(raw - text_mean)
+    rng = np.random.default_rng(config.seed)
+    shape = _shape(vectors)
+    count = len(files["train"])
+    siblings: list[set[int]] = [set() for _ in sentences]
+    for targets in owners:
+        for target in targets:
+            siblings[target] |= set(targets)
+    retrieve = _Retrieval(vectors, config.context, progress)
+    texts = Queries(np.zeros((0, vectors.shape[1]), np.float32), np.zeros((0, config.context), np.int64), ())
+    if data.text:
+        moved = add_noise(vectors, config.text_cosine, shape=shape, rng=rng)
+        own = [tuple(near | {row}) for row, near in enumerate(siblings)]
+        texts = Queries(moved, retrieve("sentences", moved, own), tuple((row,) for row in range(len(sentences))))
+    still = l2_normalize(pictures - picture_mean)
+    views = np.concatenate([add_noise(still, config.picture_cosine, shape=shape, rng=rng) for _ in range(config.views)])
+    owned = tuple(owners[row % count] for row in range(len(views))) if count else ()
+    pairs = Queries(views, retrieve("pictures", views, owned), owned)
+    if files["dev"]:
+        seen = l2_normalize(embed.pictures("dev", files["dev"]) - picture_mean)
+        dev_captions = [caption for file in files["dev"] for caption in file.captions]
+        ends = np.cumsum([len(file.captions) for file in files["dev"]]).tolist()
+        spans = tuple(tuple(range(a, b)) for a, b in zip([0, *ends], ends, strict=False))
+        dev = Queries(seen, retrieve("dev", seen, [()] * len(seen)), spans)
+    else:
+        dev, texts, dev_captions = _held_back(texts, sentences, rng)
+    counts |= {"sentences": len(sentences), "pictures": count, "dev_pictures": len(files["dev"])}
+    content = [sentences, owners, dev_captions, encoder.fingerprint]
+    return CaptionerMaterial(
+        sentences=sentences,
+        texts=texts,
+        pairs=pairs,
+        dev=dev,
+        dev_captions=dev_captions,
+        picture_mean=picture_mean,
+        counts={name: number for name, number in sorted(counts.items()) if number},
+        digest=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+    )
+
+
+def add_noise(
+    vectors: Float32Array, cosine: float, *, shape: Float32Array | None, rng: np.random.Generator
+) -> Float32Array:
+    """Turn each vector by an angle in a random direction.
+
+    Args:
+        vectors: Shape (n, dim), rows of length 1.
+        cosine: Of the angle, above 0 and at most 1.
+        shape: A matrix (dim, dim) that white noise is multiplied with, so that it spreads as embeddings do; None for
+            the same in all directions.
+        rng: Draws.
+
+    Returns:
+        Shape (n, dim), float32, rows of length 1; each has exactly this cosine with its own vector.
+
+    Source: Nukrai et al., Text-Only Training for Image Captioning using Noise-Injected CLIP, 2022; with the same in all
+    directions, `sigma = sqrt(1 / cosine^2 - 1) / sqrt(dim)` there.
+    """
+    noise: Any = rng.standard_normal(vectors.shape, dtype=np.float32)
+    if shape is not None:
+        noise = noise @ shape.T
+    noise -= (noise * vectors).sum(axis=1, keepdims=True) * vectors
+    return l2_normalize(cosine * vectors + np.float32(np.sqrt(1 - cosine**2)) * l2_normalize(noise))
+
+
+def _shape(vectors: Float32Array) -> Float32Array:
+    """A matrix that gives white noise the covariance of the vectors."""
+    covariance = np.cov(vectors.T.astype(np.float64)) if len(vectors) > 1 else np.eye(vectors.shape[1])
+    values, directions = np.linalg.eigh(covariance)
+    result: Float32Array = (directions * np.sqrt(np.maximum(values, 0) + 1e-9)).astype(np.float32)
+    return result
+
+
+def _sentences(
+    config: CaptionerConfig, files: Sequence[CaptionedFile], measured: Sequence[str], counts: Counter[str]
+) -> tuple[list[str], tuple[tuple[int, ...], ...]]:
+    """The different sentences, captions of the pictures first, and which of them describe each picture."""
+    numbers: dict[str, int] = {}
+    found: list[str] = []
+
+    def number(sentence: str) -> int:
+        key = plain_words(sentence)
+        if key not in numbers:
+            numbers[key] = len(found)
+            found.append(sentence)
+        return numbers[key]
+
+    captions = [caption for file in files for caption in file.captions]
+    kept = dict.fromkeys(_unlike(captions, measured, config.data.fuzzy_twins, "train", counts))
+    owners = tuple(tuple(sorted({number(caption) for caption in file.captions if caption in kept})) for file in files)
+    texts = read_sentences(config.data.text, counts=counts)
+    if config.data.most_texts and len(texts) > config.data.most_texts:
+        # Those of the pictures come anyhow, and count as some of the drawn ones where a file repeats them.
+        rng = np.random.default_rng(len(texts))
+        texts = [texts[row] for row in np.sort(rng.permutation(len(texts))[: config.data.most_texts])]
+    for sentence in _unlike(texts, measured, config.data.fuzzy_twins, "text", counts):
+        number(sentence)
+    if len(found) < 10:
+        raise InputError(f"{len(found)} sentences are too few to learn from; expected ten different ones at least")
+    return found, owners
+
+
+def _unlike(
+    sentences: Sequence[str], measured: Sequence[str], threshold: float, name: str, counts: Counter[str]
+) -> list[str]:
+    if not measured or not sentences:
+        return list(sentences)
+    bad: NDArray[np.bool_] = same_words(sentences, measured)
+    if threshold:
+        bad |= fuzzy_likeness(sentences, measured) >= threshold
+    counts[f"{name}_twins"] = int(bad.sum())
+    return [sentence for sentence, twin in zip(sentences, bad, strict=True) if not twin]
+
+
+class _Embeddings:
+    """Embeddings of an encoder, kept in files."""
+
+    def __init__(self, encoder: Encoder, cache: Path, progress: Progress | None) -> None:
+        self._encoder, self._progress = encoder, progress
+        self._folder = cache / f"captioner-{encoder.fingerprint[:12]}"
+
+    def texts(self, role: str, sentences: Sequence[str]) -> Float32Array:
+        def compute(start: int) -> Iterator[dict[str, NDArray[Any]]]:
+            for first in range(start, len(sentences), _ROWS):
+                block = sentences[first : first + _ROWS]
+                # Texts of like length together: less of a batch is padding.
+                order = np.argsort([len(sentence) for sentence in block], kind="stable")
+                vectors = np.empty((len(block), self._encoder.dim), np.float16)
+                vectors[order] = self._encoder.encode_text([block[row] for row in order])
+                yield {"vectors": vectors}
+
+        return self._kept(f"text-{role}", list(sentences), compute)
+
+    def pictures(self, role: str, files: Sequence[CaptionedFile]) -> Float32Array:
+        if not files:
+            return np.zeros((0, self._encoder.dim), np.float32)
+        paths = [file.path for file in files]
+
+        def compute(start: int) -> Iterator[dict[str, NDArray[Any]]]:
+            for block in stream_image(self._encoder, paths[start:]):
+                yield {"vectors": block.astype(np.float16)}
+
+        keys = [f"{path}:{Path(path).stat().st_mtime_ns}:{Path(path).stat().st_size}" for path in paths]
+        return self._kept(f"picture-{role}", keys, compute)
+
+    def _kept(self, name: str, keys: list[str], compute: Any) -> Float32Array:
+        found = cached_arrays(
+            self._folder,
+            name,
+            keys,
+            compute,
+            version=self._encoder.fingerprint,
+            progress=counter(self._progress, name, len(keys)),
+        )
+        return l2_normalize(np.asarray(found["vectors"], np.float32))
+
+
+class _Retrieval:
+    """Finds the sentences nearest to vectors, less those that describe them."""
+
+    def __init__(self, vectors: Float32Array, count: int, progress: Progress | None) -> None:
+        self._vectors, self._count, self._progress = vectors, min(count, len(vectors)), progress
+
+    def __call__(self, name: str, queries: Float32Array, own: Sequence[Sequence[int]]) -> Int64Array:
+        found = np.zeros((len(queries), self._count), np.int64)
+        count = counter(self._progress, f"retrieval for {name}", len(queries))
+        for start in range(0, len(queries), _QUERIES):
+            scores = queries[start : start + _QUERIES] @ self._vectors.T
+            for row, targets in enumerate(own[start : start + len(scores)]):
+                scores[row, list(targets)] = -np.inf
+            near = np.argpartition(-scores, self._count - 1, axis=1)[:, : self._count]
+            order = np.argsort(-np.take_along_axis(scores, near, axis=1), axis=1, kind="stable")
+            found[start : start + len(scores)] = np.take_along_axis(near, order, axis=1)
+            count(len(scores))
+        return found
+
+
+def _held_back(
+    texts: Queries, sentences: Sequence[str], rng: np.random.Generator
+) -> tuple[Queries, Queries, list[str]]:
+    """Without pictures to measure on, one sentence in twenty, at most 1,000, is measured on and not learnt from."""
+    order = rng.permutation(len(texts.targets))
+    held = np.sort(order[: max(1, min(1000, len(order) // 20))])
+    rest = np.sort(order[len(held) :])
+
+    def part(rows: Int64Array) -> Queries:
+        return Queries(texts.vectors[rows], texts.contexts[rows], tuple(texts.targets[row] for row in rows))
+
+    dev = part(held)
+    captions = [sentences[targets[0]] for targets in dev.targets]
+    return Queries(dev.vectors, dev.contexts, tuple((row,) for row in range(len(held)))), part(rest), captions
