@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,20 +92,23 @@ class DocumentFrequencies:
 
 @dataclass(frozen=True, slots=True)
 class CaptionVectors:
-    """Captions as TF-IDF vectors of their runs of words; see `WordRuns`.
+    """Captions as TF-IDF vectors of their runs of words, those of each number of words of length 1; see `WordRuns`.
 
     Attributes:
-        once: The weight of the t-th occurrence of each run, a column for each (run, t): (n, columns), one for each
-            order.
+        once: The weight of the t-th occurrence of each run, a column for each (run, t), shape (n, columns).
         often: The same times how often the caption has the run in all.
-        norms: Length of each TF-IDF vector, shape (n, 4).
         lengths: Number of pairs of neighbouring words, shape (n,).
     """
 
-    once: tuple[sparse.csr_matrix, ...]
-    often: tuple[sparse.csr_matrix, ...]
-    norms: NDArray[np.float64]
+    once: sparse.csr_matrix
+    often: sparse.csr_matrix
     lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> CaptionVectors:
+        return CaptionVectors(self.once[rows], self.often[rows], self.lengths[rows])
 
 
 class WordRuns:
@@ -120,7 +124,7 @@ class WordRuns:
     def __init__(self, frequencies: DocumentFrequencies) -> None:
         self._frequencies = frequencies
         self._log_documents = float(np.log(float(frequencies.documents)))
-        self._numbers: tuple[dict[tuple[Tokens, int], int], ...] = tuple({} for _ in range(ORDERS))
+        self._numbers: dict[tuple[Tokens, int], int] = {}
         self._weights: dict[Tokens, float] = {}
 
     def vectors(self, captions: Sequence[Tokens]) -> CaptionVectors:
@@ -134,38 +138,35 @@ class WordRuns:
         """
         from scipy import sparse
 
-        rows: list[list[int]] = [[] for _ in range(ORDERS)]
-        columns: list[list[int]] = [[] for _ in range(ORDERS)]
-        once: list[list[float]] = [[] for _ in range(ORDERS)]
-        often: list[list[float]] = [[] for _ in range(ORDERS)]
-        norms = np.zeros((len(captions), ORDERS))
-        for row, caption in enumerate(captions):
-            for run, count in word_runs(caption).items():
-                order = len(run) - 1
-                weight = self._weight(run)
-                norms[row, order] += (count * weight) ** 2
-                numbers = self._numbers[order]
+        starts = [0]
+        columns: list[int] = []
+        once: list[float] = []
+        often: list[float] = []
+        numbers = self._numbers
+        for caption in captions:
+            weighed = [(run, count, self._weight(run)) for run, count in word_runs(caption).items()]
+            squares = [0.0] * ORDERS
+            for run, count, weight in weighed:
+                squares[len(run) - 1] += (count * weight) ** 2
+            scales = [1 / square**0.5 if square else 0.0 for square in squares]
+            for run, count, weight in weighed:
+                scaled = weight * scales[len(run) - 1]
                 for occurrence in range(count):
-                    rows[order].append(row)
-                    columns[order].append(numbers.setdefault((run, occurrence), len(numbers)))
-                    once[order].append(weight)
-                    often[order].append(weight * count)
-
-        def table(values: list[list[float]], order: int) -> sparse.csr_matrix:
-            shape = (len(captions), len(self._numbers[order]))
-            return sparse.csr_matrix((values[order], (rows[order], columns[order])), shape=shape)
-
+                    columns.append(numbers.setdefault((run, occurrence), len(numbers)))
+                    once.append(scaled)
+                    often.append(scaled * count)
+            starts.append(len(columns))
+        shape = (len(captions), len(numbers))
         return CaptionVectors(
-            once=tuple(table(once, order) for order in range(ORDERS)),
-            often=tuple(table(often, order) for order in range(ORDERS)),
-            norms=np.sqrt(norms),
+            once=sparse.csr_matrix((once, columns, starts), shape=shape),
+            often=sparse.csr_matrix((often, columns, starts), shape=shape),
             lengths=np.array([max(0, len(caption) - 1) for caption in captions], np.int64),
         )
 
     def _weight(self, run: Tokens) -> float:
         weight = self._weights.get(run)
         if weight is None:
-            weight = self._log_documents - float(np.log(max(1.0, float(self._frequencies.counts.get(run, 0)))))
+            weight = self._log_documents - math.log(max(1, self._frequencies.counts.get(run, 0)))
             self._weights[run] = weight
         return weight
 
@@ -183,14 +184,10 @@ def cider_pairs(
     Returns:
         Shape (m,), from 0 to 10.
     """
-    total: NDArray[np.float64] = np.zeros(len(owner))
-    for order in range(ORDERS):
-        width = max(candidates.once[order].shape[1], references.often[order].shape[1])
-        left, right = (_widen(one, width) for one in (candidates.once[order], references.often[order]))
-        inner = np.asarray(left[owner].multiply(right).sum(axis=1)).ravel()
-        total += _divide(inner, candidates.norms[owner, order] * references.norms[:, order])
-    total *= 10 / ORDERS * _length_penalty(candidates.lengths[owner] - references.lengths)
-    return total
+    left, right = _of_one_width(candidates.once, references.often)
+    inner: NDArray[np.float64] = np.asarray(left[owner].multiply(right).sum(axis=1), np.float64).ravel()
+    inner *= _scale(candidates.lengths[owner] - references.lengths)
+    return inner
 
 
 def cider_table(candidates: CaptionVectors, references: CaptionVectors) -> NDArray[np.float64]:
@@ -203,13 +200,10 @@ def cider_table(candidates: CaptionVectors, references: CaptionVectors) -> NDArr
     Returns:
         Shape (n, m), from 0 to 10.
     """
-    total: NDArray[np.float64] = np.zeros((len(candidates.lengths), len(references.lengths)))
-    for order in range(ORDERS):
-        width = max(candidates.once[order].shape[1], references.often[order].shape[1])
-        left, right = (_widen(one, width) for one in (candidates.once[order], references.often[order]))
-        total += _divide((left @ right.T).toarray(), np.outer(candidates.norms[:, order], references.norms[:, order]))
-    total *= 10 / ORDERS * _length_penalty(candidates.lengths[:, None] - references.lengths[None, :])
-    return total
+    left, right = _of_one_width(candidates.once, references.often)
+    table: NDArray[np.float64] = (left @ right.T).toarray()
+    table *= _scale(candidates.lengths[:, None] - references.lengths[None, :])
+    return table
 
 
 def cider_d(
@@ -247,18 +241,16 @@ def cider_d(
     return result
 
 
-def _widen(table: sparse.csr_matrix, width: int) -> sparse.csr_matrix:
+def _of_one_width(first: sparse.csr_matrix, second: sparse.csr_matrix) -> Iterator[sparse.csr_matrix]:
     # Runs that were first seen after a table was made: it has none of them.
-    if table.shape[1] < width:
-        table = table.copy()
-        table.resize(table.shape[0], width)
-    return table
+    width = max(first.shape[1], second.shape[1])
+    for table in (first, second):
+        if table.shape[1] < width:
+            table = table.copy()
+            table.resize(table.shape[0], width)
+        yield table
 
 
-def _divide(inner: NDArray[np.float64], norms: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.divide(inner, norms, out=np.zeros_like(inner), where=norms > 0)
-    return result
-
-
-def _length_penalty(difference: NDArray[np.int64]) -> Any:
-    return np.exp(-(difference.astype(np.float64) ** 2) / (2 * SIGMA**2))
+def _scale(difference: NDArray[np.int64]) -> NDArray[np.float64]:
+    penalty: NDArray[np.float64] = np.exp(-(difference.astype(np.float64) ** 2) / (2 * SIGMA**2))
+    return 10 / ORDERS * penalty
