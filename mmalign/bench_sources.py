@@ -22,6 +22,8 @@ _CHUNK = 65_536
 _SUFFIXES = (".npy", ".npz", ".parquet")
 # Queries taken out of the vectors are never more than this share of them.
 _HELD_SHARE = 0.1
+# So many further queries are for designs that learn from queries.
+_SAMPLE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class BenchSource:
         queries: Shape (q, dim), float32, rows of length 1.
         kind: `given`, `captions` or `held-out vectors`.
         digest: Of vectors and queries: 16 hex digits.
+        sample: Further queries, for designs that learn from those that will be asked, shape (s, dim), rows of length
+            1; None where there are none.
     """
 
     name: str
@@ -46,6 +50,7 @@ class BenchSource:
     queries: Float32Array
     kind: str
     digest: str
+    sample: Float32Array | None = None
 
 
 def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1_000, seed: int = 0) -> BenchSource:
@@ -56,7 +61,8 @@ def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1
             `.parquet` with one column of lists of numbers.
         queries: A file of vectors to ask with; None for captions of the collection where it has some, else for
             vectors that are taken out.
-        count: How many queries at most, drawn at random where there are more.
+        count: How many queries at most, drawn at random where there are more; up to 1,000 of the others of a file
+            are for designs that learn from queries.
         seed: Of the draw.
 
     Returns:
@@ -74,10 +80,13 @@ def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1
     rows, dim, content = _look(every, str(path))
     rng = np.random.default_rng(seed)
     chosen: Float32Array | None
+    sample: Float32Array | None = None
     if queries is not None:
         chosen, kind = _unit(np.concatenate([part for _, part in _file_chunks(queries)()]), dim, str(queries)), "given"
         if len(chosen) > count:
-            chosen = chosen[np.sort(rng.choice(len(chosen), count, replace=False))]
+            order = rng.permutation(len(chosen))
+            sample = chosen[np.sort(order[count : count + _SAMPLE])]
+            chosen = chosen[np.sort(order[:count])]
     else:
         chosen, kind = (None if collection is None else _captions(collection, count, rng)), "captions"
     out = np.zeros(0, np.int64)
@@ -88,7 +97,8 @@ def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1
             raise InputError(f"{path}: {rows} vectors are too few to take queries out; give some with --queries")
     content.update(chosen.tobytes())
     name = f"{path.name}: {rows - len(out):,} vectors of dim {dim}, {len(chosen):,} queries ({kind})"
-    return BenchSource(name, rows - len(out), dim, lambda: _without(every, out), chosen, kind, content.hexdigest()[:16])
+    chunks = lambda: _without(every, out)  # noqa: E731
+    return BenchSource(name, rows - len(out), dim, chunks, chosen, kind, content.hexdigest()[:16], sample)
 
 
 def _open_collection(path: Path) -> Collection:

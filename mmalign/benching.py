@@ -141,7 +141,13 @@ def _built(source: BenchSource, recipe: Recipe, out: Path, *, progress: bool) ->
             with track(f"Building {recipe.name}", source.rows, enabled=progress) as advance:
                 started = time.perf_counter()
                 index, _ = build_index(
-                    recipe, source.chunks, rows=source.rows, dim=source.dim, device=recipe.device, advance=advance
+                    recipe,
+                    source.chunks,
+                    rows=source.rows,
+                    dim=source.dim,
+                    queries=source.sample if recipe.query_aware else None,
+                    device=recipe.device,
+                    advance=advance,
                 )
                 seconds = time.perf_counter() - started
             if index.factory == "exact" and recipe.factory != "exact":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from mmalign.benching import BenchOptions, bench_indexes
 from mmalign.cli import app
 from mmalign.collection import Collection
 from mmalign.errors import DimensionError, InputError, RecipeError, SourceError
+from mmalign.index.estimate import estimate, reached
 from mmalign.index.exact import ExactIndex
 from mmalign.index.measured import put_measured, read_measured
+from mmalign.index.recipe import Recipe, load_recipe
 from mmalign.similarity import l2_normalize
 from tests.tools.color_encoder import ColorEncoder, paint
 
@@ -83,6 +86,46 @@ def test_queries_taken_out_are_not_found(file: Path) -> None:
     whole = l2_normalize(drawn().astype(np.float16))
     np.testing.assert_allclose(np.sort(both.sum(axis=1)), np.sort(whole.sum(axis=1)), atol=1e-3)
     np.testing.assert_array_equal(open_bench_source(file, count=30).queries, source.queries)
+
+
+def test_designs_that_learn_from_queries_get_others_than_those_measured_with(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "q.npy", drawn(60, seed=2))
+    source = open_bench_source(file, queries=tmp_path / "q.npy", count=40)
+    assert source.sample is not None
+    both = np.vstack([source.queries, source.sample])
+    np.testing.assert_allclose(
+        np.sort(both.sum(axis=1)), np.sort(l2_normalize(drawn(60, seed=2)).sum(axis=1)), atol=1e-5
+    )
+    assert open_bench_source(file, queries=tmp_path / "q.npy").sample is None
+    given = {}
+    build = benching.build_index
+
+    def watched(recipe: Recipe, *args: Any, **kwargs: Any) -> Any:
+        given[recipe.name] = kwargs["queries"]
+        return build(recipe, *args, **kwargs)
+
+    monkeypatch.setattr(benching, "build_index", watched)
+    tables, skipped = bench_indexes(source, ["lean", "SQ8"], tmp_path / "out", QUIET)
+    assert ([table["recipe"] for table in tables], skipped) == (["lean", "SQ8"], [])
+    assert given["SQ8"] is None
+    np.testing.assert_array_equal(given["lean"], source.sample)
+
+
+def test_designs_are_chosen_by_what_was_measured(file: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "q.npy", drawn(40, seed=2))
+    source = open_bench_source(file, queries=tmp_path / "q.npy")
+    out = tmp_path / "out"
+    bench_indexes(source, ["IVF30,Flat"], out, BenchOptions(progress=False))
+    (path,) = out.glob("*.toml")
+    table = tomllib.loads(path.read_text(encoding="utf-8"))["measured"][0]
+    recipe = replace(load_recipe("IVF30,Flat"), measured=tuple(read_measured(path)))
+    assert reached(recipe) == max(table["recall"])
+    enough = next(place for place, recall in enumerate(table["recall"]) if recall >= 0.6)
+    found = estimate(recipe, rows=ROWS, dim=DIM, min_recall=0.6)
+    assert (found.effort, found.recall) == (table["efforts"][enough], table["recall"][enough])
+    assert found.measured == (source.name,)
 
 
 def test_captions_are_the_queries_of_a_collection(tmp_path: Path) -> None:

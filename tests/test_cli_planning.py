@@ -83,13 +83,13 @@ def test_recipes(run: Run, tmp_path: Path) -> None:
     assert "min share" in out
     mine = tmp_path / "mine.toml"
     mine.write_text(
-        'name = "mine"\nsummary = "x"\nfactory = "SQ8"\n[[measured]]\ndata = "d"\nrecall_at_10 = 0.5\n',
+        'name = "mine"\nsummary = "x"\nfactory = "SQ8"\n[[measured]]\ndata = "d"\nrecall = [0.5]\n',
         encoding="utf-8",
     )
     code, out, _ = run("recipes", str(mine), "--json")
-    assert json.loads(out)["measured"] == [{"data": "d", "recall_at_10": 0.5}]
+    assert json.loads(out)["measured"] == [{"data": "d", "recall": [0.5]}]
     _, out, _ = run("recipes", str(mine))
-    assert "recall_at_10" in out
+    assert "[0.5]" in out
     code, _, err = run("recipes", "hnws")
     assert code == 1
     assert "did you mean hnsw" in err

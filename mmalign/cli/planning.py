@@ -34,8 +34,9 @@ def plan(
     """Say what an index would take before it is built, which design suits the budgets, and why not the others.
 
     Bytes follow from the design; times are estimates for the number of processors here, from what one thread of
-    another machine was measured to need for each step, and may be off by a factor of two or three. Recall is
-    measured when the index is built: `mmalign doctor` tells.
+    another machine was measured to need for each step, and may be off by a factor of two or three. The recall told
+    here was measured on other vectors (`mmalign bench index` measures it on yours); that of an index is measured when
+    it is built: `mmalign doctor` tells.
 
     Without a budget the design that `mmalign index` would build is chosen. Where memory is short, what candidates are
     compared again with may stay on disk, and at last the lists of vectors too.
@@ -91,6 +92,9 @@ def _print_choice(choice: Choice, *, threads: int) -> None:
         "query": "not measured for this device"
         if latency is None
         else f"about {show_seconds(latency)}" + (f" at effort {found.effort}" if found.effort else ""),
+        "recall": "not measured for this design"
+        if found.recall is None
+        else f"{found.recall:.1%} of the nearest 10, measured on {' and on '.join(found.measured)}",
     }
     for name, value in told.items():
         print(f"{name:<18} {value}")

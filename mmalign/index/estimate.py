@@ -25,6 +25,8 @@ _CHUNK, _SHARDS, _IDS_COMPARED = 64 << 20, 1 << 30, 32
 # Codes that lie in one piece are moved when they grow: the old piece and the new one are there together.
 _GROWTH = 2.0
 _K_FACTOR = 8
+# Of how many neighbours the recall is that designs are chosen by.
+_K = 10
 # How far an estimate may be off before it is told.
 _OFF = 1.5
 _Shown = tuple[str, float, Callable[[float], str]]
@@ -55,6 +57,8 @@ class Estimate:
         latency: Seconds for one query at `effort`; None where no such machine was measured.
         latency_on_disk: The same with `least_memory`.
         effort: Effort that the latency is for; None where effort means nothing.
+        recall: Recall@10 that was measured with that effort, the least of the data measured on; None where none was.
+        measured: On how many vectors each of these was, in words.
     """
 
     recipe: str
@@ -71,6 +75,8 @@ class Estimate:
     latency: float | None
     latency_on_disk: float | None
     effort: int | None
+    recall: float | None = None
+    measured: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as JSON-ready values."""
@@ -135,6 +141,8 @@ def estimate(
         latency=latencies[0],
         latency_on_disk=latencies[1],
         effort=effort,
+        recall=_recall_at(recipe, effort),
+        measured=tuple(_curves(recipe)),
     )
 
 
@@ -158,18 +166,18 @@ def reached(recipe: Recipe) -> float | None:
     """Say what recall@10 a design reached where it was measured.
 
     Args:
-        recipe: The design; its `measured` tables tell `data`, `effort` and `recall_at_10`.
+        recipe: The design, with the `measured` tables that `mmalign bench index` wrote.
 
     Returns:
         The largest on the data where that was smallest; None where nothing was measured.
     """
-    most = [max(recall for _, recall in curve) for curve in _curves(recipe)]
+    most = [max(recall for _, recall in curve) for curve in _curves(recipe).values()]
     return min(most, default=None)
 
 
 def _effort(recipe: Recipe, layout: Layout, min_recall: float) -> int | None:
     """Least effort that met a recall on each data that it was measured on, else the default."""
-    curves = _curves(recipe)
+    curves = _curves(recipe).values()
     enough = [[effort for effort, recall in curve if recall >= min_recall and effort] for curve in curves]
     if enough and all(enough):
         return max(map(min, enough))
@@ -180,14 +188,28 @@ def _effort(recipe: Recipe, layout: Layout, min_recall: float) -> int | None:
     return 64 if layout.graph else 8 if layout.refine else None
 
 
-def _curves(recipe: Recipe) -> list[list[tuple[int, float]]]:
-    """Effort, 0 where there is none, and recall by the data that they were measured on."""
+def _recall_at(recipe: Recipe, effort: int | None) -> float | None:
+    """The recall of the largest effort measured that is not above this one, on the data where it was smallest."""
+    found = []
+    for curve in _curves(recipe).values():
+        known = [(measured, recall) for measured, recall in curve if measured <= (effort or 0)]
+        if not known:
+            return None
+        found.append(max(known)[1])
+    return min(found, default=None)
+
+
+def _curves(recipe: Recipe) -> dict[str, list[tuple[int, float]]]:
+    """Effort, 0 where there is none, and recall@10, by the data that they were measured on."""
     found: dict[str, list[tuple[int, float]]] = {}
     for table in recipe.measured:
-        if "recall_at_10" in table:
-            point = (int(table.get("effort") or 0), float(table["recall_at_10"]))
-            found.setdefault(str(table.get("data", "")), []).append(point)
-    return list(found.values())
+        efforts, recalls = table.get("efforts"), table.get("recall")
+        # Recall of another number of neighbours is another figure.
+        if table.get("k") != _K or not isinstance(efforts, list) or not isinstance(recalls, list) or not recalls:
+            continue
+        points = [(int(effort), float(recall)) for effort, recall in zip(efforts, recalls, strict=False)]
+        found.setdefault(str(table.get("data", "")), []).extend(points)
+    return found
 
 
 class Meter:
