@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.alignment.explain import Explanation, Term, explain_phrase, split_objective
 from mmalign.alignment.problem import Problem
 from mmalign.alignment.solvers import Solution
+from mmalign.errors import InputError
 from mmalign.types import Phrase, Region, Relation
 
 if TYPE_CHECKING:
+    import networkx
     from PIL import Image
 
 
@@ -94,3 +97,67 @@ class Alignment:
         from mmalign.alignment.draw import draw_alignment
 
         return draw_alignment(self, picture, heat=heat)
+
+    def terms(self) -> tuple[Term, ...]:
+        """Tell the summands of the objective apart; their values add up to it."""
+        return split_objective(self.problem, self.solution.assignment)
+
+    def explain(self, phrase: int | str) -> Explanation:
+        """Say why a phrase got its regions, or none, and what would be otherwise.
+
+        Args:
+            phrase: Its index, or its text; of equal texts the first.
+
+        Returns:
+            The explanation; `text` has it in words.
+
+        Raises:
+            InputError: There is no such phrase.
+        """
+        texts = [known.text for known in self.phrases]
+        index = phrase if isinstance(phrase, int) else texts.index(phrase) if phrase in texts else -1
+        if not 0 <= index < len(texts):
+            raise InputError(f"there is no phrase {phrase!r}; the phrases are: {', '.join(map(repr, texts)) or 'none'}")
+        return explain_phrase(self.problem, self.solution, index, phrases=self.phrases, relations=self.relations)
+
+    def to_graph(self) -> networkx.MultiDiGraph:
+        """Give phrases, regions, links and relations as a graph.
+
+        Returns:
+            Nodes `("phrase", i)` with the attribute `text` and `("region", j)` with `box`; an edge of `kind` `link`
+            with `score` for each link, and one for each relation from its subject to each of its objects, with its
+            `kind`, and `value` where its phrases have regions: what it adds to the objective, in nats.
+        """
+        # Only here: it takes a while to import.
+        import networkx
+
+        graph = networkx.MultiDiGraph()
+        graph.add_nodes_from((("phrase", i), {"text": phrase.text}) for i, phrase in enumerate(self.phrases))
+        graph.add_nodes_from((("region", j), {"box": region.box.to_list()}) for j, region in enumerate(self.regions))
+        for link in self.links:
+            graph.add_edge(("phrase", link.phrase), ("region", link.region), kind="link", score=link.score)
+        values: dict[int, float] = {}
+        for term in self.terms():
+            if term.kind == "relation":
+                values[term.relation] = values.get(term.relation, 0.0) + term.value
+        for index, relation in enumerate(self.relations):
+            known = {"value": values[index]} if index in values else {}
+            for other in relation.objects:
+                graph.add_edge(("phrase", relation.subject), ("phrase", other), kind=relation.kind, **known)
+        return graph
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the alignment as JSON-ready values, without the matrix."""
+        return {
+            "sentence": self.sentence,
+            "phrases": [phrase.to_dict() for phrase in self.phrases],
+            "regions": [region.to_dict() for region in self.regions],
+            "relations": [relation.to_dict() for relation in self.relations],
+            "links": [link.to_dict() for link in self.links],
+            "unmatched_phrases": list(self.unmatched_phrases),
+            "objective": self.objective,
+            "bound": self.bound,
+            "solver": self.solver,
+            "converged": self.converged,
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,61 @@
+"""From what a solver found to an alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmalign.alignment.phrases import Parsed
+from mmalign.alignment.problem import Problem
+from mmalign.alignment.result import Alignment, Link
+from mmalign.alignment.soft import soft_scores
+from mmalign.alignment.solvers import Solution
+from mmalign.types import Region
+
+
+def conclude(
+    parsed: Parsed,
+    regions: Sequence[Region],
+    problem: Problem,
+    solution: Solution,
+    *,
+    notes: Sequence[str],
+    **told: Any,
+) -> Alignment:
+    """Make an alignment of a solution.
+
+    Args:
+        parsed: The sentence and its phrases.
+        regions: The regions.
+        problem: What was solved.
+        solution: What the solver found.
+        notes: Remarks that a person should see.
+        told: Further attributes of `Alignment`, such as `heat` and `seconds`.
+
+    Returns:
+        The alignment.
+    """
+    matrix = soft_scores(problem, solution)
+    links = tuple(Link(i, j, float(matrix[i, j])) for i, taken in enumerate(solution.assignment) for j in taken)
+    remarks = [*notes]
+    if not solution.converged:
+        remarks.append(f"the search stopped at its limit; other links can be better by {solution.gap:.3g} at most")
+    if not solution.feasible:
+        remarks.append(f"{solution.solver} gave a region to more phrases than it may hold")
+    return Alignment(
+        sentence=parsed.sentence,
+        phrases=tuple(parsed.phrases),
+        regions=tuple(regions),
+        relations=tuple(parsed.relations),
+        links=links,
+        matrix=matrix,
+        unmatched_phrases=tuple(i for i, taken in enumerate(solution.assignment) if not taken),
+        objective=solution.objective,
+        solver=solution.solver,
+        bound=solution.bound,
+        converged=solution.converged,
+        notes=tuple(remarks),
+        problem=problem,
+        solution=solution,
+        **told,
+    )
