@@ -255,7 +255,8 @@ def _after(one: Candidate, best: Candidate, rows: int) -> str:
 
 def _reason(best: Candidate, *, rows: int, dim: int, budget: Budget, found: Sequence[Candidate]) -> str:
     name, size = best.recipe.name, f"{rows:,} vectors of dim {dim}"
-    meant = [one.recipe.name for one in found if _meant(one.recipe, rows) and one.recipe is not best.recipe]
+    usable = [one.recipe for one in found if budget.queries_known or not one.recipe.query_aware]
+    meant = [recipe.name for recipe in usable if _meant(recipe, rows) and recipe is not best.recipe]
     if best.recipe.factory == EXACT and not budget.has_faiss and meant:
         return f"{size}: {name}, since FAISS is not installed; pip install 'mmalign[cpu]' for {' or '.join(meant)}"
     told = f"{size}: {name}, since {best.recipe.why}"

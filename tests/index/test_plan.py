@@ -143,6 +143,16 @@ def test_device_and_queries() -> None:
     assert choose(100_000, DIM, Budget(queries_known=True), recipes=recipes).recipe.name == "aware"
 
 
+@pytest.mark.parametrize(
+    ("rows", "known", "unknown"), [(199_999, "hnsw", "hnsw"), (200_000, "lean", "hnsw"), (5_000_000, "lean", "ivf-pq")]
+)
+def test_short_codes_fitted_to_queries_are_taken_where_they_measured_faster(
+    rows: int, known: str, unknown: str
+) -> None:
+    assert choose(rows, 384, Budget(queries_known=True)).recipe.name == known
+    assert choose(rows, 384).recipe.name == unknown
+
+
 def test_what_was_measured_counts() -> None:
     easy = {"data": "a", "k": 10, "efforts": [16, 64], "recall": [0.96, 0.99]}
     hard = {"data": "b", "k": 10, "efforts": [32, 128], "recall": [0.93, 0.97]}
