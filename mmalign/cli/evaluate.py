@@ -130,6 +130,80 @@ def eval_classes(
     )
 
 
+@app.command("align")
+def eval_align(
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            help='A .jsonl file of {"image": path, "phrases": [{"phrase", "box": [x, y, w, h]}], "captions": [...], '
+            '"split": ...}.'
+        ),
+    ],
+    split: SplitOption = None,
+    encoder: EncoderOption = None,
+    solver: Annotated[str, typer.Option(help="argmax, hungarian or graph; all are measured.")] = "graph",
+    regions: Annotated[
+        str,
+        typer.Option(
+            help="proposals; given, for all true boxes of the picture; or a detector such as "
+            "torchvision:fasterrcnn_resnet50_fpn_v2."
+        ),
+    ] = "proposals",
+    head: Annotated[str, typer.Option(help="auto, or none to leave the learned head out.")] = "auto",
+    absent: Annotated[bool, typer.Option("--absent", help="Also look for a phrase that is not there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how well phrases are found in pictures, in percent.
+
+    r@k is the share of phrases with a box among the first k that overlaps a true one by half; pointing asks whether
+    the peak of the heat map lies in a true box. The phrases of one caption are matched together.
+
+    For example:
+
+        mmalign eval align --manifest pictures.jsonl --split dev --regions given
+    """
+    from mmalign.evaluation.grounding import evaluate_grounding
+
+    table = evaluate_grounding(
+        manifest,
+        split=split,
+        encoder=encoder or "lite",
+        solver=solver,  # type: ignore[arg-type]
+        regions=regions,
+        head=head,  # type: ignore[arg-type]
+        absent=absent,
+        progress=not as_json,
+    )
+    told = table.to_dict()
+    if _told(told, table.skipped, as_json=as_json):
+        return
+    how = told["settings"]
+    print(
+        f"{how['encoder']} {'with' if how['head'] else 'without'} its head, regions: {how['regions']}; "
+        f"{told['n_phrases']:,} phrases of {told['n_images']:,} pictures"
+    )
+    names = ("r@1", "r@5", "r@10", "r@1_merged", "unmatched")
+    print_table(
+        ["solver", *names],
+        [[name, *(f"{found[column]:.1f}" for column in names)] for name, found in told["by_solver"].items()],
+    )
+    for name, gain in told["over_argmax"].items():
+        print(f"r@1 of {name} over argmax: {gain['r@1']:+.2f} ({_interval(gain['interval_95'])})")
+    trivial = told["trivial"]
+    print(f"pointing {told['pointing']:.1f} ({_interval(told['interval_95']['pointing'])})")
+    print(
+        f"for comparison: the whole picture r@1 {trivial['whole_image']:.1f}, a region at random "
+        f"{told['chance']:.1f}, pointing at the centre {trivial['center_pointing']:.1f}"
+    )
+    if "absent" in told:
+        print(f"telling absent phrases: AUROC {told['absent']['auroc']:.1f}")
+        for rate, found in told["absent"]["at_false_link_rate"].items():
+            print(
+                f"threshold for {rate}% false links: {found['kept']:.1f}% of the present kept, "
+                f"{found['false_links']:.1f}% of the absent linked"
+            )
+
+
 def _told(told: Mapping[str, Any], skipped: Sequence[Skip], *, as_json: bool) -> bool:
     """Print what every table starts with: all of it as JSON, else the pictures that were left out."""
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from mmalign.encoders.grounding_net import GroundingNet
 
 FORMAT = "mmalign grounding head 1"
+HEAD_PATH = Path(__file__).with_name("weights") / "grounding-head.safetensors"
+HEAD_SHA256 = ""
+"""Digest of the shipped head; written anew whenever it is trained anew."""
+
 _REMEDY = "reinstall it with: pip install --force-reinstall --no-deps mmalign"
 # How many boxes of a phrase vote on where it is, and how much the best outweigh the rest.
 _VOTERS = 60
@@ -128,7 +132,7 @@ class Grounding:
         """Calibrated probability that each phrase is in the picture, shape (p,), float32."""
         signs = self.existence_signs
         odds = signs @ np.asarray(self.scoring.existence, np.float32)
-        result: Float32Array = 1.0 / (1.0 + np.exp(-odds))
+        result: Float32Array = (1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
         return result
 
     @property
@@ -267,6 +271,29 @@ class GroundingHead:
             {name: torch.from_numpy(np.array(to_float32(tensor))) for name, tensor in self._tensors.items()}
         )
         return net.requires_grad_(False)
+
+
+def shipped_head(encoder: object) -> GroundingHead | None:
+    """Give the head that comes with mmalign for an encoder.
+
+    Args:
+        encoder: Any encoder.
+
+    Returns:
+        The head; None where there is none that was trained on the features of this very encoder.
+
+    Raises:
+        ModelUnavailableError: The head's file is damaged.
+    """
+    if not isinstance(encoder, TwoTowerEncoder) or not HEAD_PATH.exists():
+        return None
+    head = _shipped()
+    return head if head.fits(encoder) else None
+
+
+@cache
+def _shipped() -> GroundingHead:
+    return GroundingHead(HEAD_PATH, sha256=HEAD_SHA256)
 
 
 def export_head(

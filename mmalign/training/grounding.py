@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmalign.encoders.grounding_net import GroundingNet, NetSize
+from mmalign.evaluation.absence import is_named
 from mmalign.evaluation.phrases import PhrasePicture
 from mmalign.similarity import Float32Array
 from mmalign.training.grounding_targets import coverage, drawn_boxes
@@ -191,7 +192,7 @@ def _batches(data: HeadData, how: HeadTraining, rng: np.random.Generator) -> Ite
                 boxes.append(corners[np.maximum(which, 0)])
                 drawn.append(which >= 0)
                 present.append(True)
-            said = " ".join((*picture.captions, *picture.phrases)).lower()
+            said = " ".join((*picture.captions, *picture.phrases))
             for phrase in (every[number] for number in rng.integers(len(every), size=how.strangers)):
                 if is_named(phrase, said):
                     continue
@@ -222,14 +223,6 @@ def spots_of_reduced(cells: Tensor, data: HeadData, owner: Tensor, text: Tensor)
     mean = shared.mean(dim=(1, 2), keepdim=True)
     length = (mean + torch.from_numpy(data.shared_mean)).norm(dim=-1, keepdim=True).clamp(min=1e-6)
     return torch.einsum("nhwd,nd->nhw", ((shared - mean) / length)[owner], text)
-
-
-def is_named(phrase: str, said: str) -> bool:
-    """Whether the last word of a phrase, without a plural's s, is among what was said of a picture, in lower case."""
-    words = [word.strip(".,;:!?'\"") for word in phrase.lower().split()]
-    head = next((word for word in reversed(words) if word), "")
-    stem = head[:-1] if len(head) > 3 and head.endswith("s") else head
-    return not stem or stem in said
 
 
 def _corners(boxes: NDArray[np.float64], size: Float32Array, *, mirrored: bool) -> Float32Array:

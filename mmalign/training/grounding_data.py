@@ -41,7 +41,7 @@ class Basis:
 
     def __call__(self, features: Float32Array) -> Float32Array:
         """Reduce an array of shape (..., inputs) to (..., outputs)."""
-        reduced: Float32Array = (features - self.mean) @ self.matrix.T
+        reduced: Float32Array = np.asarray((features - self.mean) @ self.matrix.T, np.float32)
         return reduced
 
 

@@ -57,4 +57,5 @@ def drawn_boxes(corners: Float32Array, height: int, width: int) -> NDArray[np.in
 def _shares(low: Float32Array, high: Float32Array, cells: int) -> Float32Array:
     edges = np.arange(cells + 1) / cells
     both = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])
-    return np.clip(both * cells, 0, 1).astype(np.float32)
+    result: Float32Array = np.clip(both * cells, 0, 1).astype(np.float32)
+    return result
