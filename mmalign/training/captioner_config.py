@@ -84,8 +84,8 @@ class CaptionerConfig:
     weight_decay: float = 0.05
     warmup: int = 100
     smoothing: float = 0.05
-    text_cosine: float = 0.8
-    picture_cosine: float = 0.8
+    text_cosine: float = 0.63
+    picture_cosine: float = 0.78
     views: int = 3
     context: int = 32
     drop_context: float = 0.1

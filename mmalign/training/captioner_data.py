@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mmalign.captioning.words import plain_words
@@ -114,9 +115,11 @@ def load_material(
     retrieve = _Retrieval(vectors, config.context, progress)
     texts = Queries(np.zeros((0, vectors.shape[1]), np.float32), np.zeros((0, config.context), np.int64), ())
     if data.text:
-        moved = add_noise(vectors, config.text_cosine, shape=shape, rng=rng)
-        own = [tuple(near | {row}) for row, near in enumerate(siblings)]
-        texts = Queries(moved, retrieve("sentences", moved, own), tuple((row,) for row in range(len(sentences))))
+        # Captions of the pictures are learnt with their pictures.
+        rows = np.array([row for row, near in enumerate(siblings) if not near], np.int64)
+        moved = add_noise(vectors[rows], config.text_cosine, shape=shape, rng=rng)
+        own = tuple((row,) for row in rows.tolist())
+        texts = Queries(moved, retrieve("sentences", moved, own), own)
     still = l2_normalize(pictures - picture_mean)
     views = np.concatenate([add_noise(still, config.picture_cosine, shape=shape, rng=rng) for _ in range(config.views)])
     owned = tuple(owners[row % count] for row in range(len(views))) if count else ()
@@ -264,18 +267,17 @@ class _Retrieval:
     """Finds the sentences nearest to vectors, less those that describe them."""
 
     def __init__(self, vectors: Float32Array, count: int, progress: Progress | None) -> None:
-        self._vectors, self._count, self._progress = vectors, min(count, len(vectors)), progress
+        self._vectors, self._count, self._progress = torch.from_numpy(vectors), min(count, len(vectors)), progress
 
     def __call__(self, name: str, queries: Float32Array, own: Sequence[Sequence[int]]) -> Int64Array:
         found = np.zeros((len(queries), self._count), np.int64)
         count = counter(self._progress, f"retrieval for {name}", len(queries))
         for start in range(0, len(queries), _QUERIES):
-            scores = queries[start : start + _QUERIES] @ self._vectors.T
+            scores = torch.from_numpy(queries[start : start + _QUERIES]) @ self._vectors.T
             for row, targets in enumerate(own[start : start + len(scores)]):
-                scores[row, list(targets)] = -np.inf
-            near = np.argpartition(-scores, self._count - 1, axis=1)[:, : self._count]
-            order = np.argsort(-np.take_along_axis(scores, near, axis=1), axis=1, kind="stable")
-            found[start : start + len(scores)] = np.take_along_axis(near, order, axis=1)
+                scores[row, list(targets)] = -torch.inf
+            # Several times faster on a processor than a partition by NumPy.
+            found[start : start + len(scores)] = scores.topk(self._count, dim=1).indices.numpy()
             count(len(scores))
         return found
 
