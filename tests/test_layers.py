@@ -32,6 +32,8 @@ LAYERS = {
     "mmalign.index": 2.0,
     "mmalign.alignment": 2.0,
     "mmalign.captioning": 2.0,
+    "mmalign.evidence": 2.7,
+    "mmalign.aligning": 2.8,
     "mmalign.query_bank": 1.0,
     "mmalign.query": 3.0,
     "mmalign.locate": 3.0,

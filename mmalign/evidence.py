@@ -1,0 +1,149 @@
+"""What a picture says of phrases before they are matched: regions, how phrases fit them, and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from mmalign.errors import InputError, MissingExtraError
+from mmalign.similarity import Float32Array
+from mmalign.types import Box, Region
+
+if TYPE_CHECKING:
+    from mmalign.encoders.grounding_head import Grounding
+    from mmalign.encoders.plain_grounding import PlainGrounding
+
+Where: TypeAlias = "Grounding | PlainGrounding"
+"""What is known of some phrases in one picture: by the learned head, or by an encoder alone."""
+
+# What a detector's say counts where its label is the phrase: its log-odds over those of a box that is hardly one.
+_HARDLY = -3.0
+# Boxes that the head adds to the proposals for each phrase.
+_OWN_BOXES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of p phrases in one picture before they are matched.
+
+    Attributes:
+        regions: Where they may be; r of them.
+        similarity: How well each region fits each phrase, shape (p, r), float32, in nats.
+        heat: Where each phrase is, shape (p, h, w), float32; the cells divide the picture evenly, row 0 is the top.
+        existence: Probability that each phrase is in the picture, shape (p,), float32, or None where nobody says.
+        notes: Remarks that a person should see.
+    """
+
+    regions: tuple[Region, ...]
+    similarity: Float32Array
+    heat: Float32Array
+    existence: Float32Array | None
+    notes: tuple[str, ...] = ()
+
+
+def heat_of(where: Where, boxes: Sequence[Box]) -> Float32Array:
+    """Give the maps of a picture.
+
+    Args:
+        where: What is known of it.
+        boxes: Regions of which maps are painted where there is nothing finer.
+
+    Returns:
+        Array of shape (p, h, w), float32.
+    """
+    return where.heat(boxes) if callable(where.heat) else where.heat
+
+
+def detected(regions: Sequence[Region], texts: Sequence[str]) -> Float32Array:
+    """Give what detectors say of phrases: of those that hold the label of a region word by word.
+
+    Args:
+        regions: r regions; those without a label say nothing.
+        texts: p phrases.
+
+    Returns:
+        Array of shape (p, r), float32, 0 or more, in nats: the log-odds of the detection.
+    """
+    said = np.zeros((len(texts), len(regions)), np.float32)
+    words = [f" {' '.join(text.lower().split())} " for text in texts]
+    for j, region in enumerate(regions):
+        if region.label:
+            label = f" {' '.join(region.label.lower().split())}"
+            odds = np.clip(region.score, 1e-3, 1 - 1e-3)
+            worth = max(float(np.log(odds / (1 - odds))) - _HARDLY, 0.0)
+            for i, text in enumerate(words):
+                said[i, j] = worth if f"{label} " in text or f"{label}s " in text else 0.0
+    return said
+
+
+def proposals_of(picture: Image.Image, where: Where, notes: list[str]) -> tuple[Region, ...]:
+    """Propose regions: those that pixels suggest, and those that the phrases themselves point at.
+
+    Args:
+        picture: Of mode RGB.
+        where: What is known of the phrases in it.
+        notes: Gets a remark where scikit-image is not installed.
+
+    Returns:
+        The regions, no two of the same box.
+    """
+    from mmalign.alignment.proposals import propose_regions
+
+    pixels = np.asarray(picture)
+    try:
+        found = propose_regions(pixels)
+    except MissingExtraError as error:
+        notes.append(f"regions are proposed without looking at the picture's parts: {error}")
+        found = propose_regions(pixels, segments=False)
+    return _without_copies([*found, *_own_regions(where)])
+
+
+def _own_regions(where: Where) -> list[Region]:
+    from mmalign.alignment.peaks import peak_regions
+    from mmalign.encoders.grounding_head import Grounding
+
+    if isinstance(where, Grounding):
+        return [region for found in where.regions(most=_OWN_BOXES) for region in found]
+    if where.cells is None or not len(where.text):
+        return []
+    return list(peak_regions(where.heat(), *where.picture.size))
+
+
+def _without_copies(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """The same regions, of equal boxes only the first."""
+    return tuple({region.box: region for region in reversed(regions)}.values())[::-1]
+
+
+def given_regions(regions: Sequence[Box | Region | Sequence[float]], size: tuple[int, int]) -> tuple[Region, ...]:
+    """Take the caller's own regions.
+
+    Args:
+        regions: Boxes, regions, or [x, y, width, height], in pixels.
+        size: Width and height of the picture in pixels.
+
+    Returns:
+        The regions, each cut off at the picture's edges.
+
+    Raises:
+        InputError: A box outside the picture, of no area, or of other than four numbers.
+    """
+    return tuple(_given_region(region, size) for region in regions)
+
+
+def _given_region(region: Box | Region | Sequence[float], size: tuple[int, int]) -> Region:
+    if isinstance(region, Region):
+        box = region.box
+    elif isinstance(region, Box):
+        box = region
+    else:
+        try:
+            x, y, width, height = (float(value) for value in region)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a box is [x, y, width, height] in pixels, got {region!r}") from error
+        box = Box(x, y, width, height)
+    clipped = box.clipped(*size)
+    return Region(clipped, region.source, region.score, region.label) if isinstance(region, Region) else Region(clipped)
