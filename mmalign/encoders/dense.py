@@ -119,7 +119,7 @@ def cell_weights(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int, .
     corners = np.array([box.corners for box in boxes], np.float64).reshape(-1, 4)
     across = _shares(corners[:, 0] / width, corners[:, 2] / width, columns)
     down = _shares(corners[:, 1] / height, corners[:, 3] / height, rows)
-    result: Float32Array = (down[:, :, None] * across[:, None, :]).reshape(len(corners), -1).astype(np.float32)
+    result: Float32Array = (down[:, :, None] * across[:, None, :]).reshape(-1, rows * columns).astype(np.float32)
     return result
 
 
