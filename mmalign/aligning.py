@@ -15,16 +15,17 @@ from PIL import Image
 
 from mmalign.alignment.building import Matching, build_problem
 from mmalign.alignment.concluding import conclude
+from mmalign.alignment.given import GivenRegion, given_regions
 from mmalign.alignment.phrases import Parsed, given_phrases, parse_sentence
 from mmalign.alignment.solvers import SolverName, solve
 from mmalign.encoders.base import Encoder, has_patches
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
-from mmalign.evidence import Evidence, Where, detected, given_regions, heat_of, proposals_of
+from mmalign.evidence import Evidence, Where, detected, heat_of, proposals_of
 from mmalign.media.images import decode_image
 from mmalign.progress import track
 from mmalign.similarity import Float32Array
-from mmalign.types import Box, Phrase, Region, Relation
+from mmalign.types import Phrase, Relation
 
 if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 Picture: TypeAlias = Union[Image.Image, str, "os.PathLike[str]"]
 """A decoded picture, a path, or an http(s) URL."""
 
-Regions: TypeAlias = str | Sequence[Box | Region | Sequence[float]]
+Regions: TypeAlias = str | Sequence[GivenRegion]
 """`proposals`; a detector such as `torchvision:fasterrcnn_resnet50_fpn_v2` or `hf:google/owlvit-base-patch32`; or
-boxes, as `Box`, `Region` or [x, y, width, height]."""
+regions of the caller's own, as `Box`, `Region`, [x, y, width, height] or mask."""
 
 MATCHING = Matching(temperature=1.0)
 """How similarities are weighed by default: they are in nats already."""
@@ -282,7 +283,8 @@ class Aligner:
             where = self._ground(picture, texts)
         with stages.time("propose"):
             if not isinstance(regions, str):
-                found = given_regions(regions, picture.size)
+                found, cut = given_regions(regions, *picture.size)
+                notes += cut
             elif regions == "proposals":
                 found = proposals_of(picture, where, notes)
             else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image
 
-from mmalign.errors import InputError, MissingExtraError
+from mmalign.errors import MissingExtraError
 from mmalign.similarity import Float32Array
 from mmalign.types import Box, Region
 
@@ -116,34 +116,3 @@ def _own_regions(where: Where) -> list[Region]:
 def _without_copies(regions: Sequence[Region]) -> tuple[Region, ...]:
     """The same regions, of equal boxes only the first."""
     return tuple({region.box: region for region in reversed(regions)}.values())[::-1]
-
-
-def given_regions(regions: Sequence[Box | Region | Sequence[float]], size: tuple[int, int]) -> tuple[Region, ...]:
-    """Take the caller's own regions.
-
-    Args:
-        regions: Boxes, regions, or [x, y, width, height], in pixels.
-        size: Width and height of the picture in pixels.
-
-    Returns:
-        The regions, each cut off at the picture's edges.
-
-    Raises:
-        InputError: A box outside the picture, of no area, or of other than four numbers.
-    """
-    return tuple(_given_region(region, size) for region in regions)
-
-
-def _given_region(region: Box | Region | Sequence[float], size: tuple[int, int]) -> Region:
-    if isinstance(region, Region):
-        box = region.box
-    elif isinstance(region, Box):
-        box = region
-    else:
-        try:
-            x, y, width, height = (float(value) for value in region)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"a box is [x, y, width, height] in pixels, got {region!r}") from error
-        box = Box(x, y, width, height)
-    clipped = box.clipped(*size)
-    return Region(clipped, region.source, region.score, region.label) if isinstance(region, Region) else Region(clipped)
