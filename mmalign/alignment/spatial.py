@@ -13,7 +13,7 @@ from mmalign.types import Box
 FloatArray = NDArray[np.float64]
 
 # A relation that the boxes speak against is taken for a fault of the boxes this often.
-_FLOOR = 0.05
+_FLOOR = 0.1
 # Of boxes that are much alike, nothing can be said.
 _UNKNOWN = 0.5
 
@@ -161,7 +161,7 @@ def evidence(strength: FloatArray) -> FloatArray:
         strength: 0 to 1, any shape.
 
     Returns:
-        The logarithm of how much likelier that is than not knowing, 0 at 0.5, between -2.3 and 0.7 nats.
+        The logarithm of how much likelier that is than not knowing, 0 at 0.5, between -1.6 and 0.7 nats.
     """
     return np.asarray(np.log(np.clip(strength, _FLOOR, 1.0) / _UNKNOWN))
 
