@@ -110,6 +110,19 @@ def overlaps(boxes: Float32Array, others: Float32Array) -> Float32Array:
     return result
 
 
+def nearness(overlap: Float32Array) -> Float32Array:
+    """Say how far boxes may be taken for the same: soft, so that closer is better.
+
+    Args:
+        overlap: Intersections over unions, 0 to 1.
+
+    Returns:
+        Array of the same shape, float32: 1/2 at half an overlap, about 0 below and about 1 above.
+    """
+    result: Float32Array = (1 / (1 + np.exp((_OVERLAP - overlap) / _SOFTNESS))).astype(np.float32)
+    return result
+
+
 def _believed_parts(picture: NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
     """The parts' boxes without copies, and how much each is believed, adding up to 1."""
     height, width = picture.shape[:2]
@@ -122,20 +135,14 @@ def _believed_parts(picture: NDArray[np.uint8]) -> tuple[Float32Array, Float32Ar
     _, first = np.unique(np.round(corners[large] * 40), axis=0, return_index=True)
     boxes = corners[large][np.sort(first)]
     # The square root: a part is worth a look also where things seldom are.
-    belief = np.sqrt(_near(overlaps(boxes, usual_boxes()[0])) @ usual_boxes()[1])
+    belief = np.sqrt(nearness(overlaps(boxes, usual_boxes()[0])) @ usual_boxes()[1])
     return boxes, belief / belief.sum()
-
-
-def _near(overlap: Float32Array) -> Float32Array:
-    """About 1 where boxes overlap enough to be the same thing, about 0 elsewhere; soft, so that closer is better."""
-    result: Float32Array = (1 / (1 + np.exp((_OVERLAP - overlap) / _SOFTNESS))).astype(np.float32)
-    return result
 
 
 def _cover(corners: Float32Array, belief: Float32Array, most: int) -> tuple[list[int], list[float]]:
     """Choose boxes one by one, each the one that adds most belief, with what each added."""
     kept = np.argsort(-belief, kind="stable")[:_HYPOTHESES]
-    worth = _near(overlaps(corners[kept], corners[kept])) * belief[kept].astype(np.float32)
+    worth = nearness(overlaps(corners[kept], corners[kept])) * belief[kept].astype(np.float32)
     covered = np.zeros(len(kept), np.float32)
     chosen: list[int] = []
     gains: list[float] = []
