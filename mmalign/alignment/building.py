@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, logit
+from scipy.special import log_softmax, logit, logsumexp
 
 from mmalign.alignment.problem import Edge, FloatArray, Problem
 from mmalign.alignment.spatial import evidence, overlaps, relation_weights
@@ -72,8 +72,9 @@ def build_problem(
     """Weigh similarities, relations and absence against one another.
 
     The worth of a phrase at a region is the logarithm of the softmax over the regions plus that of the softmax over
-    the phrases. A phrase is left without a region for the worth of its best region less the log-odds that it is in
-    the picture at all: so without relations it is matched where that probability is above the threshold.
+    the phrases, of which those that are mentions of one thing do not compete. A phrase is left without a region for
+    the worth of its best region less the log-odds that it is in the picture at all: so without relations it is matched
+    where that probability is above the threshold.
 
     Args:
         similarity: Of each phrase to each region, such as cosines; shape (p, r).
@@ -108,14 +109,14 @@ def build_problem(
             f"{np.count_nonzero(~np.isfinite(scores))} similarities are NaN or infinite; a phrase or a region was "
             "probably encoded to a zero vector: leave it out"
         )
-    scaled = scores / matching.temperature
-    unary = log_softmax(scaled, axis=1) + log_softmax(scaled, axis=0) if scores.size else scores
+    groups = _groups(phrases)
+    unary = _dual_softmax(scores / matching.temperature, groups) if scores.size else scores
     return Problem(
         unary=unary,
-        null=_nulls(unary, phrases, existence, matching),
+        null=_nulls(unary, phrases, groups, existence, matching),
         capacity=np.full(r, matching.capacity or max(p, 1)),
         takes=np.array([_taken(phrase, matching) for phrase in phrases], np.int64),
-        groups=_groups(phrases),
+        groups=groups,
         sharing=matching.sharing * np.clip((overlaps(boxes) - _SAME_PLACE) / (1 - _SAME_PLACE), 0, 1),
         clash=overlaps(boxes) > _SAME_PLACE,
         edges=(*_relation_edges(phrases, relations, boxes), *_mention_edges(phrases, boxes)),
@@ -123,7 +124,27 @@ def build_problem(
     )
 
 
-def _nulls(unary: FloatArray, phrases: Sequence[Phrase], existence: ArrayLike | None, matching: Matching) -> FloatArray:
+def _dual_softmax(scores: FloatArray, groups: NDArray[np.int64]) -> FloatArray:
+    """Logarithms of the softmax over regions plus that over things, where a thing has its best mention's score."""
+    _, things = np.unique(groups, return_inverse=True)
+    best = np.full((int(things.max()) + 1, scores.shape[1]), -np.inf)
+    np.maximum.at(best, things, scores)
+    over_things = np.empty_like(scores)
+    for phrase, thing in enumerate(things):
+        # The mentions of one thing do not compete for a region.
+        rivals = best.copy()
+        rivals[thing] = scores[phrase]
+        over_things[phrase] = scores[phrase] - logsumexp(rivals, axis=0)
+    return np.asarray(log_softmax(scores, axis=1) + over_things)
+
+
+def _nulls(
+    unary: FloatArray,
+    phrases: Sequence[Phrase],
+    groups: NDArray[np.int64],
+    existence: ArrayLike | None,
+    matching: Matching,
+) -> FloatArray:
     p, r = unary.shape
     best = unary.max(axis=1) if r else np.zeros(p)
     if existence is None:
@@ -135,6 +156,8 @@ def _nulls(unary: FloatArray, phrases: Sequence[Phrase], existence: ArrayLike | 
         if not ((there >= 0) & (there <= 1)).all():
             raise InputError("the probabilities that phrases are in the picture must be 0 to 1")
         there = there if there.ndim == 1 else there.max(axis=1, initial=0.0)
+        # What one mention is sure of holds for the others: of "it" alone nobody could say.
+        there = np.array([there[groups == group].max() for group in groups]).reshape(p)
         # A probability of exactly 0 or 1 would be a certainty that nothing else could outweigh.
         margin = logit(np.clip(there, 1e-4, 1 - 1e-4)) - logit(matching.threshold)
     margin = np.where([phrase.abstract for phrase in phrases], np.minimum(margin, _ABSTRACT), margin)
