@@ -69,6 +69,7 @@ HOMES = {
     "sentence_transformers": ("mmalign.encoders.sentence_transformers",),
     "lance": ("mmalign.store",),
     "networkx": ("mmalign.alignment",),
+    "spacy": ("mmalign.alignment.spacy_phrases",),
     "pymilvus": ("mmalign.index.milvus",),
     "fastapi": ("mmalign.service",),
     "torch": ("mmalign.encoders", "mmalign.captioning", "mmalign.training"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mmalign.alignment import words
 from mmalign.alignment.patterns import MOTION, SPATIAL, match_relation
@@ -11,8 +12,19 @@ from mmalign.alignment.tagging import Token, singular
 from mmalign.types import Phrase, Relation
 
 
+class Arcs(Protocol):
+    """A parser's answer to what a word is said of."""
+
+    def subjects(self, word: int) -> list[int]:
+        """The phrases that a token, a preposition or verb, is said of; none where the parser does not know."""
+
+
 def attach(
-    tokens: Sequence[Token], spans: Sequence[tuple[int, int]], phrases: Sequence[Phrase]
+    tokens: Sequence[Token],
+    spans: Sequence[tuple[int, int]],
+    phrases: Sequence[Phrase],
+    *,
+    arcs: Arcs | None = None,
 ) -> tuple[tuple[Relation, ...], frozenset[int]]:
     """Find the relations between phrases that follow one another.
 
@@ -23,12 +35,13 @@ def attach(
         tokens: Tagged.
         spans: First and last token of each phrase.
         phrases: The phrases.
+        arcs: What a parser says; None for the rules alone.
 
     Returns:
         `(relations, narrowed)`: the relations, in the order of the sentence, and the phrases that a preposition
         behind them narrows down, as in `the dog on the sofa`; not `the dog is on the sofa`.
     """
-    reader = _Reader(tokens, spans, phrases)
+    reader = _Reader(tokens, spans, phrases, arcs)
     for i in range(len(spans)):
         reader.read(i)
     return reader.relations(), frozenset(reader.narrowed)
@@ -51,6 +64,7 @@ class _Reader:
     tokens: Sequence[Token]
     spans: Sequence[tuple[int, int]]
     phrases: Sequence[Phrase]
+    arcs: Arcs | None = None
     subjects: list[int] = field(default_factory=list)
     said: list[_Said] = field(default_factory=list)
     # Whether the clause has its verb.
@@ -77,8 +91,13 @@ class _Reader:
             if any(self.tokens[j].tag == "conj" for j in bare):
                 self.subjects = [i]
             return
-        kind, text = found
+        kind, text, word = found
         subjects = self._subjects(i, bare, text)
+        parsed = [j for j in self.arcs.subjects(word) if j < i] if self.arcs is not None else []
+        if parsed:
+            # A parser may name one of several subjects, or the garment that somebody wears.
+            one = [self._owner(parsed[0])] if parsed == [i - 1] else parsed
+            subjects = subjects if {*one} < {*subjects} else one
         if kind in SPATIAL and i - 1 in subjects and not any(self.tokens[j].tag in ("verb", "aux") for j in bare):
             self.narrowed.add(i - 1)
         self.said.append(_Said(subjects, [i], kind, text))
@@ -119,7 +138,7 @@ class _Reader:
         opening = [j for j in between if self.tokens[j].tag in ("prep", "verb")]
         last = self.tokens[between[-1]] if between else None
         if opening and last is not None and last.tag == "prep" and self._relation(between) and not self.subjects:
-            kind, text = self._relation(between) or ("", "")
+            kind, text, _ = self._relation(between) or ("", "", 0)
             self.waiting = _Said([], [i], kind, text)
             self.subjects = []
             return
@@ -161,8 +180,8 @@ class _Reader:
     def _expression(self, j: int) -> bool:
         return match_relation([token.lower for token in self.tokens[j : j + 1]], 0) is not None
 
-    def _relation(self, between: Sequence[int]) -> tuple[str, str] | None:
-        """The expression nearest to the next phrase: its kind and all words that say it."""
+    def _relation(self, between: Sequence[int]) -> tuple[str, str, int] | None:
+        """The expression nearest to the next phrase: its kind, all words that say it, and its own first word."""
         lowered = [self.tokens[j].lower for j in between]
         found: tuple[str, int, int] | None = None
         j = 0
@@ -178,11 +197,12 @@ class _Reader:
         if found is None or not found[0]:
             return None
         kind, start, stop = found
+        word = between[start]
         if kind == "near" and lowered[start:stop] == ["by"] and start and self._passive(between[start - 1]):
             kind = "with"
         while start and self.tokens[between[start - 1]].tag in ("verb", "adv") and kind not in ("bigger", "smaller"):
             start -= 1
-        return kind, " ".join(self.tokens[k].text for k in between[start:stop])
+        return kind, " ".join(self.tokens[k].text for k in between[start:stop]), word
 
     def _passive(self, j: int) -> bool:
         word = self.tokens[j].lower

@@ -57,14 +57,28 @@ def find_chunks(tokens: Sequence[Token]) -> list[Chunk]:
     i = 0
     while i < len(tokens):
         chunk = _chunk_at(tokens, i)
-        if chunk is None:
-            i += 1
-            continue
-        if chunks and _counts(tokens, chunks[-1], chunk):
-            chunk = Chunk(chunks.pop().first, chunk.last, chunk.head)
-        chunks.append(chunk)
-        i = chunk.last + 1
-    return chunks
+        if chunk is not None:
+            chunks.append(chunk)
+        i = i + 1 if chunk is None else chunk.last + 1
+    return merge_counts(tokens, chunks)
+
+
+def merge_counts(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Make one phrase of what counts and what is counted, such as `a group` of `people`, `two` of `the dogs`.
+
+    Args:
+        tokens: Tagged.
+        chunks: In order.
+
+    Returns:
+        The chunks, the head of a merged one that of what is counted.
+    """
+    merged: list[Chunk] = []
+    for chunk in chunks:
+        if merged and _counts(tokens, merged[-1], chunk):
+            chunk = Chunk(merged.pop().first, chunk.last, chunk.head)
+        merged.append(chunk)
+    return merged
 
 
 def _chunk_at(tokens: Sequence[Token], first: int) -> Chunk | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmalign.alignment.chunker import chunk_sentence
-from mmalign.errors import InputError
+from mmalign.alignment.spacy_phrases import spacy_sentence
+from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
 from mmalign.types import Phrase, Relation
 
 
@@ -46,6 +47,7 @@ def parse_sentence(sentence: str, *, parser: str = "auto") -> Parsed:
     Raises:
         InputError: The sentence is not text or is empty, or the parser's name means nothing.
         MissingExtraError: `spacy` where it is not installed.
+        ModelUnavailableError: The spaCy model is not here, or its files are damaged.
 
     Example:
         >>> parsed = parse_sentence("a dog to the left of two bicycles", parser="rules")
@@ -53,8 +55,16 @@ def parse_sentence(sentence: str, *, parser: str = "auto") -> Parsed:
         (['a dog', 'two bicycles'], 'left of')
     """
     _check_sentence(sentence)
-    phrases, relations = chunk_sentence(sentence)
-    return Parsed(sentence, phrases, relations, "rules")
+    if not isinstance(parser, str) or (parser not in ("auto", "rules", "spacy") and not parser.startswith("spacy:")):
+        raise InputError(f"parser is auto, rules, spacy or spacy:MODEL, got {parser!r}")
+    if parser == "rules":
+        return Parsed(sentence, *chunk_sentence(sentence), "rules")
+    try:
+        return Parsed(sentence, *spacy_sentence(sentence, parser.partition(":")[2] or None), "spacy")
+    except (MissingExtraError, ModelUnavailableError) as error:
+        if parser != "auto":
+            raise
+        return Parsed(sentence, *chunk_sentence(sentence), "rules", (f"phrases were found by rules: {error}",))
 
 
 def given_phrases(sentence: str, phrases: Sequence[str | Phrase], relations: Sequence[Relation] = ()) -> Parsed:

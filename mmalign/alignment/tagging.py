@@ -43,7 +43,7 @@ def tokenize(sentence: str) -> list[Token]:
 def tag(tokens: Sequence[Token]) -> None:
     """Set the tag of every token."""
     lowered = [token.lower for token in tokens]
-    fixed = _expressions(tokens, lowered)
+    fixed = mark_expressions(tokens)
     for i, word in enumerate(lowered):
         if i not in fixed:
             tokens[i].tag = _first_guess(word)
@@ -52,8 +52,16 @@ def tag(tokens: Sequence[Token]) -> None:
             tokens[i].tag = _in_place(tokens, i)
 
 
-def _expressions(tokens: Sequence[Token], lowered: list[str]) -> set[int]:
-    """Tag expressions of several words, such as `to the left of`, of which no word is part of a noun phrase."""
+def mark_expressions(tokens: Sequence[Token]) -> set[int]:
+    """Tag expressions of several words, such as `to the left of`, of which no word is part of a noun phrase.
+
+    Args:
+        tokens: Of a sentence.
+
+    Returns:
+        The positions of their words.
+    """
+    lowered = [token.lower for token in tokens]
     fixed: set[int] = set()
     i = 0
     while i < len(lowered):
@@ -110,6 +118,9 @@ _KNOWN = (
     (words.PARTICIPLES, "ed"),
     (words.ADJECTIVES, "adj"),
 )
+# Adverbs and adjectives that are nouns behind "the" or "its".
+_ENDS = ("back", "top", "front", "inside", "outside", "bottom")
+_DESCRIBES = ("able", "ible", "ant", "ous", "ful", "less", "ish", "ic", "ive")
 _INSIDE = ("det", "adj", "num", "poss")
 _NOMINAL = ("noun", "plain", "adj", "num")
 
@@ -123,12 +134,15 @@ def _in_place(tokens: Sequence[Token], i: int) -> str:
     if word == "that":
         return "rel" if before == "noun" or after in ("aux", "verb") else "det"
     if word == "her":
-        return "det" if after in (*_NOMINAL, "ing", "ed", "verb") else "pron"
-    if word in ("one", "both", "all", "some", "each") and (ends or after in ("verb", "ing", "det", "ed")):
+        noun = after in (*_NOMINAL, "ing", "ed", "verb") or (after == "adv" and tokens[i + 1].lower in _ENDS)
+        return "det" if noun else "pron"
+    if word in ("one", "both", "all", "some", "each") and (ends or after in ("verb", "ing", "det")):
         return "noun" if word in ("one", "some") and after != "det" else "det" if after == "det" else "adv"
     if guess == "det" and word in ("no", "any", "what") and ends:
         return "adv"
-    if word in ("back", "top", "front", "inside", "outside", "bottom") and before in ("det", "adj", "poss"):
+    if word in _ENDS and before in ("det", "adj", "poss", "noun"):
+        if before == "noun" and word not in ("top", "bottom"):
+            return "adv"
         return "adj" if after in ("plain", "noun") else "noun"
     if guess == "adj":
         return "noun" if ends and before in ("det", "adj", "num") and _stands_alone(tokens, i) else "adj"
@@ -137,12 +151,17 @@ def _in_place(tokens: Sequence[Token], i: int) -> str:
         return "adv" if after in ("", "punct", "conj") and word != "of" else "prep"
     if guess == "verb":
         return _verb_or_noun(tokens, i, before, after)
-    if guess == "ing":
+    if guess == "ing" and not _dressed(tokens, i):
         if before in _INSIDE or (
             before in ("prep", "") and after in ("plain", "noun") and tokens[i + 1].lower[-1] == "s"
         ):
             return "adj" if after in (*_NOMINAL, "ed") else "noun" if before in ("det", "poss") else "verb"
         return "verb"
+    if guess == "ing":
+        return "verb"
+    if guess == "ed" and word in words.COMPOUNDED and before == "noun" and after in _NOMINAL:
+        # "a snow covered mountain"
+        return "adj"
     if guess == "ed":
         if after in (*_NOMINAL, "ing") and before not in ("noun", "aux", "pron"):
             return "adj"
@@ -151,6 +170,9 @@ def _in_place(tokens: Sequence[Token], i: int) -> str:
         return "verb"
     if guess != "plain":
         return guess
+    if after == "adj" and word.endswith(_DESCRIBES):
+        # "an inflatable yellow toy"
+        return "adj"
     return "verb" if _unknown_verb(tokens, i, before, after) else "noun"
 
 
@@ -162,15 +184,25 @@ def _stands_alone(tokens: Sequence[Token], i: int) -> bool:
     return not (len(joined) == 2 and joined[0].lower in (",", "and", "or", "&") and joined[1].tag == "adj")
 
 
+def _dressed(tokens: Sequence[Token], i: int) -> bool:
+    """Whether a colour before a word stands for clothes: `a woman in red rides a horse`."""
+    if i < 2 or tokens[i - 1].lower not in words.COLOURS:
+        return False
+    return tokens[i - 2].tag == "prep" or tokens[i - 2].lower in ("wearing", "wears")
+
+
 def _verb_or_noun(tokens: Sequence[Token], i: int, before: str, after: str) -> str:
     """A word that is a verb or a noun, such as `run`, `swings`, `faces`."""
-    dressed = i > 1 and tokens[i - 2].tag == "prep" and tokens[i - 1].lower in words.COLOURS
-    if dressed and after in ("det", "prep", "adv", "num"):
-        # "a woman in red rides a horse"
+    word = tokens[i].lower
+    if _dressed(tokens, i) and after in ("det", "prep", "adv", "num"):
         return "verb"
-    if before in (*_INSIDE, "prep") and not (before == "prep" and tokens[i - 1].lower == "to"):
+    other = tokens[i - 1].lower == "other" and i > 1 and tokens[i - 2].lower == "the" and word.endswith("s")
+    if before in (*_INSIDE, "prep") and not other and not (before == "prep" and tokens[i - 1].lower == "to"):
         return "noun"
-    if before in ("noun", "aux", "pron", "rel", "adv") or (before == "prep" and tokens[i - 1].lower == "to"):
+    if before == "noun" and word not in words.PAST and not word.endswith("s") and not is_plural(tokens[i - 1].lower):
+        # "a cliff face", "a bamboo stick": with a singular noun the verb would end in -s.
+        return "noun"
+    if other or before in ("noun", "aux", "pron", "rel", "adv") or (before == "prep" and tokens[i - 1].lower == "to"):
         return "verb"
     earlier = any(token.tag == "verb" for token in tokens[:i])
     return "verb" if earlier and after in ("prep", "det", "adv", "num", "") else "noun"
@@ -179,9 +211,11 @@ def _verb_or_noun(tokens: Sequence[Token], i: int, before: str, after: str) -> s
 def _unknown_verb(tokens: Sequence[Token], i: int, before: str, after: str) -> bool:
     """Whether a word of no list reads as a verb: agreement with the noun before it, and no noun after it."""
     word = tokens[i].lower
-    if before == "prep" and tokens[i - 1].lower == "to" and after == "det":
-        return True
-    if before != "noun" or after not in ("prep", "det", "adv"):
+    if before == "prep" and tokens[i - 1].lower == "to" and (after == "det" or tokens[i - 2].tag == "verb"):
+        return not is_plural(word) and after not in ("noun", "plain")
+    if before != "noun" or after not in ("prep", "det", "adv") or word in words.IRREGULAR_PLURALS:
+        return False
+    if word.endswith(("ers", "ors", "ists", "ians")) or singular(word) in words.PEOPLE:
         return False
     subject = is_plural(tokens[i - 1].lower)
     verbal = word.endswith("s") and not word.endswith("ss")

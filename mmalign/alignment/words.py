@@ -29,9 +29,10 @@ AUXILIARIES = _set(
     "is are was were be been being am has have had having do does did will would can could may might must"
 )
 ADVERBS = _set(
-    "not very too also just only away together apart back forward forwards backwards upward upwards downward "
-    "outdoors indoors outside nearby there here then now still almost about upside ahead overhead alone off again "
-    "once while really quite so out up down sideways aside far rather inside home even always both as"
+    "close fast ready outward inward not very too also just only away together apart back forward forwards "
+    "backwards upward upwards downward outdoors indoors outside nearby there here then now still almost about "
+    "upside ahead overhead alone off again once while really quite so up down sideways aside rather inside home "
+    "even always both as"
 )
 # Pronouns that may stand for a phrase before them, with what they ask of it.
 PRONOUNS = {
@@ -179,47 +180,64 @@ ADJECTIVES = (
     COLOURS
     | QUANTIFIERS
     | _set(
-        "small large big little tall short long old young new wooden metal happy sad wet dry hot cold green "
-        "bright dark light open empty full crowded busy grassy snowy sandy rocky muddy dirty clean shallow deep "
-        "high low beautiful pretty same different adult elderly asian african american indian white furry fluffy "
-        "brown-haired shirtless barefoot colorful colourful striped plaid concrete brick stone plastic leather "
-        "denim grey single double first second third last next top bottom left right front rear back upper lower "
-        "inner outer male female professional public outdoor indoor sunny cloudy foggy rainy dirt gravel huge "
-        "giant tiny thin thick heavy soft hard round square flat steep narrow wide blond blonde bald pregnant "
-        "naked nude topless own real toy fake several skinny fat chubby curly fancy formal casual traditional "
-        "urban rural suburban oriental chinese japanese middle-aged early late good bad great nice red-haired "
-        "dark-haired long-haired shaggy athletic smiling black-and-white multi-colored multicolored tri-colored "
-        "brightly-colored alone asleep lit blurry native local modern ancient foreign ornate decorative tan "
-        "sleeveless"
+        "older younger larger smaller bigger taller hind small large big little tall short long old young new "
+        "wooden metal happy sad wet dry hot cold green bright dark light open empty full crowded busy grassy "
+        "snowy sandy rocky muddy dirty clean shallow deep high low beautiful pretty same different adult elderly "
+        "asian african american indian white furry fluffy brown-haired shirtless barefoot colorful colourful "
+        "striped plaid concrete brick stone plastic leather denim grey single double first second third last next "
+        "top bottom left right front rear back upper lower inner outer male female professional public outdoor "
+        "indoor sunny cloudy foggy rainy dirt gravel huge giant tiny thin thick heavy soft hard round square flat "
+        "steep narrow wide blond blonde bald pregnant naked nude topless own real toy fake several skinny fat "
+        "chubby curly fancy formal casual traditional urban rural suburban oriental chinese japanese middle-aged "
+        "early late good bad great nice red-haired dark-haired long-haired shaggy athletic smiling "
+        "black-and-white multi-colored multicolored tri-colored brightly-colored alone asleep lit blurry native "
+        "local modern ancient foreign ornate decorative tan sleeveless"
     )
 )
 # -ing and -ed forms that are things, or that stand before one.
 ING_NOUNS = _set(
     "building buildings painting paintings clothing wedding railing railings ceiling string crossing ring rings "
     "wing wings king spring swing swings evening morning something nothing anything everything lightning being "
-    "beings sibling siblings awning gathering parking fencing landing opening drawing drawings bedding covering "
-    "icing stocking stockings earring earrings thing things dressing padding offering housing siding marking "
-    "markings dwelling frosting pudding topping writing carving lining scaffolding"
+    "beings sibling siblings awning gathering parking fencing opening drawing drawings bedding covering icing "
+    "stocking stockings earring earrings thing things dressing padding offering housing siding marking markings "
+    "dwelling frosting pudding topping writing carving lining scaffolding"
 )
 VERBS = _set(
-    "run runs ran jump jumps play plays stand stands stood sit sits sat walk walks ride rides rode hold holds "
-    "held look looks wear wears wore lie lies lay lays catch catches caught throw throws threw hit hits kick "
-    "kicks carry carries climb climbs swim swims leap leaps chase chases pull pulls push pushes smile smiles "
-    "laugh laughs eat eats drink drinks watch watches pose poses perform performs talk talks sleep sleeps slide "
-    "slides fly flies fall falls bite bites bark barks fight fights dig digs sniff sniffs lick licks splash "
-    "splashes surf surfs ski skis skate skates dance dances sing sings hang hangs lean leans rest rests wait "
-    "waits work works try tries make makes take takes get gets go goes come comes give gives put puts reach "
-    "reaches point points cross crosses race races paddle paddles wave waves stare stares gather gathers cook "
-    "cooks read reads use uses shake shakes swing swings touch touches approach approaches face faces attempt "
-    "attempts enjoy enjoys wade wades dive dives drive drives follow follows compete competes practice practices "
-    "show shows appear appears prepare prepares crouch crouches kneel kneels balance balances begin begins bend "
-    "bends blow blows bounce bounces brush brushes build builds celebrate celebrates clean cleans dribble "
-    "dribbles float floats grab grabs help helps hug hugs kiss kisses hike hikes hop hops juggle juggles jog jogs "
-    "lead leads lift lifts listen listens move moves paint paints pass passes peer peers pet pets perch perches "
-    "pick picks raise raises roll rolls row rows rush rushes seem seems sell sells share shares shoot shoots "
-    "shovel shovels smell smells snowboard snowboards speak speaks spin spins spray sprays squat squats stick "
-    "sticks stretch stretches surround surrounds tackle tackles toss tosses tow tows trot trots wrestle wrestles "
-    "yell yells gallops does scale scales navigate navigates crawl crawls enter enters exit exits keep keeps let "
+    "become becomes teach teaches emerge emerges embrace embraces frolic frolics gallop gallops carry collide "
+    "collides crash crashes demonstrate demonstrates display displays engage engages examine examines exercise "
+    "exercises explore explores fetch fetches flip flips glance glances grin grins hurdle hurdles lounge lounges "
+    "march marches nap naps observe observes operate operates overlook overlooks parade parades participate "
+    "participates pedal pedals perform performs plunge plunges protest protests pounce pounces puts relax relaxes "
+    "repair repairs retrieve retrieves scream screams shop shops shout shouts shows skateboard skateboards sled "
+    "sleds slice slices soar soars sprint sprints stroll strolls struggle struggles tease teases travel travels "
+    "tug tugs wander wanders wear weave weaves wipe wipes run runs ran jump jumps play plays stand stands stood "
+    "sit sits sat walk walks ride rides rode hold holds held look looks wears wore lie lies lay lays catch "
+    "catches caught throw throws threw hit hits kick kicks carries climb climbs swim swims leap leaps chase "
+    "chases pull pulls push pushes smile smiles laugh laughs eat eats drink drinks watch watches pose poses talk "
+    "talks sleep sleeps slide slides fly flies fall falls bite bites bark barks fight fights dig digs sniff "
+    "sniffs lick licks splash splashes surf surfs ski skis skate skates dance dances sing sings hang hangs lean "
+    "leans rest rests wait waits work works try tries make makes take takes get gets go goes come comes give "
+    "gives put reach reaches point points cross crosses race races paddle paddles wave waves stare stares gather "
+    "gathers cook cooks read reads use uses shake shakes swing swings touch touches approach approaches face "
+    "faces attempt attempts enjoy enjoys wade wades dive dives drive drives follow follows compete competes "
+    "practice practices show appear appears prepare prepares crouch crouches kneel kneels balance balances begin "
+    "begins bend bends blow blows bounce bounces brush brushes build builds celebrate celebrates clean cleans "
+    "dribble dribbles float floats grab grabs help helps hug hugs kiss kisses hike hikes hop hops juggle juggles "
+    "jog jogs lead leads lift lifts listen listens move moves paint paints pass passes peer peers pet pets perch "
+    "perches pick picks raise raises roll rolls row rows rush rushes seem seems sell sells share shares shoot "
+    "shoots shovel shovels smell smells snowboard snowboards speak speaks spin spins spray sprays squat squats "
+    "stick sticks stretch stretches surround surrounds tackle tackles toss tosses tow tows trot trots wrestle "
+    "wrestles yell yells does scale scales navigate navigates crawl crawls enter enters exit exits keep keeps let "
     "lets cover covers dress dresses leave leaves stop stops turn turns start starts land lands"
 )
 PARTICIPLES = _set("seen shown worn made held built thrown caught torn cut set lit filled fallen parked blown drawn")
+# Past forms that agree with any noun.
+PAST = _set(
+    "ran stood sat rode held wore caught threw hit hits fell flew swam dove ate drank drove slept spoke sang spun "
+    "began put let lay cut took made gave got went came dug bit blew grew shook"
+)
+# Participles that a noun before them belongs to.
+COMPOUNDED = _set(
+    "covered colored coloured haired filled lined shaped faced legged eared sleeved sized themed clad printed "
+    "patterned framed paved roofed skinned headed tailed"
+)
