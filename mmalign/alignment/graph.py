@@ -23,8 +23,8 @@ from mmalign.alignment.tables import IntArray, Tables, tabulate
 # Partial assignments kept at first, and how often that many times more are.
 _WIDTH = 64
 _GROWTH = 8
-# Numbers that a search may hold: slots x regions x width; 4 MiB of float64.
-_MOST_NUMBERS = 1 << 19
+# Numbers that a search may hold: slots x regions x width; 2 MiB of float64.
+_MOST_NUMBERS = 1 << 18
 # Rounds of messages.
 _ROUNDS = 3
 # Sums that differ by less are equal.

@@ -49,12 +49,20 @@ class Edge:
     def value(self, regions: Sequence[int]) -> float:
         """Give what the relation is worth, before the weight of relations, at one region for each of its phrases."""
         subject, *objects = regions
-        return float(max(sum(way[o, subject, region] for o, region in enumerate(objects)) for way in self.weights))
+        orders = [objects, objects[::-1]] if self.one_object_twice else [objects]
+        return float(
+            max(sum(way[o, subject, j] for o, j in enumerate(order)) for way in self.weights for order in orders)
+        )
+
+    @property
+    def one_object_twice(self) -> bool:
+        """Whether both objects are regions of one plural phrase; their order means nothing then."""
+        return len(self.phrases) == 3 and self.phrases[1] == self.phrases[2]
 
     def placements(self, assignment: Assignment) -> Iterator[tuple[int, ...]]:
         """Give each choice of regions, one for each of the relation's phrases, that an assignment holds."""
         subject, *objects = self.phrases
-        if len(objects) == 2 and objects[0] == objects[1]:
+        if self.one_object_twice:
             for region in assignment[subject]:
                 for pair in itertools.combinations(sorted(assignment[objects[0]]), 2):
                     yield region, *pair

@@ -6,6 +6,7 @@ column of a table stand for none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,8 @@ class Tables:
         choice = np.full(len(self.owner), r)
         for phrase, regions in enumerate(assignment):
             slots = np.flatnonzero(self.owner == phrase)
-            choice[slots[: len(regions)]] = sorted(regions)
+            worth = self.problem.unary[phrase]
+            choice[slots[: len(regions)]] = [j for _, j in sorted((-worth[j], j) for j in regions)]
         return choice
 
     def given(self, slot: int, choice: IntArray) -> FloatArray:
@@ -167,6 +169,8 @@ def tabulate(problem: Problem) -> Tables:
         weights = np.zeros((*edge.weights.shape[:2], r + 1, r + 1))
         weights[:, :, :r, :r] = edge.weights * problem.weight
         subject, *objects = edge.phrases
+        if edge.one_object_twice:
+            weights = np.concatenate([weights, weights[:, ::-1]])
         for slot in slots[subject]:
             if len(objects) == 1:
                 best = weights[:, 0].max(axis=0)
@@ -180,14 +184,10 @@ def tabulate(problem: Problem) -> Tables:
                 for two in slots[objects[1]]
                 if objects[0] != objects[1] or one < two
             ]
-    exclusive: FloatArray | None = None
-    for own in slots.values():
-        if len(own) > 1 and exclusive is None:
-            exclusive = _exclusive(problem)
-        for index, slot in enumerate(own):
-            for other in own[index + 1 :]:
-                assert exclusive is not None
-                pairs[slot, other] = exclusive
+    for phrase, own in slots.items():
+        if len(own) > 1:
+            exclusive = _exclusive(problem, phrase)
+            pairs |= dict.fromkeys(itertools.combinations(own, 2), exclusive)
     groups = problem.groups[owner]
     sharing = np.zeros((r + 1, r + 1))
     sharing[:r, :r] = problem.sharing
@@ -203,13 +203,19 @@ def tabulate(problem: Problem) -> Tables:
     )
 
 
-def _exclusive(problem: Problem) -> FloatArray:
-    """What two slots of one phrase may take together: in the order of the regions, those that it took none last."""
+def _exclusive(problem: Problem, phrase: int) -> FloatArray:
+    """What two slots of one phrase may take together: the earlier one the better region, none after all others.
+
+    The order leaves one way to take the same regions, and a search that begins with a bad region cannot hope for
+    better ones.
+    """
     r = problem.shape[1]
-    table = np.full((r + 1, r + 1), FORBIDDEN)
-    free = np.triu(np.ones((r, r), bool), 1)
+    rank = np.empty(r, np.int64)
+    rank[np.argsort(-problem.unary[phrase], kind="stable")] = np.arange(r)
+    free = rank[:, None] < rank[None, :]
     if problem.clash is not None:
         free &= ~problem.clash
+    table = np.full((r + 1, r + 1), FORBIDDEN)
     table[:r, :r][free] = 0.0
     table[:, r] = 0.0
     return table

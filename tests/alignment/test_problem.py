@@ -101,7 +101,9 @@ def test_the_worth_of_an_edge_is_the_best_of_its_ways() -> None:
     edge = Edge((0, 1, 2), weights)
     for j, m, n in itertools.product(range(4), repeat=3):
         assert edge.value((j, m, n)) == pytest.approx(max(way[0, j, m] + way[1, j, n] for way in weights))
-    assert list(Edge((0, 1, 1), weights).placements(((3,), (2, 0, 1)))) == [(3, 0, 1), (3, 0, 2), (3, 1, 2)]
+    one = Edge((0, 1, 1), weights)
+    assert one.value((0, 1, 2)) == one.value((0, 2, 1)) == max(edge.value((0, 1, 2)), edge.value((0, 2, 1)))
+    assert list(one.placements(((3,), (2, 0, 1)))) == [(3, 0, 1), (3, 0, 2), (3, 1, 2)]
     assert list(Edge((0, 1, 2), weights).placements(((3,), (1,), ()))) == []
 
 
