@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmalign.aligning import Aligner, align
+    from mmalign.alignment.result import Alignment
     from mmalign.collection import Collection
     from mmalign.contact_sheet import write_contact_sheet
     from mmalign.encoders.base import Encoder
@@ -13,21 +15,28 @@ if TYPE_CHECKING:
     from mmalign.errors import MMAlignError
     from mmalign.evaluation.retrieval import evaluate_retrieval
     from mmalign.query import Query
-    from mmalign.types import AddReport, Hit, Item, SearchResult, Skip
+    from mmalign.types import AddReport, Box, Hit, Item, Phrase, Region, Relation, SearchResult, Skip
 
     __version__: str
 
 # Loaded at first use: `import mmalign` takes milliseconds and imports no other package.
 _HOMES = {
     "AddReport": "mmalign.types",
+    "Aligner": "mmalign.aligning",
+    "Alignment": "mmalign.alignment.result",
+    "Box": "mmalign.types",
     "Collection": "mmalign.collection",
     "Encoder": "mmalign.encoders.base",
     "Hit": "mmalign.types",
     "Item": "mmalign.types",
     "MMAlignError": "mmalign.errors",
+    "Phrase": "mmalign.types",
     "Query": "mmalign.query",
+    "Region": "mmalign.types",
+    "Relation": "mmalign.types",
     "SearchResult": "mmalign.types",
     "Skip": "mmalign.types",
+    "align": "mmalign.aligning",
     "evaluate_retrieval": "mmalign.evaluation.retrieval",
     "load_encoder": "mmalign.encoders.registry",
     "write_contact_sheet": "mmalign.contact_sheet",
@@ -35,15 +44,22 @@ _HOMES = {
 
 __all__ = [
     "AddReport",
+    "Aligner",
+    "Alignment",
+    "Box",
     "Collection",
     "Encoder",
     "Hit",
     "Item",
     "MMAlignError",
+    "Phrase",
     "Query",
+    "Region",
+    "Relation",
     "SearchResult",
     "Skip",
     "__version__",
+    "align",
     "evaluate_retrieval",
     "load_encoder",
     "write_contact_sheet",

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mmalign.encoders.detectors import Detector
     from mmalign.encoders.grounding_head import GroundingHead
 
+__all__ = ["MATCHING", "Aligner", "Evidence", "Picture", "Regions", "align", "shown", "spoken_texts"]
+
 Picture: TypeAlias = Union[Image.Image, str, "os.PathLike[str]"]
 """A decoded picture, a path, or an http(s) URL."""
 

@@ -25,7 +25,9 @@ _LEAST_PAGE = 520
 # A label is at most this share of the picture's width.
 _LONGEST = 0.4
 # How strongly heat is painted over the picture where it is highest.
-_HEAT = 0.42
+_HEAT = 0.5
+# Below this share of a phrase's highest heat nothing is painted.
+_WARM = 0.55
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +160,13 @@ def _shade(picture: Image.Image, alignment: Alignment, layout: Layout) -> Image.
         return picture
     base = np.asarray(picture, np.float32)
     maps = np.stack([_stretched(alignment.heat[phrase], layout.size) for phrase in found])
-    # Where two phrases are at one place, the stronger one is seen, so that colours do not mix into new ones.
-    strongest, most = maps.argmax(axis=0), maps.max(axis=0)
-    colours = np.array([layout.styles[phrase].colour for phrase in found], np.float32)[strongest]
-    share = (_HEAT * np.clip((most - 0.35) / 0.65, 0, 1))[..., None]
+    # Where two phrases are at one place, nearly only the stronger one is seen: colours do not mix into new ones.
+    weights = maps**8 + np.float32(1e-9)
+    colours = np.einsum(
+        "phw,pc->hwc", weights, np.array([layout.styles[phrase].colour for phrase in found], np.float32)
+    )
+    colours /= weights.sum(axis=0)[..., None]
+    share = (_HEAT * np.clip((maps.max(axis=0) - _WARM) / (1 - _WARM), 0, 1))[..., None]
     return Image.fromarray((base * (1 - share) + colours * share).round().astype(np.uint8))
 
 
@@ -246,7 +251,7 @@ def _small_map(alignment: Alignment, picture: Image.Image, layout: Layout, phras
     base = np.asarray(small, np.float32) * 0.6 + 255 * 0.4
     style = layout.styles[phrase]
     if alignment.heat is not None:
-        share = (0.85 * _stretched(alignment.heat[phrase], size) ** 1.5)[..., None]
+        share = (0.85 * _stretched(alignment.heat[phrase], size) ** 2)[..., None]
         base = base * (1 - share) + np.array(style.colour, np.float32) * share
     small = Image.fromarray(base.round().astype(np.uint8))
     draw = ImageDraw.Draw(small)

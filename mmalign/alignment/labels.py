@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Places = NDArray[np.float64]
 
 
 class Rectangle(NamedTuple):
@@ -25,10 +30,6 @@ class Rectangle(NamedTuple):
         across = min(self.right, other.right) - max(self.left, other.left)
         down = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(across, 0.0) * max(down, 0.0)
-
-    def grown(self, by: float) -> Rectangle:
-        """The rectangle with a rim."""
-        return Rectangle(self.left - by, self.top - by, self.right + by, self.bottom + by)
 
     def distance(self, other: Rectangle) -> float:
         """Between the nearest points of both, in pixels; 0 where they touch."""
@@ -77,7 +78,7 @@ def place_labels(wanted: Sequence[Wanted], width: float, height: float, *, gap: 
 
     Labels of small boxes choose first: large boxes have more room along their edges. Each takes the cheapest free
     place: it covers little of other things and is near to its own. Where there is none along the edges of its box,
-    the whole picture is searched, and a line must join the two.
+    the whole picture is searched, and a line must join the two. Where not all find one, all are written short.
 
     Args:
         wanted: The labels.
@@ -90,59 +91,86 @@ def place_labels(wanted: Sequence[Wanted], width: float, height: float, *, gap: 
 
     Source: the greedy point-feature labelling of Christensen, Marks and Shieber, 1995, with boxes for points.
     """
+    placed = _place(wanted, width, height, gap, short=False)
+    if None not in placed:
+        return placed
+    shorter = _place(wanted, width, height, gap, short=True)
+    return shorter if shorter.count(None) < placed.count(None) else placed
+
+
+def _place(wanted: Sequence[Wanted], width: float, height: float, gap: float, *, short: bool) -> list[Placed | None]:
     placed: list[Placed | None] = [None] * len(wanted)
-    taken: list[Rectangle] = []
+    taken = np.zeros((0, 4))
+    boxes = np.array([each.box for each in wanted], float).reshape(-1, 4)
     for index in sorted(range(len(wanted)), key=lambda index: (wanted[index].box.area, index)):
-        others = [other.box for k, other in enumerate(wanted) if k != index and other.box != wanted[index].box]
-        best: tuple[float, Placed] | None = None
+        box, sizes = wanted[index].box, wanted[index].sizes
+        others = boxes[(boxes != boxes[index]).any(axis=1) & (_areas(boxes) < box.area * 4)]
         for search in (_beside, _anywhere):
-            for number, size in enumerate(wanted[index].sizes):
-                for place in search(wanted[index].box, size, width, height):
-                    if any(place.grown(gap).common(other) > 0 for other in taken):
-                        continue
-                    cost = _cost(place, wanted[index].box, others) + number * _SHORTER
-                    if best is None or cost < best[0]:
-                        far = place.distance(wanted[index].box) > size[1]
-                        best = cost, Placed(place, number, far)
-            if best is not None:
+            best = np.inf
+            for number, size in list(enumerate(sizes))[-1 if short else 0 :]:
+                places = _inside(search(box, size, width, height), size, width, height)
+                grown = places + np.array([-gap, -gap, gap, gap])
+                places = places[~(_common(grown, taken) > 0).any(axis=1)]
+                if not len(places):
+                    continue
+                costs = _costs(places, boxes[index], others) + number * _SHORTER
+                cheapest = int(costs.argmin())
+                if costs[cheapest] < best:
+                    best = costs[cheapest]
+                    place = Rectangle(*map(float, places[cheapest]))
+                    placed[index] = Placed(place, number, place.distance(box) > size[1])
+            found = placed[index]
+            if found is not None:
+                taken = np.concatenate([taken, [found.place]])
                 break
-        if best is not None:
-            placed[index] = best[1]
-            taken.append(best[1].place)
     return placed
 
 
-def _cost(place: Rectangle, own: Rectangle, others: Sequence[Rectangle]) -> float:
-    area = max(place.area, 1e-6)
-    covered = sum(min(place.common(other) / area, 1.0) for other in others if other.area < own.area * 4)
-    return _COVERS_OTHER * covered + _COVERS_OWN * place.common(own) / area + _AWAY * place.distance(own)
+def _areas(places: Places) -> Places:
+    result: Places = np.clip(places[:, 2:] - places[:, :2], 0, None).prod(axis=1)
+    return result
 
 
-def _beside(box: Rectangle, size: tuple[float, float], width: float, height: float) -> Iterator[Rectangle]:
-    """Places along the edges of a box, outside and inside, that lie in the picture."""
+def _common(places: Places, others: Places) -> Places:
+    """Areas that are covered by both, shape (n, m)."""
+    low = np.maximum(places[:, None, :2], others[None, :, :2])
+    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
+    result: Places = np.clip(high - low, 0, None).prod(axis=2)
+    return result
+
+
+def _costs(places: Places, own: Places, others: Places) -> Places:
+    areas = np.maximum(_areas(places), 1e-6)
+    covered = (_common(places, others) / areas[:, None]).sum(axis=1)
+    gaps = np.maximum(np.maximum(places[:, :2] - own[2:], own[:2] - places[:, 2:]), 0)
+    away = np.hypot(gaps[:, 0], gaps[:, 1])
+    costs: Places = _COVERS_OTHER * covered + _COVERS_OWN * _common(places, own[None])[:, 0] / areas + _AWAY * away
+    return costs
+
+
+def _beside(box: Rectangle, size: tuple[float, float], width: float, height: float) -> Places:
+    """Left and top of places along the edges of a box, outside and inside, shape (n, 2)."""
     wide, high = size
-    shares = [step / (_STEPS - 1) for step in range(_STEPS)]
-    for top in (box.top - high, box.top, box.bottom, box.bottom - high):
-        for share in shares:
-            yield from _inside(box.left + share * (box.right - box.left - wide), top, size, width, height)
-    for left in (box.left - wide, box.right, box.left, box.right - wide):
-        for share in shares:
-            yield from _inside(left, box.top + share * (box.bottom - box.top - high), size, width, height)
+    shares = np.linspace(0, 1, _STEPS)
+    across = box.left + shares * (box.right - box.left - wide)
+    down = box.top + shares * (box.bottom - box.top - high)
+    flat = [(left, top) for top in (box.top - high, box.top, box.bottom, box.bottom - high) for left in across]
+    steep = [(left, top) for left in (box.left - wide, box.right, box.left, box.right - wide) for top in down]
+    return np.array(flat + steep, float)
 
 
-def _anywhere(box: Rectangle, size: tuple[float, float], width: float, height: float) -> Iterator[Rectangle]:
+def _anywhere(box: Rectangle, size: tuple[float, float], width: float, height: float) -> Places:
+    """Left and top of places all over the picture, shape (n, 2)."""
     wide, high = size
-    down, across = int(max(height - high, 0) // high) + 1, int(max(width - wide, 0) // max(wide / 3, 1)) + 1
-    for row in range(down + 1):
-        for column in range(across + 1):
-            left, top = min(column * max(wide / 3, 1), width - wide), min(row * high, height - high)
-            yield from _inside(left, top, size, width, height)
+    across = np.arange(0, max(width - wide, 0) + wide / 2, max(wide / 2, 1))
+    down = np.arange(0, max(height - high, 0) + high / 2, max(high / 2, 1))
+    return np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
 
 
-def _inside(left: float, top: float, size: tuple[float, float], width: float, height: float) -> Iterator[Rectangle]:
-    """The place itself, pushed into the picture where it sticks out; none where the picture is too small."""
+def _inside(places: Places, size: tuple[float, float], width: float, height: float) -> Places:
+    """Places pushed into the picture where they stick out, shape (n, 4); none where it is too small for them."""
     wide, high = size
     if wide > width or high > height:
-        return
-    left, top = min(max(left, 0.0), width - wide), min(max(top, 0.0), height - high)
-    yield Rectangle(left, top, left + wide, top + high)
+        return np.zeros((0, 4))
+    corner = np.clip(places, 0, [width - wide, height - high])
+    return np.concatenate([corner, corner + np.array([wide, high])], axis=1)

@@ -146,6 +146,8 @@ def fitted(draw: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> st
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width:
         return text
-    while text and draw.textlength(text + "...", font=font) > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if draw.textlength(text[:middle] + "...", font=font) <= width else (low, middle - 1)
+    return text[:low].rstrip() + "..."

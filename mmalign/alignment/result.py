@@ -155,9 +155,11 @@ class Alignment:
             "relations": [relation.to_dict() for relation in self.relations],
             "links": [link.to_dict() for link in self.links],
             "unmatched_phrases": list(self.unmatched_phrases),
+            "existence": None if self.existence is None else [float(chance) for chance in self.existence],
             "objective": self.objective,
             "bound": self.bound,
             "solver": self.solver,
             "converged": self.converged,
             "notes": list(self.notes),
+            "seconds": dict(self.seconds),
         }

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, benching, calibration, collections, evaluate, planning, train
+from mmalign.cli import about, aligning, benching, calibration, collections, evaluate, planning, train
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -34,6 +34,7 @@ for verb in (
     collections.search,
     collections.info,
     collections.remove,
+    aligning.align,
     about.models,
     planning.recipes,
     planning.plan,

@@ -95,10 +95,10 @@ def ground_plainly(encoder: Encoder, image: Image, phrases: Sequence[str]) -> Pl
 
 
 def _standing_out(values: Float32Array) -> Float32Array:
-    """Each row less its mean, in units of its spread; zeros where all is the same."""
+    """Each row less its mean, in units of its spread; zeros where all is the same, NaN where anything is."""
     centred = values - values.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
-    result: Float32Array = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > _FLAT)
+    result: Float32Array = np.divide(centred, spread, out=np.zeros_like(centred), where=~(spread <= _FLAT))
     return result
 
 

@@ -1,0 +1,169 @@
+"""The command that says which words of a sentence are where in a picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say
+from mmalign.errors import InputError
+
+if TYPE_CHECKING:
+    from mmalign.alignment.result import Alignment
+    from mmalign.types import Box, Relation
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def align(
+    image: Annotated[str, typer.Argument(help="A picture's path or URL.")],
+    sentence: Annotated[str, typer.Argument(help="What the picture is said to show.")],
+    solver: Annotated[
+        str,
+        typer.Option(
+            help="graph weighs what the sentence says of places (left of, on, ...), hungarian gives no region twice, "
+            "argmax takes each phrase alone."
+        ),
+    ] = "graph",
+    regions: Annotated[
+        str,
+        typer.Option(
+            help="Where to look: proposals (no model needed), or a detector such as "
+            "torchvision:fasterrcnn_resnet50_fpn_v2 or hf:google/owlvit-base-patch32."
+        ),
+    ] = "proposals",
+    box: Annotated[
+        list[str] | None, typer.Option(help="A region of your own in pixels, X,Y,WIDTH,HEIGHT; instead of --regions.")
+    ] = None,
+    phrase: Annotated[
+        list[str] | None, typer.Option(help="A phrase to look for, in any language; instead of those that are found.")
+    ] = None,
+    relation: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is said of the places of phrases, by their numbers from 0, such as '0 left of 1' or '2 between "
+            "0 and 1'; instead of what the sentence says."
+        ),
+    ] = None,
+    encoder: EncoderOption = None,
+    head: Annotated[str, typer.Option(help="auto, or none to leave the learned head out.")] = "auto",
+    parser: Annotated[
+        str, typer.Option(help="How the sentence is taken apart: auto, rules, spacy or spacy:MODEL.")
+    ] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also draw it: a .png, .jpg or .webp file.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each phrase is where it is.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which phrase of a sentence is where in a picture, or that it is not there.
+
+    A box is x, y, width and height in pixels. The probability is that of the box among all boxes and none, given where
+    the other phrases are; "there" is how likely the phrase is in the picture at all, where that was measured.
+
+    For example:
+
+        mmalign align street.jpg "a dog left of a red bicycle" -o aligned.png
+
+        mmalign align street.jpg "a dog left of a bicycle" --explain --solver argmax
+
+        mmalign align street.jpg "一只狗在自行车旁边" --phrase 狗 --phrase 自行车 --relation "0 left of 1"
+    """
+    # Before anything is computed: a wrong suffix should not cost a minute.
+    if output is not None and output.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"a drawing is a {', '.join(sorted(_SUFFIXES))} file, got {str(output)!r}")
+    if box and regions != "proposals":
+        raise InputError("--box names the regions, and so does --regions; give one of them")
+    given = [parse_box(text) for text in box or ()]
+    relations = None if relation is None else [parse_relation(text) for text in relation]
+    from mmalign.aligning import Aligner
+    from mmalign.media.images import decode_image
+
+    picture = decode_image(image).image
+    aligner = Aligner(encoder or "lite", head=head, parser=parser)  # type: ignore[arg-type]
+    found = aligner.align(
+        picture,
+        sentence,
+        solver=solver,  # type: ignore[arg-type]
+        regions=given or regions,
+        phrases=phrase,
+        relations=relations,
+    )
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        found.draw(picture).save(output)
+        say(f"wrote {output}")
+    explanations = [found.explain(index) for index in range(len(found.phrases))] if explain else []
+    if as_json:
+        told = found.to_dict()
+        print_json(told | ({"explanations": [each.to_dict() for each in explanations]} if explain else {}))
+        return
+    for note in found.notes:
+        say(f"note: {note}")
+    _print_links(found)
+    for each in explanations:
+        print(f"\n{each.text}")
+
+
+def parse_box(text: str) -> Box:
+    """Read a box as it is written on the command line.
+
+    Args:
+        text: `X,Y,WIDTH,HEIGHT`, in pixels.
+
+    Returns:
+        The box.
+
+    Raises:
+        InputError: Not four numbers, or a width or height of 0 or less.
+    """
+    from mmalign.types import Box
+
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"a box is X,Y,WIDTH,HEIGHT in pixels, such as 10,20,64,48, got {text!r}") from error
+    return Box(x, y, width, height)
+
+
+def parse_relation(text: str) -> Relation:
+    """Read a relation as it is written on the command line.
+
+    Args:
+        text: Two phrases by their numbers from 0 with what is said between them, or three for `between`.
+
+    Returns:
+        The relation.
+
+    Raises:
+        InputError: It has another form.
+    """
+    from mmalign.types import Relation
+
+    match = re.fullmatch(r"\s*(\d+)\s+(\D+?)\s+(\d+)(?:\s+and\s+(\d+))?\s*", text)
+    if match is None:
+        raise InputError(f"a relation is like '0 left of 1' or '2 between 0 and 1', got {text!r}")
+    subject, kind, *objects = match.groups()
+    return Relation(int(subject), tuple(int(each) for each in objects if each is not None), " ".join(kind.split()))
+
+
+def _print_links(found: Alignment) -> None:
+    if not found.phrases:
+        print("nothing to look for")
+        return
+    rows = []
+    for index, phrase in enumerate(found.phrases):
+        links = [link for link in found.links if link.phrase == index]
+        there = "" if found.existence is None else f"{found.existence[index]:.0%}"
+        for link in links:
+            place = "  ".join(f"{value:.0f}" for value in found.regions[link.region].box.to_list())
+            score = "" if found.similarity is None else f"{found.similarity[index, link.region]:.2f}"
+            rows.append([str(index), phrase.text, place, score, f"{link.score:.0%}", there])
+        if not links:
+            rows.append([str(index), phrase.text, "unmatched", "", "", there])
+    print_table(["", "phrase", "box", "score", "probability", "there"], rows)
+    said = "" if found.converged else ", stopped at its limit"
+    print(f"{found.solver}: {found.objective:.2f}{said}; {sum(found.seconds.values()):.2f} s")
