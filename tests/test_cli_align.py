@@ -1,0 +1,174 @@
+"""The command `mmalign align`: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mmalign import cli
+from mmalign.cli.aligning import parse_box, parse_relation
+from mmalign.encoders.registry import load_encoder
+from mmalign.errors import InputError
+from mmalign.types import Box, Relation
+from tests.tools.color_encoder import COLORS, ColorEncoder
+
+LEFT, RIGHT, BLUE = (10, 40, 30, 30), (120, 40, 30, 30), (65, 40, 30, 30)
+BOXES = [word for box in (LEFT, RIGHT, BLUE) for word in ("--box", ",".join(map(str, box)))]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in a folder with a picture of two red squares and a blue one between them."""
+    picture = Image.new("RGB", (160, 120), COLORS["white"])
+    for color, (x, y, width, height) in (("red", LEFT), ("red", RIGHT), ("blue", BLUE)):
+        picture.paste(COLORS[color], (x, y, x + width, y + height))
+    picture.save(tmp_path / "squares.png")
+    monkeypatch.chdir(tmp_path)
+    own = ColorEncoder()
+    monkeypatch.setattr(
+        "mmalign.aligning.load_encoder", lambda spec, **rest: own if spec == "lite" else load_encoder(spec, **rest)
+    )
+
+    def run(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mmalign", "align", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        told = capsys.readouterr()
+        return Done(int(stop.value.code or 0), told.out, told.err)
+
+    return run
+
+
+def linked(told: dict[str, Any]) -> list[list[float] | None]:
+    boxes: list[list[float] | None] = [None] * len(told["phrases"])
+    for link in told["links"]:
+        boxes[link["phrase"]] = told["regions"][link["region"]]["box"]
+    return boxes
+
+
+def test_a_table_of_phrases_and_boxes(run: Run) -> None:
+    done = run("squares.png", "a red square left of a blue square", "--parser", "rules", *BOXES)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["phrase", "box", "score", "probability", "there"]
+    assert lines[1].startswith("0  a red square ")
+    assert "10  40  30  30" in lines[1]
+    assert "%" in lines[1]
+    assert "65  40  30  30" in lines[2]
+    assert lines[3].startswith("graph: ")
+    assert done.err == ""
+
+
+def test_json_holds_all(run: Run) -> None:
+    done = run("squares.png", "a red square right of a blue square", "--json", "--explain", "--parser", "rules", *BOXES)
+    told = json.loads(done.out)
+    assert done.code == 0
+    assert linked(told) == [list(RIGHT), list(BLUE)]
+    assert told["relations"][0]["kind"] == "right of"
+    assert [each["phrase"] for each in told["explanations"]] == [0, 1]
+    assert sum(each["total"] for each in told["explanations"]) == pytest.approx(told["objective"], abs=1e-6)
+    assert set(told["seconds"]) == {"decode", "parse", "propose", "encode", "score", "solve"}
+
+
+def test_explain_says_why_in_words(run: Run) -> None:
+    done = run("squares.png", "a red square left of a blue square", "--explain", "--parser", "rules", *BOXES)
+    assert "'a red square' left of 'a blue square' adds" in done.out
+    assert "the whole alignment would lose" in done.out
+
+
+def test_own_phrases_and_relations(run: Run) -> None:
+    done = run("squares.png", "", "--phrase", "red", "--phrase", "blue", "--relation", "0 right of 1", "--json", *BOXES)
+    assert done.code == 0, done.err
+    assert linked(json.loads(done.out)) == [list(RIGHT), list(BLUE)]
+
+
+def test_a_drawing_is_written_where_it_is_asked_for(run: Run, tmp_path: Path) -> None:
+    done = run("squares.png", "a red square", "-o", "new/drawn.png", "--parser", "rules", *BOXES)
+    assert done.code == 0
+    assert done.err == "wrote new/drawn.png\n"
+    with Image.open(tmp_path / "new" / "drawn.png") as drawn:
+        assert drawn.width > 160
+
+
+def test_what_is_not_there_is_unmatched_and_notes_are_said(run: Run) -> None:
+    done = run("squares.png", "running", "--parser", "rules")
+    assert done.code == 0
+    assert "note: " in done.err
+    assert done.out == "nothing to look for\n"
+
+
+def test_argmax_is_taken_at_its_word(run: Run) -> None:
+    done = run(
+        "squares.png", "a red square", "--solver", "argmax", "--encoder", "lite", "--head", "none", "--json", *BOXES
+    )
+    assert json.loads(done.out)["solver"] == "argmax"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.png", "a dog"], "none.png"),
+        (["squares.png", " "], "empty"),
+        (["squares.png", "a dog", "-o", "drawn.gif"], "a drawing is a .jpeg, .jpg, .png, .webp file, got 'drawn.gif'"),
+        (["squares.png", "a dog", "--box", "1,2,3"], "X,Y,WIDTH,HEIGHT"),
+        (["squares.png", "a dog", "--box", "500,2,3,3"], "outside the picture"),
+        (["squares.png", "a dog", "--box", "5,2,3,3", "--regions", "torchvision:x"], "give one of them"),
+        (["squares.png", "a dog", "--regions", "yolo"], "got 'yolo'"),
+        (["squares.png", "a dog", "--solver", "magic"], "argmax, hungarian, graph"),
+        (["squares.png", "a dog", "--relation", "dog on cat"], "0 left of 1"),
+        (["squares.png", "a dog", "--relation", "0 on 9"], "phrase 9"),
+        (["squares.png", "a dog", "--encoder", "lit"], "near: lite"),
+        (["squares.png", "a dog", "--parser", "nltk"], "nltk"),
+        (["squares.png", "a dog", "--head", "big"], "auto or none"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_text(run: Run, words: list[str], message: str) -> None:
+    done = run(*words)
+    assert done.code == 1
+    assert done.out == ""
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("0 left of 1", Relation(0, (1,), "left of")),
+        (" 2  between 0 and  1 ", Relation(2, (0, 1), "between")),
+        ("10 on 3", Relation(10, (3,), "on")),
+    ],
+)
+def test_relations_are_read(text: str, wanted: Relation) -> None:
+    assert parse_relation(text) == wanted
+
+
+def test_boxes_are_read() -> None:
+    assert parse_box("1,2.5,30,4") == Box(1, 2.5, 30, 4)
+    with pytest.raises(InputError, match="above 0"):
+        parse_box("1,2,0,4")
+
+
+def test_help_teaches_with_an_example() -> None:
+    run = subprocess.run([sys.executable, "-m", "mmalign.cli", "align", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert 'mmalign align street.jpg "a dog left of a red bicycle" -o aligned.png' in run.stdout
