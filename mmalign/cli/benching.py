@@ -25,8 +25,8 @@ def bench_index(
     queries: Annotated[
         Path | None,
         typer.Option(
-            help="Vectors to ask with, a file like SOURCE; of those beyond --count up to 1,000 are for designs that learn "
-            "from queries. Default: captions of the collection, else vectors taken out."
+            help="Vectors to ask with, a file like SOURCE; of those beyond --count up to 1,000 are for designs that "
+            "learn from queries. Default: captions of the collection, else vectors taken out."
         ),
     ] = None,
     k: Annotated[int, typer.Option(help="How many neighbours.")] = 10,
