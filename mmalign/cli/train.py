@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmalign.cli.output import JsonOption, print_json, say
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, say
 from mmalign.errors import TrainingInterrupted
 
 if TYPE_CHECKING:
@@ -130,6 +131,52 @@ def train_captioner(
         return
     print(f"best epoch: {report.best['epoch']} of {report.epochs}, CIDEr {report.best['cider']:.1f}")
     print(f"decoder: {report.exported} (SHA-256 {report.sha256})")
+
+
+@app.command("grounding")
+def train_grounding(
+    manifest: Annotated[
+        Path, typer.Option(help='A .jsonl file of {"image", "phrases": [{"phrase", "box"}], "captions", "split"}.')
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the weight file.")],
+    split: Annotated[str, typer.Option(help="The split to learn from.")] = "train",
+    tune: Annotated[
+        Path | None, typer.Option(help="Another such file; scores and probabilities are fitted on one half of it.")
+    ] = None,
+    encoder: EncoderOption = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for features. Default: OUT/cache.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures.")] = 16,
+    most: Annotated[int | None, typer.Option(min=1, help="Learn from so many pictures at most.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the head that finds phrases in pictures, on phrases with boxes.
+
+    Run it again with the same --out or --cache: features that were computed are not computed again.
+
+    For example:
+
+        mmalign train grounding --manifest pictures.jsonl --out runs/head --tune other.jsonl
+    """
+    from mmalign.training import grounding_run
+    from mmalign.training.grounding import HeadTraining
+
+    report = grounding_run.train_grounding(
+        manifest,
+        out,
+        split=split,
+        tune=tune,
+        encoder=encoder or "lite",
+        cache=cache,
+        how=HeadTraining(epochs=epochs),
+        most=most,
+        progress=not as_json,
+        log=(lambda record: None) if as_json else (lambda record: print(json.dumps(record), flush=True)),
+    )
+    if as_json:
+        print_json(report.to_dict())
+        return
+    print(f"learnt from {report.phrases:,} phrases of {report.pictures:,} pictures")
+    print(f"head: {report.path} (SHA-256 {report.sha256})")
 
 
 def _print_captioner_record(record: Mapping[str, Any]) -> None:

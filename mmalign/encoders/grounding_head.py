@@ -90,16 +90,29 @@ class Grounding:
             It is above all the logarithm of the overlap to be expected with the boxes that the cells draw, each
             weighted by how well it is expected to fit.
         """
+        how = self.scoring
+        scores: Float32Array = self.box_signs(boxes) @ np.array([how.overlap, how.inside, how.density], np.float32)
+        return scores
+
+    def box_signs(self, boxes: Sequence[Box]) -> Float32Array:
+        """What `score` is weighed from.
+
+        Args:
+            boxes: r boxes in pixels.
+
+        Returns:
+            Array of shape (p, r, 3), float32: the logarithms of the expected overlap, of the share of the heat inside,
+            and of the mean heat inside over that of the picture.
+        """
         if not boxes or not len(self.heat):
-            return np.zeros((len(self.heat), len(boxes)), np.float32)
+            return np.zeros((len(self.heat), len(boxes), 3), np.float32)
         asked = np.array([box.corners for box in boxes], np.float32)
         voters, weights = self._votes
         overlap = np.stack([weight @ corner_iou(drawn, asked) for drawn, weight in zip(voters, weights, strict=True)])
         inside, area = self._heat_inside(asked)
-        how = self.scoring
-        scores: Float32Array = how.overlap * np.log(overlap + 0.01) + how.inside * np.log(inside + 0.01)
-        scores += how.density * np.log((inside + 1e-3) / (area + 1e-3))
-        return scores.astype(np.float32)
+        # Small constants, so that a box without any of it is much worse, and not infinitely so.
+        signs = [np.log(overlap + 0.01), np.log(inside + 0.01), np.log((inside + 1e-3) / (area + 1e-3))]
+        return np.stack(signs, axis=2).astype(np.float32)
 
     def regions(self, *, most: int = 5) -> tuple[tuple[Region, ...], ...]:
         """Give the boxes that each phrase's cells agree on.

@@ -123,26 +123,37 @@ class CellCache:
         advance(min(done, wanted))
         if done >= wanted:
             return done
-        cells = self._open("r+" if done else "w+")
+        cells, sizes = self._open("r+" if done else "w+")
         rest = load_pictures([picture.uri for picture in self.pictures[done:wanted]])
         for index, result in enumerate(rest, done):
             if isinstance(result, Skip) or result.image is None:
-                cells[index] = np.nan
+                cells[index], sizes[index] = np.nan, 0
             else:
+                sizes[index] = result.image.size
                 cells[index] = self.basis(grounding_cells(self.encoder, result.image, bfloat16=True))
             if (index + 1) % _SAVE_EVERY == 0 or index + 1 == wanted:
                 cells.flush()
+                sizes.flush()
                 self._write(index + 1)
             advance(1)
         return wanted
 
-    def read(self) -> NDArray[np.float16]:
-        """Map the cells into memory: shape (n, h, w, outputs), float16, NaN for pictures that cannot be decoded."""
+    def read(self) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """Map what was kept into memory.
+
+        Returns:
+            The cells, shape (n, h, w, outputs), float16, NaN for pictures that cannot be decoded; and the widths and
+            heights of the pictures in pixels, shape (n, 2), float32, 0 for such.
+        """
         return self._open("r")
 
-    def _open(self, mode: Literal["r", "r+", "w+"]) -> np.memmap[Any, np.dtype[np.float16]]:
-        shape = (len(self.pictures), SIDE // STRIDE, SIDE // STRIDE, len(self.basis.matrix))
-        return open_memmap(self.folder / "cells.npy", mode=mode, dtype=np.float16, shape=shape)
+    def _open(self, mode: Literal["r", "r+", "w+"]) -> tuple[Any, Any]:
+        n = len(self.pictures)
+        shape = (n, SIDE // STRIDE, SIDE // STRIDE, len(self.basis.matrix))
+        return (
+            open_memmap(self.folder / "cells.npy", mode=mode, dtype=np.float16, shape=shape),
+            open_memmap(self.folder / "sizes.npy", mode=mode, dtype=np.float32, shape=(n, 2)),
+        )
 
     def _done(self) -> int:
         path = self.folder / "state.json"
