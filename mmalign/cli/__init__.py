@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, aligning, benching, calibration, collections, evaluate, planning, train
+from mmalign.cli import about, aligning, benching, calibration, caption_scores, collections, evaluate, planning, train
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -43,6 +43,8 @@ for verb in (
 ):
     app.command()(verb)
 evaluate.app.command("calibration")(calibration.eval_calibration)
+evaluate.app.command("text")(caption_scores.eval_text)
+evaluate.app.command("caption")(caption_scores.eval_caption)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(train.app, name="train")
 app.add_typer(benching.app, name="bench")

@@ -1,0 +1,264 @@
+"""`mmalign eval text` and `mmalign eval caption`: how good captions are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped
+from mmalign.errors import InputError, ModelUnavailableError, SourceError
+
+if TYPE_CHECKING:
+    from mmalign.captioning.drafts import Decoder
+    from mmalign.evaluation.ladder import Ladder
+
+
+def eval_text(
+    references: Annotated[
+        Path,
+        typer.Option(
+            help='What people wrote: a .jsonl file of {"id": name, "captions": [...]}, or a manifest of '
+            '{"image": path, "captions": [...]}.'
+        ),
+    ],
+    candidates: Annotated[
+        Path, typer.Option(help='What is judged: a .jsonl file of {"id": name, "caption": text}, or with "image".')
+    ],
+    split: Annotated[str | None, typer.Option(help="Only the references of this split.")] = None,
+    frequencies: Annotated[
+        Path | None,
+        typer.Option(help="Word weights for CIDEr that --write-frequencies wrote, instead of those of the references."),
+    ] = None,
+    write_frequencies: Annotated[
+        Path | None, typer.Option(help="Write the word weights of these references to a file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score captions or translations against what people wrote: CIDEr-D, BLEU-1 to 4 and ROUGE-L, times 100.
+
+    The figures are those of the COCO evaluation, without Java: Penn Treebank tokens, corpus BLEU with the closest
+    reference length and no smoothing. CIDEr weighs words by how few pictures they are said of, so figures of two sets
+    compare only where they have the same pictures, or the same --frequencies.
+
+    For example:
+
+        mmalign eval text --references people.jsonl --candidates program.jsonl
+
+    with {"id": "1", "captions": ["A dog runs.", "A running dog."]} and {"id": "1", "caption": "A dog is running."} as
+    lines of the two files.
+    """
+    from mmalign.metrics.caption import FIGURES, score_captions
+    from mmalign.metrics.cider import DocumentFrequencies
+    from mmalign.metrics.ptb import caption_tokens
+
+    wanted = {
+        name: own
+        for name, fields in _read_lines(references, split).items()
+        if (own := _texts(fields, "captions", references, name))
+    }
+    said = {
+        name: _texts({"captions": [fields.get("caption")]}, "captions", candidates, name)[0]
+        for name, fields in _read_lines(candidates, None).items()
+    }
+    _check_same(wanted, said)
+    weights = None if frequencies is None else DocumentFrequencies.read(frequencies)
+    if write_frequencies is not None:
+        counted = DocumentFrequencies.of([[caption_tokens(text) for text in texts] for texts in wanted.values()])
+        try:
+            counted.write(write_frequencies)
+        except OSError as error:
+            raise InputError(f"cannot write --write-frequencies {write_frequencies}: {error}") from error
+        say(f"wrote the weights of the words of {counted.documents:,} pictures to {write_frequencies}")
+    scores = score_captions([said[name] for name in wanted], list(wanted.values()), frequencies=weights).to_dict()
+    if as_json:
+        print_json(scores)
+        return
+    print(f"{scores['n']:,} captions, {sum(map(len, wanted.values())):,} references")
+    print_table(list(FIGURES), [[f"{scores[name]:.1f}" for name in FIGURES]])
+
+
+def eval_caption(
+    manifest: Annotated[Path, typer.Option(help='A .jsonl file of {"image": path, "captions": [...], "split": ...}.')],
+    datastore: Annotated[
+        list[Path],
+        typer.Option(
+            help="Where captions are retrieved from: a manifest.jsonl, or a text file with a caption a line; may be "
+            "repeated."
+        ),
+    ],
+    split: Annotated[str | None, typer.Option(help="Only the pictures of this split.")] = None,
+    datastore_split: Annotated[
+        str | None, typer.Option(help="Only the captions of this split of the datastore's manifests.")
+    ] = None,
+    encoder: EncoderOption = None,
+    decoder: Annotated[
+        str, typer.Option(help="What writes captions: lite, the path of a trained decoder, or none.")
+    ] = "lite",
+    hf: Annotated[
+        str | None,
+        typer.Option(help="Also a language model that is prompted with retrieved captions: hf:NAME_OR_PATH."),
+    ] = None,
+    k: Annotated[int, typer.Option("--context", help="Captions retrieved for a picture.", min=1)] = 150,
+    floor: Annotated[float | None, typer.Option(help="Least cosine of a retrieved caption.")] = None,
+    diversity: Annotated[
+        float, typer.Option(help="0: the nearest captions; towards 1: captions unlike one another (MMR).", min=0, max=1)
+    ] = 0.0,
+    twins: Annotated[
+        float,
+        typer.Option(
+            help="Leave captions out of the datastore that are like a reference by this much, 0 to 1; 0 keeps all.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.8,
+    clip: Annotated[bool, typer.Option("--clip-score", help="Also CLIPScore and RefCLIPScore by the encoder.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A .jsonl file for what each rung said of each picture.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure captions in every way there is, from the most frequent caption to what people write, times 100.
+
+    frequency: the datastore's most frequent caption. nearest: the retrieved caption that is nearest. consensus: the
+    one that the other retrieved ones agree with. decoder: written from picture and retrieved captions;
+    decoder_no_retrieval without them, decoder_random with captions drawn by chance. hf: a language model. human: each
+    person against the others, with one reference fewer. The intervals cover 95%, drawn over pictures.
+
+    A picture's own captions are never retrieved. Embeddings of the datastore are kept in the user's cache folder
+    ($MMALIGN_CACHE to change it): the first run takes a minute for 10,000 captions or so, later ones none.
+
+    For example:
+
+        mmalign eval caption --manifest pictures.jsonl --split dev --datastore pictures.jsonl --datastore-split train
+
+        mmalign eval caption --manifest aerial.jsonl --datastore aerial-captions.txt --decoder none
+    """
+    from functools import partial
+
+    from mmalign.captioning.context import Retrieval
+    from mmalign.evaluation.captions import LadderOptions, evaluate_captions
+
+    ladder = evaluate_captions(
+        manifest,
+        datastore,
+        split=split,
+        datastore_split=datastore_split,
+        encoder=encoder or "lite",
+        decoders=_writers(decoder, hf),
+        twins=partial(_twins, least=twins) if twins else None,
+        options=LadderOptions(retrieval=Retrieval(k=k, floor=floor, diversity=diversity), clip=clip),
+        progress=not as_json,
+    )
+    if out is not None:
+        _write_captions(ladder, out)
+    told = ladder.to_dict()
+    if as_json:
+        print_json({**told, "skipped": [{"uri": skip.uri, "reason": skip.reason} for skip in ladder.skipped]})
+        return
+    say_skipped(ladder.skipped)
+    _print_ladder(ladder, told)
+
+
+def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
+    from mmalign.captioning.decoder import load_decoder
+
+    writers: dict[str, Decoder | str] = {}
+    if decoder != "none":
+        try:
+            writers["decoder"] = load_decoder(decoder)
+        except ModelUnavailableError as error:
+            # The other rungs can be measured all the same; a decoder that was named must be there.
+            if decoder != "lite":
+                raise
+            writers["decoder"] = str(error)
+    if hf is not None:
+        writers["hf"] = load_decoder(hf)
+    return writers
+
+
+def _twins(sentences: Any, references: Any, *, least: float) -> Any:
+    from mmalign.training.duplicates import fuzzy_likeness, same_words
+
+    return same_words(sentences, references) | (fuzzy_likeness(sentences, references) >= least)
+
+
+def _print_ladder(ladder: Ladder, told: Mapping[str, Any]) -> None:
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ladder.datastore.items() if count)
+    print(f"{ladder.encoder} on {ladder.n:,} pictures with {ladder.n_references:,} captions; datastore: {counts}")
+    names = [*ladder.scores, *(["human"] if ladder.human else [])]
+    figures = list(told[names[0]]) if names else []
+    print_table(
+        ["", *figures],
+        [[name, *(f"{told[name][one]:.1f}" if one in told[name] else "" for one in figures)] for name in names],
+    )
+    print("\nDifferences, with 95% intervals over pictures")
+    print_table(
+        ["", "cider", "bleu4"],
+        [
+            [name, *(f"{value:+.1f} ({low:+.1f} to {high:+.1f})" for value, low, high in (row["cider"], row["bleu4"]))]
+            for name, row in told["differences"].items()
+        ],
+    )
+    for rung, why in ladder.missing.items():
+        say(f"{rung} left out: {why}")
+    if ladder.without_context:
+        say(f"{ladder.without_context} pictures had no caption above the floor; they got the most frequent caption")
+
+
+def _write_captions(ladder: Ladder, out: Path) -> None:
+    try:
+        with out.open("w", encoding="utf-8") as stream:
+            for row, uri in enumerate(ladder.uris):
+                captions = {rung: said[row] for rung, said in ladder.captions.items()}
+                stream.write(json.dumps({"image": uri, **captions}, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write --out {out}: {error}; name a file that can be written") from error
+
+
+def _read_lines(path: Path, split: str | None) -> dict[str, dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read: {error}; expected a .jsonl file, one object a line") from error
+    rows: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            name = fields.get("id", fields.get("image"))
+        except (ValueError, AttributeError) as error:
+            raise SourceError(f"{path}:{number}: not an object in JSON ({error}); expected one a line") from error
+        if name is None:
+            raise SourceError(f'{path}:{number}: expected an object with "id" or "image", got {line.strip()[:80]!r}')
+        if split is not None and fields.get("split") != split:
+            continue
+        if str(name) in rows:
+            raise InputError(f"{path}:{number}: {name!r} is there twice; give all captions of a picture in one line")
+        rows[str(name)] = fields
+    if not rows:
+        raise InputError(f"{path} holds nothing{'' if split is None else f' of split {split!r}'}")
+    return rows
+
+
+def _texts(fields: Mapping[str, Any], key: str, path: Path, name: str) -> list[str]:
+    texts = fields.get(key) or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise SourceError(
+            f'{path}: {name!r}: expected "captions", a list of texts, in references, and "caption", a text, in '
+            f"candidates; got {texts!r}"[:300]
+        )
+    return texts
+
+
+def _check_same(wanted: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    bare = [name for name in wanted if name not in said]
+    strange = [name for name in said if name not in wanted]
+    if bare or strange:
+        first = f"no candidate for {bare[0]!r}" if bare else f"no reference for {strange[0]!r}"
+        raise InputError(
+            f"references and candidates are not of the same pictures: {len(bare)} have no candidate, {len(strange)} no "
+            f"reference; the first: {first}; give each picture one candidate"
+        )

@@ -1,0 +1,225 @@
+"""How good captions are: a ladder from the most frequent caption to what people write."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmalign.captioning.consensus import Agreement, Consensus, word_weights
+from mmalign.captioning.context import Context, Retrieval, TextStore, retrieve_context
+from mmalign.captioning.drafts import Decoder
+from mmalign.encoders.base import Encoder
+from mmalign.encoders.registry import load_encoder
+from mmalign.errors import EncoderMismatchError, InputError
+from mmalign.evaluation.datastore import Sentences, Twins, embed_sentences, read_sentences
+from mmalign.evaluation.ladder import RUNGS, Ladder, human_scores
+from mmalign.evaluation.pictures import encode_pictures
+from mmalign.evaluation.retrieval import CaptionedPicture, read_captions
+from mmalign.metrics.caption import score_captions
+from mmalign.metrics.clipscore import clip_score, ref_clip_score
+from mmalign.metrics.ptb import caption_tokens
+from mmalign.progress import track
+from mmalign.similarity import Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class LadderOptions:
+    """What is measured, and how.
+
+    Attributes:
+        retrieval: How captions are retrieved for a picture.
+        agreement: How the consensus votes.
+        read: Most retrieved captions that a decoder is given.
+        hf_read: Most retrieved captions that a language model is prompted with.
+        seed: Of random contexts and of the bootstrap.
+        clip: Whether to add CLIPScore and RefCLIPScore by the encoder.
+        rungs: Only these.
+
+    Raises:
+        InputError: An unknown rung.
+    """
+
+    retrieval: Retrieval = Retrieval(k=150)  # noqa: RUF009 - frozen
+    agreement: Agreement = Agreement()  # noqa: RUF009 - frozen
+    read: int = 32
+    hf_read: int = 3
+    seed: int = 0
+    clip: bool = False
+    rungs: tuple[str, ...] = RUNGS
+
+    def __post_init__(self) -> None:
+        if unknown := [rung for rung in self.rungs if rung not in RUNGS]:
+            raise InputError(f"the rungs are {', '.join(RUNGS)}; got {', '.join(unknown)}")
+
+
+def evaluate_captions(
+    manifest: str | os.PathLike[str],
+    datastore: Sequence[str | os.PathLike[str]],
+    *,
+    split: str | None = None,
+    datastore_split: str | None = None,
+    encoder: str | Encoder = "lite",
+    decoders: Mapping[str, Decoder | str] | None = None,
+    twins: Twins | None = None,
+    options: LadderOptions = LadderOptions(),
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Ladder:
+    """Caption the pictures of a manifest in every way of the ladder and score the captions.
+
+    Args:
+        manifest: The pictures and what people wrote of them, as for `read_captions`.
+        datastore: Manifests and text files to retrieve from. Captions of the picture itself never come.
+        split: Which part of the manifest; all of it where None.
+        datastore_split: Which part of the datastore's manifests.
+        encoder: A spec for `load_encoder`, or an encoder.
+        decoders: `decoder` and `hf`: what writes the captions of those rungs, or in words why there is none.
+        twins: Says which of the datastore's sentences nearly equal a reference; they are left out. None keeps all.
+        options: What is measured, and how.
+        cache: Where embeddings of the datastore are kept; see `embed_sentences`.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The ladder.
+
+    Raises:
+        SourceError: A file cannot be read.
+        InputError: No such split, no captions, fewer than two pictures, or none of the pictures can be decoded.
+        EncoderMismatchError: A decoder was trained for another encoder.
+    """
+    pictures = read_captions(manifest, split=split)
+    sentences = read_sentences(datastore, split=datastore_split)
+    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    writers = dict(decoders or {})
+    for writer in writers.values():
+        _check_encoder(writer, model)
+    encoded = encode_pictures(model, [picture.uri for picture in pictures], progress=progress)
+    pictures = [pictures[position] for position in encoded.kept]
+    references = [picture.captions for picture in pictures]
+    if len(pictures) < 2:
+        raise InputError(f"captions are measured on two pictures or more, got {len(pictures)}; see CIDEr")
+    if twins is not None:
+        sentences = _without_twins(sentences, references, twins)
+    store = embed_sentences(sentences, model, cache=cache, progress=progress)
+    contexts = retrieve_context(
+        encoded.vectors, store, how=options.retrieval, exclude=[(picture.uri,) for picture in pictures]
+    )
+    said, missing = _climb(pictures, encoded.vectors, contexts, store, writers, options, progress=progress)
+    scores = {rung: score_captions(captions, references) for rung, captions in said.items()}
+    return Ladder(
+        n=len(pictures),
+        n_references=sum(map(len, references)),
+        encoder=model.name,
+        datastore=sentences.counts,
+        scores=scores,
+        captions=said,
+        clip=_clip_scores(model, encoded.vectors, said, references) if options.clip else {},
+        human=human_scores(references) if "human" in options.rungs else {},
+        missing=missing,
+        without_context=sum(not len(context) for context in contexts),
+        uris=[picture.uri for picture in pictures],
+        skipped=encoded.skipped,
+        seed=options.seed,
+    )
+
+
+def most_frequent(captions: Sequence[str]) -> str:
+    """The caption that comes most often, whatever its case and punctuation; the first of those that tie."""
+    words = [caption_tokens(caption) for caption in captions]
+    best, _ = Counter(words).most_common(1)[0]
+    return captions[words.index(best)]
+
+
+def _climb(
+    pictures: Sequence[CaptionedPicture],
+    vectors: Float32Array,
+    contexts: Sequence[Context],
+    store: TextStore,
+    writers: Mapping[str, Decoder | str],
+    options: LadderOptions,
+    *,
+    progress: bool,
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What each rung says of each picture, and why rungs are missing."""
+    usual = most_frequent(store.captions)
+    voting = Consensus(word_weights(store.captions), options.agreement)
+    rng = np.random.default_rng(options.seed)
+    rungs: dict[str, Callable[[int], str]] = {
+        "frequency": lambda row: usual,
+        "nearest": lambda row: contexts[row].captions[0] if len(contexts[row]) else usual,
+        "consensus": lambda row: agreed[0].text if (agreed := voting.choose(contexts[row])) else usual,
+    }
+    missing: dict[str, str] = {}
+    for name, asked in (("decoder", ("decoder_no_retrieval", "decoder_random", "decoder")), ("hf", ("hf",))):
+        writer = writers.get(name, "not asked for")
+        if isinstance(writer, str):
+            missing |= dict.fromkeys(asked, writer)
+        elif name == "hf":
+            rungs["hf"] = _writing(writer, vectors, [context.captions[: options.hf_read] for context in contexts])
+        else:
+            length = min(options.read, len(store))
+            strangers = [_strangers(store, rng, length, picture.uri) for picture in pictures]
+            rungs |= {
+                "decoder_no_retrieval": _writing(writer, vectors, [()] * len(contexts)),
+                "decoder_random": _writing(writer, vectors, strangers),
+                "decoder": _writing(writer, vectors, [context.captions[: options.read] for context in contexts]),
+            }
+    said: dict[str, list[str]] = {}
+    for name in (rung for rung in RUNGS if rung in rungs and rung in options.rungs):
+        with track(f"Captioning: {name}", len(pictures), enabled=progress) as advance:
+            said[name] = []
+            for row in range(len(pictures)):
+                said[name].append(rungs[name](row))
+                advance(1)
+    return said, {rung: why for rung, why in missing.items() if rung in options.rungs}
+
+
+def _strangers(store: TextStore, rng: np.random.Generator, length: int, uri: str) -> tuple[str, ...]:
+    # Not the picture's own: then they would not be random.
+    drawn = rng.choice(len(store), size=length, replace=False).tolist()
+    return tuple(store.captions[i] for i in drawn if not (store.sources and store.sources[i] == uri))
+
+
+def _writing(writer: Decoder, vectors: Float32Array, contexts: Sequence[Sequence[str]]) -> Callable[[int], str]:
+    def write(row: int) -> str:
+        drafts = writer.caption(vectors[row], contexts[row])
+        return drafts[0].text if drafts else ""
+
+    return write
+
+
+def _check_encoder(writer: Decoder | str, encoder: Encoder) -> None:
+    trained_for = getattr(writer, "fingerprint", "")
+    if trained_for and trained_for != encoder.fingerprint:
+        raise EncoderMismatchError(
+            f"the decoder was trained for {getattr(writer, 'encoder', 'another encoder')} "
+            f"({trained_for[:8]}), the pictures are encoded with {encoder.name} ({encoder.fingerprint[:8]}); name that "
+            "encoder, or train a decoder for this one with mmalign train captioner"
+        )
+
+
+def _without_twins(sentences: Sentences, references: Sequence[Sequence[str]], twins: Twins) -> Sentences:
+    flat = [caption for own in references for caption in own]
+    left = sentences.kept(~twins(sentences.captions, flat), left_out="twins_of_references")
+    if not left.captions:
+        raise InputError("every caption of the datastore nearly equals a reference; name another datastore")
+    return left
+
+
+def _clip_scores(
+    encoder: Encoder, vectors: Float32Array, said: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    ends = np.cumsum([len(own) for own in references])[:-1]
+    wanted = np.split(encoder.encode_text([caption for own in references for caption in own]), ends)
+    told = {}
+    for rung, captions in said.items():
+        found = encoder.encode_text(list(captions))
+        told[rung] = {
+            "clip_score": 100 * float(clip_score(vectors, found).mean()),
+            "ref_clip_score": 100 * float(ref_clip_score(vectors, found, wanted).mean()),
+        }
+    return told
