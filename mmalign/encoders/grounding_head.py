@@ -161,12 +161,12 @@ class Grounding:
     @cached_property
     def _votes(self) -> tuple[Float32Array, Float32Array]:
         """The boxes that vote and their weights, shapes (p, v, 4) and (p, v)."""
-        p = len(self.heat)
-        fit = self.fit.reshape(p, -1)
+        p, h, w = self.heat.shape
+        fit = self.fit.reshape(p, h * w)
         order = np.argsort(-fit, axis=1, kind="stable")[:, :_VOTERS]
         logits = np.take_along_axis(fit, order, axis=1) * self.scoring.sharpness
         weights = np.exp(logits - logits.max(axis=1, keepdims=True)) if p else logits
-        drawn = np.take_along_axis(self.boxes.reshape(p, -1, 4), order[:, :, None], axis=1)
+        drawn = np.take_along_axis(self.boxes.reshape(p, h * w, 4), order[:, :, None], axis=1)
         return drawn, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def _heat_inside(self, corners: Float32Array) -> tuple[Float32Array, Float32Array]:

@@ -41,8 +41,11 @@ class Basis:
 
     def __call__(self, features: Float32Array) -> Float32Array:
         """Reduce an array of shape (..., inputs) to (..., outputs)."""
-        reduced: Float32Array = np.asarray((features - self.mean) @ self.matrix.T, np.float32)
-        return reduced
+        centred = features - self.mean
+        # Only the first rows mix features; the others are one number times a projection, and cost nothing.
+        kept = len(self.matrix) - (self.matrix.shape[1] - FEATURES)
+        mixed = centred[..., :FEATURES] @ self.matrix[:kept, :FEATURES].T
+        return np.concatenate([mixed, centred[..., FEATURES:] * self.matrix[-1, -1]], axis=-1)
 
 
 def fit_basis(features: Float32Array, *, reduced: int = REDUCED) -> Basis:
