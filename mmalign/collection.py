@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +26,7 @@ from mmalign.errors import (
     InputError,
     MetadataError,
 )
+from mmalign.explaining import check_words, depth, explain_hits, hint
 from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
 from mmalign.hits import HitReader
 from mmalign.index import publish
@@ -45,6 +46,9 @@ from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
 from mmalign.types import AddReport, ReencodeReport, SearchResult, batch_results
 from mmalign.vectors import vector_rows
+
+if TYPE_CHECKING:
+    from mmalign.aligning import Aligner
 
 
 class Collection:
@@ -66,6 +70,7 @@ class Collection:
         self._fingerprint = self._generation.description.fingerprint
         self._lock = threading.Lock()
         self._reader: HitReader | None = None
+        self._aligner: Aligner | None = None
 
     @classmethod
     def create(
@@ -471,6 +476,7 @@ class Collection:
         where: str | None = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
+        explain: bool = False,
     ) -> list[SearchResult]: ...
     @overload
     def search(
@@ -481,6 +487,7 @@ class Collection:
         where: str | None = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
+        explain: bool = False,
     ) -> SearchResult: ...
     def search(
         self,
@@ -490,6 +497,7 @@ class Collection:
         where: str | None = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
+        explain: bool = False,
     ) -> SearchResult | list[SearchResult]:
         """Find the items nearest to a query; every committed item is seen, indexed or not.
 
@@ -504,47 +512,68 @@ class Collection:
             min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
                 Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
                 left, a note says how likely the best hit was.
+            explain: Look for the query's words in the pictures that were found, and give each hit its `regions`. Where
+                the words say where things are, such as `a dog left of a bicycle`, the best 50 hits are put in order
+                by how well their pictures bear that out (`agreement`) as well as by the score, and a note says so.
+                Takes as long as to align so many pictures.
 
         Returns:
             The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
 
         Raises:
-            InputError: `k` is negative, or `min_recall` or `min_probability` is not from 0 to 1.
-            QueryError: The query cannot be parsed or encoded, or has no probability where one is asked for.
+            InputError: `k` is negative, `min_recall` or `min_probability` is not from 0 to 1, or `explain` with an
+                encoder that does not take both words and pictures.
+            QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
+                words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
             FilterError: The filter names an unknown column or is not valid SQL.
         """
         check_k(k)
         started = time.perf_counter()
         generation = self._current()
+
+        def check(queries: list[Query]) -> None:
+            check_probability(min_probability, queries)
+            if explain:
+                check_words(queries)
+
         asked = self._encode(
             query if isinstance(query, list) else [query],
             generation,
-            check=lambda queries: check_probability(min_probability, queries),
+            check=check,
         )
+        deep = depth(k, asked.queries) if explain else k
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
         found = searcher.search(
             asked.vectors,
-            hits_to_fetch(k, asked.queries),
+            hits_to_fetch(deep, asked.queries),
             allowed=allowed,
             min_recall=min_recall,
             kind=asked.kind,
         )
         judged = judge(
             found,
-            k,
+            deep,
             asked.queries,
             generation.calibration,
             pictures=searcher.items if allowed is None else len(allowed),
             min_probability=min_probability,
         )
         hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
+        remarks = judged.notes
+        if explain:
+            aligner = self._aligner_of(generation)
+            explained = [explain_hits(own, one, aligner, k=k) for own, one in zip(hits, asked.queries, strict=True)]
+            hits = [one.hits for one in explained]
+            remarks = tuple(said + one.notes for said, one in zip(remarks, explained, strict=True))
+        elif not isinstance(query, list):
+            remarks = (remarks[0] + hint(asked.queries[0]),)
         shared = searcher.notes + found.notes + generation.remarks(searcher)
         results = batch_results(
             hits,
             queries=asked.texts,
-            notes=[notes + shared + remarks for notes, remarks in zip(asked.notes, judged.notes, strict=True)],
+            notes=[notes + shared + said for notes, said in zip(asked.notes, remarks, strict=True)],
             exact=found.exact,
             seconds=time.perf_counter() - started,
             collection=str(self.path),
@@ -595,6 +624,16 @@ class Collection:
                 self._check_unchanged(generation)
 
         return encode_queries(asked, lambda: generation.encoder, dim=generation.description.dim, check=checked)
+
+    def _aligner_of(self, generation: Generation) -> Aligner:
+        """What looks for words in pictures; kept until there is another encoder."""
+        aligner = self._aligner
+        if aligner is None or aligner.encoder is not generation.encoder:
+            # Late: a search that explains nothing should not pay for it.
+            from mmalign.aligning import Aligner
+
+            aligner = self._aligner = Aligner(generation.encoder)
+        return aligner
 
     def _hit_reader(self, store: Store) -> HitReader:
         """What reads the hits of one version of the items; kept until there is another version."""

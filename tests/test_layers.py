@@ -56,6 +56,7 @@ LAYERS = {
     "mmalign.generation": 3.1,
     "mmalign.renewal": 3.1,
     "mmalign.reencode": 3.15,
+    "mmalign.explaining": 3.15,
     "mmalign.collection": 3.2,
     "mmalign.doctor": 3.3,
     "mmalign.demo": 3.3,

@@ -168,6 +168,14 @@ def search(
             help="Leave out hits that are less likely, 0 to 1, to be the picture that the words describe; perhaps all."
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show where in each picture the words are. Where they say where things are, such as 'a dog left of a "
+            "bicycle', put the best 50 hits in order by that too. Takes up to a few seconds a picture.",
+        ),
+    ] = False,
     captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
     collection: CollectionOption = None,
     paths_only: Annotated[bool, typer.Option("--paths-only", help="Print paths alone, one a line.")] = False,
@@ -188,11 +196,17 @@ def search(
 
         mmalign search "two dogs playing in the snow" --min-probability 0.5
 
+        mmalign search "a dog left of a bicycle" --explain
+
         mmalign search photo.jpg --captions
     """
     opened = open_collection(collection)
     if not captions:
-        result = opened.search(query, k=k, where=where, min_recall=min_recall, min_probability=min_probability)
+        result = opened.search(
+            query, k=k, where=where, min_recall=min_recall, min_probability=min_probability, explain=explain
+        )
+    elif explain:
+        raise InputError("--explain looks for words in pictures; leave it out with --captions")
     elif min_recall is not None:
         raise InputError("captions are searched exactly; leave out --min-recall with --captions")
     elif min_probability is None:
@@ -225,6 +239,9 @@ def _print_hits(result: SearchResult) -> None:
         print(f"{rank:>{width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}")
         for caption in (hit.metadata.get("captions") or [])[:1]:
             print(f"{'':>{width}}          {' ' * len(likely)}{caption}")
+        for region in hit.regions or ():
+            box = ", ".join(f"{edge:.0f}" for edge in region.box.to_list())
+            print(f"{'':>{width}}          {' ' * len(likely)}{region.phrase}: [{box}]  {region.score:.0%}")
 
 
 def info(collection: CollectionOption = None, as_json: JsonOption = False) -> None:

@@ -1,6 +1,6 @@
 """Small frozen value types that the rooms exchange."""
 
-from mmalign.types.hits import Hit, SearchResult, batch_results, late_hits
+from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results, late_hits
 from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
 from mmalign.types.places import Box, Phrase, Region, Relation
 
@@ -8,6 +8,7 @@ __all__ = [
     "AddReport",
     "Box",
     "Hit",
+    "HitRegion",
     "Item",
     "Phrase",
     "ReencodeReport",

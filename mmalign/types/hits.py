@@ -8,6 +8,27 @@ from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import Any, cast, overload
 
+from mmalign.types.places import Box
+
+
+@dataclass(frozen=True, slots=True)
+class HitRegion:
+    """A part of a hit's picture that words of the query are about.
+
+    Attributes:
+        phrase: The words.
+        box: Where, in pixels of the picture as it is seen, turned upright.
+        score: Probability of this region among all and none, 0 to 1.
+    """
+
+    phrase: str
+    box: Box
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the region as JSON-ready values."""
+        return {"phrase": self.phrase, "box": self.box.to_list(), "score": self.score}
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -19,6 +40,9 @@ class Hit:
         score: Cosine similarity to the query, -1 to 1; higher is better.
         metadata: The item's captions, size and further columns.
         probability: Calibrated probability that the item matches, 0 to 1, where the encoder has a calibration.
+        regions: Where the query's words are in the picture, with `explain`; None where nobody looked.
+        agreement: How well the picture bears out what the query says of places, in nats, with `explain`: above 0
+            where it does, below 0 where it speaks against it; None where nobody looked.
     """
 
     id: str
@@ -26,16 +50,23 @@ class Hit:
     score: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
     probability: float | None = None
+    regions: tuple[HitRegion, ...] | None = None
+    agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the hit as JSON-ready values."""
-        return {
+        """Return the hit as JSON-ready values; `regions` and `agreement` only where there are any."""
+        told: dict[str, Any] = {
             "id": self.id,
             "uri": self.uri,
             "score": self.score,
             "probability": self.probability,
             "metadata": dict(self.metadata),
         }
+        if self.regions is not None:
+            told["regions"] = [region.to_dict() for region in self.regions]
+        if self.agreement is not None:
+            told["agreement"] = self.agreement
+        return told
 
 
 @dataclass(frozen=True, slots=True)
