@@ -6,13 +6,24 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from mmalign.alignment.building import Matching, build_problem
+from mmalign.alignment.phrases import parse_sentence
 from mmalign.alignment.removal import paint_over, remove_region
 from mmalign.alignment.solvers import solve
 from mmalign.errors import InputError
 from mmalign.types import Box
-from tests.alignment.scenes import Scene, measure_scenes, region_features, scene_similarity, scenes
+from tests.alignment.scenes import (
+    BACKGROUND,
+    COLOURS,
+    SIZE,
+    Scene,
+    measure_scenes,
+    region_features,
+    scene_similarity,
+    scenes,
+)
 
 
 def test_the_pixels_show_what_was_drawn() -> None:
@@ -45,10 +56,32 @@ def test_a_sentence_without_relations_leaves_graph_no_better() -> None:
     assert max(hits.values()) / total <= 0.6
 
 
+def test_a_sentence_is_read_and_matched_as_a_person_would() -> None:
+    """Two red circles and two blue squares: only together do the two relations say which is which."""
+    drawn = {
+        "ellipse": [("red", (20, 150)), ("red", (180, 20))],
+        "rectangle": [("blue", (100, 150)), ("blue", (20, 20))],
+    }
+    picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
+    pen, boxes = ImageDraw.Draw(picture), []
+    for shape, things in drawn.items():
+        for colour, (x, y) in things:
+            getattr(pen, shape)([x, y, x + 39, y + 39], fill=COLOURS[colour])
+            boxes.append(Box(x, y, 40, 40))
+    pen.polygon([(180, 219), (219, 219), (199.5, 180)], fill=COLOURS["green"])
+    boxes.append(Box(180, 180, 40, 40))
+    said = parse_sentence(
+        "the red circle left of the blue square, and the red circle above the green triangle", parser="rules"
+    )
+    scene = Scene(picture, said.sentence, said.phrases, said.relations, tuple(boxes), (0, 2, 1, 4))
+    similarity = scene_similarity(scene, picture, noise=0.0, seed=0)
+    problem = build_problem(similarity, said.phrases, said.relations, boxes, matching=Matching(temperature=0.1))
+    assert solve(problem).assignment == ((0,), (2,), (1,), (4,))
+    assert solve(problem, solver="argmax").assignment != ((0,), (2,), (1,), (4,))
+
+
 def similarity_of_picture(scene: Scene, phrase: int, pixels: np.ndarray) -> float:
     """Of a phrase to a whole picture: its best cosine to any cell of a grid, by the pixels."""
-    from PIL import Image
-
     picture = Image.fromarray(pixels)
     cells = tuple(Box(80 * x, 80 * y, 80, 80) for x, y in itertools.product(range(3), range(3)))
     # Colours alone: the share that a thing fills of a cell is not that of its own box.
