@@ -632,7 +632,8 @@ class Collection:
             # Late: a search that explains nothing should not pay for it.
             from mmalign.aligning import Aligner
 
-            aligner = self._aligner = Aligner(generation.encoder)
+            # The parser that found what the query says of places.
+            aligner = self._aligner = Aligner(generation.encoder, parser="rules")
         return aligner
 
     def _hit_reader(self, store: Store) -> HitReader:
