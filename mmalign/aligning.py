@@ -21,7 +21,7 @@ from mmalign.alignment.solvers import SolverName, solve
 from mmalign.encoders.base import Encoder, has_patches
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
-from mmalign.evidence import Evidence, Where, detected, heat_of, proposals_of
+from mmalign.evidence import Evidence, Where, detected, expected, heat_of, proposals_of
 from mmalign.media.images import decode_image
 from mmalign.progress import track
 from mmalign.similarity import Float32Array
@@ -295,6 +295,8 @@ class Aligner:
         boxes = [region.box for region in found]
         with stages.time("score"):
             similarity = where.score(boxes) + detected(found, texts)
+            if self.head is None and isinstance(regions, str) and regions == "proposals":
+                similarity = similarity + expected(found, picture.size)
             heat = heat_of(where, boxes)
         return Evidence(found, similarity, heat, where.existence, tuple(notes))
 

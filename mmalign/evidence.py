@@ -22,6 +22,8 @@ Where: TypeAlias = "Grounding | PlainGrounding"
 
 # What a detector's say counts where its label is the phrase: its log-odds over those of a box that is hardly one.
 _HARDLY = -3.0
+# Weight of how usual a proposed box is where no head was trained, and the share of things below which all is seldom.
+_EXPECTED, _SELDOM = np.float32(0.5), 1e-3
 # Boxes that the head adds to the proposals for each phrase.
 _OWN_BOXES = 5
 
@@ -100,6 +102,24 @@ def proposals_of(picture: Image.Image, where: Where, notes: list[str]) -> tuple[
         notes.append(f"regions are proposed without looking at the picture's parts: {error}")
         found = propose_regions(pixels, segments=False)
     return _without_copies([*found, *_own_regions(where)])
+
+
+def expected(regions: Sequence[Region], size: tuple[int, int]) -> Float32Array:
+    """Give what is known of proposed regions before the phrases are looked at: how usual their boxes are.
+
+    The learned head knows it already; without it the regions that stand out most are often slivers.
+
+    Args:
+        regions: r regions in pixels.
+        size: Width and height of the picture in pixels.
+
+    Returns:
+        Array of shape (r,), float32, in nats, to be added to the similarity of every phrase.
+    """
+    from mmalign.alignment.proposals import usualness
+
+    usual: Float32Array = np.log(usualness([region.box for region in regions], *size) + np.float32(_SELDOM))
+    return _EXPECTED * usual
 
 
 def _own_regions(where: Where) -> list[Region]:

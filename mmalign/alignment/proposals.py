@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,6 +94,24 @@ def usual_boxes() -> tuple[Float32Array, Float32Array]:
     return table[:, :4], table[:, 4] / table[:, 4].sum()
 
 
+def usualness(boxes: Sequence[Box], width: float, height: float) -> Float32Array:
+    """Say how often things that people speak of have about these boxes.
+
+    Args:
+        boxes: r boxes in pixels.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+
+    Returns:
+        Array of shape (r,), float32: shares of things, 0 to 1.
+    """
+    sides = np.array([width, height, width, height], np.float32)
+    corners = np.array([box.corners for box in boxes], np.float32).reshape(-1, 4) / sides
+    usual, shares = usual_boxes()
+    result: Float32Array = nearness(overlaps(corners, usual)) @ shares
+    return result
+
+
 def overlaps(boxes: Float32Array, others: Float32Array) -> Float32Array:
     """Give the intersection over union of boxes.
 
@@ -135,7 +154,7 @@ def _believed_parts(picture: NDArray[np.uint8]) -> tuple[Float32Array, Float32Ar
     _, first = np.unique(np.round(corners[large] * 40), axis=0, return_index=True)
     boxes = corners[large][np.sort(first)]
     # The square root: a part is worth a look also where things seldom are.
-    belief = np.sqrt(nearness(overlaps(boxes, usual_boxes()[0])) @ usual_boxes()[1])
+    belief = np.sqrt(usualness([Box(x, y, right - x, bottom - y) for x, y, right, bottom in boxes.tolist()], 1, 1))
     return boxes, belief / belief.sum()
 
 

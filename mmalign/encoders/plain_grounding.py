@@ -9,7 +9,8 @@ import numpy as np
 from PIL.Image import Image
 
 from mmalign.encoders.base import Encoder, has_patches
-from mmalign.encoders.region_features import Way, encode_regions
+from mmalign.encoders.dense import cell_weights
+from mmalign.encoders.region_features import encode_regions
 from mmalign.similarity import Float32Array
 from mmalign.types import Box
 
@@ -17,6 +18,10 @@ from mmalign.types import Box
 _CELLS = 18
 # Below this spread nothing stands out.
 _FLAT = 1e-6
+# How much of the mean over the phrases is taken out of their maps.
+_COMMON = 0.5
+# A region of more than this share of the picture counts as one of this share.
+_WHOLE = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +72,25 @@ class PlainGrounding:
             boxes: r boxes in pixels, inside the picture.
 
         Returns:
-            Array of shape (p, r), float32: by how many standard deviations a region's similarity stands out from
-            that of the picture's regions.
+            Array of shape (p, r), float32: by how many standard deviations a region stands out from the picture's
+            regions. Of an encoder with places, what stands out is how far the mean of the phrase's map over the
+            region lies above that over the picture, in units of what chance makes of so many cells: a region that
+            holds all of a thing is better than a part of it. Of others it is the cosine with the region cut out.
         """
         if not boxes or not len(self.text):
             return np.zeros((len(self.text), len(boxes)), np.float32)
-        # Crops are a pass through the model each: for those alone that have no other way.
-        way: Way = "crop" if self.cells is None else "pooled" if hasattr(self.encoder, "encode_boxes") else "dense"
-        features = encode_regions(self.encoder, self.picture, boxes, ways=(way,))[way]
-        return _standing_out(self.text @ features.T)
+        if self.cells is None:
+            cosines = self.text @ encode_regions(self.encoder, self.picture, boxes, ways=("crop",))["crop"].T
+            return _standing_out(cosines)
+        height, width = self.cells.shape[:2]
+        maps = self.heat().reshape(len(self.text), height * width)
+        # Half of what the phrases have in common: some places are alike to every text.
+        maps -= maps.mean(axis=0) * _COMMON
+        inside = maps @ cell_weights(boxes, self.picture.size, (height, width)).T
+        share = np.array([box.area for box in boxes], np.float32) / (self.picture.width * self.picture.height)
+        # A region of less than a cell has the mean of a cell, and one of the whole picture does not stand out.
+        share = np.clip(share, 1 / (height * width), _WHOLE)
+        return _standing_out(inside * np.sqrt(share / (1 - share)))
 
 
 def ground_plainly(encoder: Encoder, image: Image, phrases: Sequence[str]) -> PlainGrounding:

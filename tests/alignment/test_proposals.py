@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from mmalign.alignment.given import given_regions
 from mmalign.alignment.peaks import peak_regions
-from mmalign.alignment.proposals import overlaps, propose_regions, usual_boxes
+from mmalign.alignment.proposals import overlaps, propose_regions, usual_boxes, usualness
 from mmalign.alignment.segmentation import SEGMENTATIONS, segment
 from mmalign.errors import DimensionError, InputError, MissingExtraError
 from mmalign.types import Box, Region
@@ -94,6 +95,16 @@ def test_usual_boxes() -> None:
     assert (corners >= 0).all()
     assert (corners <= 1).all()
     assert (corners[:, 2:] > corners[:, :2]).all()
+
+
+def test_usualness_is_the_share_of_things_with_such_a_box() -> None:
+    corners, shares = usual_boxes()
+    found = usualness([Box(20, 30, 100, 60), Box(0, 0, 200, 100), Box(0, 0, 1, 1)], 200, 100)
+    for got, box in zip(found, [(0.1, 0.3, 0.6, 0.9), (0, 0, 1, 1), (0, 0, 0.005, 0.01)], strict=True):
+        near = [1 / (1 + math.exp((0.5 - naive_iou(box, tuple(other))) / 0.05)) for other in corners.tolist()]
+        assert got == pytest.approx(sum(w * s for w, s in zip(near, shares.tolist(), strict=True)), rel=1e-3)
+    assert found[1] > 0.1 > found[0] > found[2]
+    assert usualness([], 200, 100).shape == (0,)
 
 
 def test_parts_of_a_hierarchy(scene: NDArray[np.uint8]) -> None:
