@@ -1,4 +1,4 @@
-"""Measure what each step of building and searching an index costs on this machine, in under a minute.
+"""Measure what each step of building and searching an index costs on this machine, in about a minute.
 
     python -m benchmarks.index_costs            # writes indexes/costs.json, from which `mmalign plan` estimates
     python -m benchmarks.index_costs --check    # also builds some recipes and prints estimate and truth side by side
@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.results import ROOT, commit, machine
 from mmalign.index.building import build_index
-from mmalign.index.costs import Costs, build_seconds, search_seconds
+from mmalign.index.costs import BUILD_EFFORT, SEEN, Costs, build_seconds, missed, search_seconds
 from mmalign.index.faiss import FaissIndex
 from mmalign.index.layout import lay_out
 from mmalign.index.recipe import load_recipe
@@ -34,6 +34,8 @@ from mmalign.similarity import exact_top_k
 
 FILE = ROOT / "indexes" / "costs.json"
 DIM, QUERIES, K = 256, 64, 10
+# So many vectors, and the graph over them, take three times as much memory as a cache has.
+LARGE = 131_072
 # By kind of code, what is scanned and added to.
 CODES = {
     "Flat": "Flat",
@@ -101,12 +103,12 @@ def probe_seconds(code: str, data: np.ndarray, queries: np.ndarray, scan: float)
     return max(each - len(data) / lists * data.shape[1] * scan, 1e-9)
 
 
-def fetch_seconds() -> float:
-    """Processor time of looking up a vector of 512 bytes at random places of 256 MB, less that in a small place."""
-    table = np.zeros((1 << 19, 128), np.float32)
-    rng = np.random.default_rng(0)
-    far, near = rng.integers(0, len(table), 20_000), rng.integers(0, 512, 20_000)
-    return max(seconds(lambda: table[far]) - seconds(lambda: table[near]), 1e-10) / len(far)
+def fetch_seconds(link: float) -> float:
+    """What each look at a vector adds to linking a graph once that fits no cache."""
+    layout = lay_out("HNSW32,SQfp16", DIM)
+    _, linked = made(layout.factory, vectors(LARGE, DIM, seed=4))
+    looks = LARGE * BUILD_EFFORT * SEEN * missed(layout.searched(LARGE))
+    return max(linked - link * LARGE * DIM * math.log2(LARGE), 1e-9) / looks
 
 
 def read_seconds() -> float:
@@ -150,15 +152,16 @@ def measure(rows: int) -> dict[str, Any]:
         seconds(lambda effort=effort: graph.search(queries, K, params=faiss.SearchParametersHNSW(efSearch=effort)))
         for effort in efforts
     ]
+    link = linked / (rows * DIM * math.log2(rows))
     small = FaissIndex("HNSW32,SQfp16", DIM)
     small.add(np.arange(10), data[:10])
     return {
         "call": seconds(lambda: small.search(one, 1, effort=1)),
         "multiply": seconds(lambda: data @ square.T) / (rows * DIM * len(square)),
         "project": seconds(lambda: square @ one[0]) / (len(square) * DIM),
-        "fetch": fetch_seconds(),
+        "fetch": fetch_seconds(link),
         "graph": (looked[1] - looked[0]) / (QUERIES * DIM * (efforts[1] - efforts[0])),
-        "link": linked / (rows * DIM * math.log2(rows)),
+        "link": link,
         "refine": max(more[1] - more[0], 1e-9) / (QUERIES * K * 64 * DIM),
         "read": read_seconds(),
         "probe": {kind: probe_seconds(CODES[kind], data, queries, scan[kind]) for kind in ("Flat", "SQ8", *BLOCKS)},

@@ -27,7 +27,9 @@ _MOST_PER_CENTROID = 256
 _COARSE_EFFORT = 16
 _LINKS = 32
 # A step in a graph looks at about so many vectors that were not seen yet; building takes so much effort.
-_SEEN, _BUILD_EFFORT = 16, 40
+SEEN, BUILD_EFFORT = 16, 40
+# Bytes that a processor keeps close at hand.
+_CACHE = 32 << 20
 _K = 10
 
 
@@ -129,12 +131,14 @@ def search_seconds(
         if on_disk and layout.refine is None:
             total += costs.read * (probed + scanned * layout.code.size / 4096 / 32)
     if layout.graph:
-        total += (costs.graph * width + _SEEN * costs.fetch) * (effort or 1) * layout.graph / _LINKS
+        looked = costs.graph * width + SEEN * missed(layout.searched(rows)) * costs.fetch
+        total += looked * (effort or 1) * layout.graph / _LINKS
     else:
         total += scanned * width * cost_of(costs.scan, layout.code)
     if layout.refine is not None:
         again = min(rows, _K * (k_factor if layout.lists or layout.graph else effort or 1))
-        total += again * (layout.dim * costs.refine + (costs.read if on_disk else costs.fetch))
+        fetched = costs.read if on_disk else missed(layout.refined(rows)) * costs.fetch
+        total += again * (layout.dim * costs.refine + fetched)
     return total
 
 
@@ -174,9 +178,21 @@ def build_seconds(layout: Layout, costs: Costs, *, rows: int, sample: int, threa
         taken = min(sample, _MOST_PER_CENTROID * code.centroids)
         work += _CODE_ROUNDS * taken * code.centroids * width * costs.multiply
     if layout.graph:
-        linked = width * math.log2(max(2, rows)) * costs.link + _BUILD_EFFORT * _SEEN * costs.fetch
-        work += rows * linked * layout.graph / _LINKS
+        fetched = BUILD_EFFORT * SEEN * missed(layout.searched(rows)) * costs.fetch
+        work += rows * (width * math.log2(max(2, rows)) * costs.link + fetched) * layout.graph / _LINKS
     return work / threads
+
+
+def missed(size: float) -> float:
+    """Say which share of looks at random places finds them in no cache.
+
+    Args:
+        size: Of what is looked at, in bytes.
+
+    Returns:
+        From 0 to 1.
+    """
+    return 1 - min(1.0, _CACHE / max(size, 1.0))
 
 
 def cost_of(table: Mapping[str, float], code: Code) -> float:

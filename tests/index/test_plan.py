@@ -9,7 +9,7 @@ import pytest
 
 from mmalign.errors import InputError, RecipeError
 from mmalign.index import plan as module
-from mmalign.index.costs import Costs, build_seconds, load_costs, search_seconds
+from mmalign.index.costs import Costs, build_seconds, load_costs, missed, search_seconds
 from mmalign.index.estimate import Meter, check_estimate, estimate
 from mmalign.index.layout import lay_out
 from mmalign.index.plan import Budget, check_memory, choose, chooses_exact
@@ -204,17 +204,16 @@ def test_times_add_up() -> None:
     exact = lay_out("exact", 100)
     assert search_seconds(exact, COSTS, rows=1000, effort=None) == pytest.approx(1e-5 + 1000 * 100e-9)
     lists = lay_out("IVF10,PQ50x4fs,Refine(SQfp16)", 100)
-    # Centroids, the codes of 2 of 10 lists, 80 candidates.
-    memory = 1e-5 + 10 * 100e-9 + 2e-6 + 200 * 100e-9 + 80 * (100e-9 + 1e-8)
+    # Centroids, the codes of 2 of 10 lists, 80 candidates, which a cache holds.
+    memory = 1e-5 + 10 * 100e-9 + 2e-6 + 200 * 100e-9 + 80 * 100e-9
     assert search_seconds(lists, COSTS, rows=1000, effort=2, k_factor=8) == pytest.approx(memory)
     disk = search_seconds(lists, COSTS, rows=1000, effort=2, k_factor=8, on_disk=True)
-    assert disk == pytest.approx(memory + 80 * (1e-4 - 1e-8))
+    assert disk == pytest.approx(memory + 80 * 1e-4)
     graph = lay_out("HNSW16,SQ8", 100)
-    assert search_seconds(graph, COSTS, rows=10**6, effort=64) == pytest.approx(1e-5 + 64 * (100e-9 + 16e-8) / 2)
+    far = 1 - 2**25 / graph.searched(10**6)
+    assert search_seconds(graph, COSTS, rows=10**6, effort=64) == pytest.approx(1e-5 + 64 * (100e-9 + far * 16e-8) / 2)
     # Coded and linked; a graph of half the links takes half the time.
-    assert build_seconds(graph, COSTS, rows=1024, sample=0) == pytest.approx(
-        1024 * (100e-9 * (1 + 10 / 2) + 640e-8 / 2)
-    )
+    assert build_seconds(graph, COSTS, rows=1024, sample=0) == pytest.approx(1024 * 100e-9 * (1 + 10 / 2))
     one = build_seconds(lists, COSTS, rows=1000, sample=1000)
     assert build_seconds(lists, COSTS, rows=1000, sample=1000, threads=4) == pytest.approx(one / 4)
     # Ten rounds over the sample for the lists, 25 for the codes; then every vector finds its list and is coded twice.
@@ -261,3 +260,15 @@ def test_meter() -> None:
     held = bytearray(b"x") * (300 << 20)
     assert meter.taken().get("memory", 300 << 20) >= len(held)
     assert Meter(Recipe(name="x", summary="x", factory="NSG8"), rows=9, dim=8, threads=1).estimated == {}
+
+
+def test_a_graph_that_fits_no_cache_takes_longer_for_each_vector() -> None:
+    layout = lay_out("HNSW32,SQfp16", 64)
+    costs = replace(COSTS, link=0.0, call=0.0, graph=0.0)
+    # 20,000 vectors of 128 bytes and their links fit 32 MiB; of twenty million hardly any is at hand.
+    small, large = (build_seconds(layout, costs, rows=rows, sample=0) / rows for rows in (20_000, 20_000_000))
+    assert small == pytest.approx(64 * costs.encode["SQfp16"])
+    assert large - small == pytest.approx(640 * costs.fetch, rel=0.01)
+    found = [search_seconds(layout, costs, rows=rows, effort=10) for rows in (20_000, 20_000_000)]
+    assert found == [0, pytest.approx(160 * costs.fetch, rel=0.01)]
+    assert missed(0) == missed(1 << 20) == 0 < missed(1 << 26) == 0.5
