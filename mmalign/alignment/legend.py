@@ -65,22 +65,21 @@ def draw_legend(entries: Sequence[Entry], *, width: int, size: int) -> Image.Ima
     for index, entry in enumerate(entries):
         left, top = (index % columns) * cell, (index // columns) * step + size // 2
         if maps:
-            _draw_map(legend, draw, entry, (left, top), high, size)
+            _draw_map(legend, draw, entry, (left, top), (max(picture.width for picture in maps), high))
         _draw_words(draw, entry, (left, top + high + size // 3), cell - size, size)
     return legend
 
 
 def _draw_map(
-    legend: Image.Image, draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int], high: int, size: int
+    legend: Image.Image, draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int], room: tuple[int, int]
 ) -> None:
-    left, top = place
+    (left, top), (wide, high) = place, room
     if entry.picture is not None:
         legend.paste(entry.picture, (left, top + high - entry.picture.height))
         return
-    wide = min(round(high * 1.0) or 1, 7 * size)
-    draw.rectangle((left, top, left + wide, top + high - 1), fill=(244, 244, 244), outline=HOLE)
-    draw.line((left, top, left + wide, top + high - 1), fill=HOLE, width=2)
-    draw.line((left, top + high - 1, left + wide, top), fill=HOLE, width=2)
+    draw.rectangle((left, top, left + wide - 1, top + high - 1), fill=(244, 244, 244), outline=HOLE)
+    draw.line((left, top, left + wide - 1, top + high - 1), fill=HOLE, width=2)
+    draw.line((left, top + high - 1, left + wide - 1, top), fill=HOLE, width=2)
 
 
 def _draw_words(draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int], width: int, size: int) -> None:

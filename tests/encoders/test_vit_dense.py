@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmalign.aligning import Aligner
 from mmalign.encoders.base import has_patches
 from mmalign.encoders.open_clip import OpenClipEncoder
 from mmalign.encoders.vit_dense import dense_features, plan_grid, to_pixels
@@ -253,3 +254,16 @@ def test_models_without_patches_of_their_own_say_why(folder: Path) -> None:
 
 def test_models_with_patches_say_so(encoder: OpenClipEncoder) -> None:
     assert has_patches(encoder)
+
+
+def test_sentences_are_aligned_through_it(encoder: OpenClipEncoder) -> None:
+    """The map of a phrase is the cosine of its embedding with each cell's, in standard deviations."""
+    picture = tiny.pictures(1, seed=7)[0]
+    aligner = Aligner(encoder, parser="rules")
+    heat = aligner.heat(picture, ["a dog", "snow"])
+    cosines = encoder.encode_patches(picture) @ encoder.encode_text(["a dog", "snow"]).T
+    wanted = (cosines - cosines.mean(axis=(0, 1))) / cosines.std(axis=(0, 1))
+    np.testing.assert_allclose(heat, wanted.transpose(2, 0, 1), atol=1e-3)
+    found = aligner.align(picture, "a dog in the snow", regions=[[0, 0, 9, 9], [5, 5, 12, 12]])
+    assert found.matrix.shape == (2, 2)
+    assert len(found.links) == 2
