@@ -105,7 +105,11 @@ class _Shifted:
 
     @classmethod
     def of(cls, tables: Tables) -> _Shifted:
-        unary, pairs = _pass_messages(tables.unary, tables.pairs)
+        # What forbids would send messages of any size; between the slots of one phrase it is left to the search.
+        own = {key: table for key, table in tables.pairs.items() if tables.owner[key[0]] == tables.owner[key[1]]}
+        related = {key: table for key, table in tables.pairs.items() if key not in own}
+        unary, pairs = _pass_messages(tables.unary, related)
+        pairs |= own
         n = len(unary)
         later = np.zeros(n + 1)
         for (one, _), table in pairs.items():

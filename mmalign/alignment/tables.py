@@ -184,17 +184,22 @@ def tabulate(problem: Problem) -> Tables:
                 for two in slots[objects[1]]
                 if objects[0] != objects[1] or one < two
             ]
+    unary = np.concatenate([problem.unary, problem.null[:, None]], axis=1)[owner]
     for phrase, own in slots.items():
         if len(own) > 1:
-            exclusive = _exclusive(problem, phrase)
+            ranked = np.argsort(-problem.unary[phrase], kind="stable")
+            exclusive = _exclusive(problem, ranked)
             pairs |= dict.fromkeys(itertools.combinations(own, 2), exclusive)
+            for place, slot in enumerate(own):
+                # Those before it take better regions, so that the best ones are not left.
+                unary[slot, ranked[:place]] = FORBIDDEN
     groups = problem.groups[owner]
     sharing = np.zeros((r + 1, r + 1))
     sharing[:r, :r] = problem.sharing
     return Tables(
         problem=problem,
         owner=owner,
-        unary=np.concatenate([problem.unary, problem.null[:, None]], axis=1)[owner],
+        unary=unary,
         pairs={key: np.ascontiguousarray(table) for key, table in pairs.items()},
         triples=tuple(triples),
         strange=groups[:, None] != groups[None, :],
@@ -203,7 +208,7 @@ def tabulate(problem: Problem) -> Tables:
     )
 
 
-def _exclusive(problem: Problem, phrase: int) -> FloatArray:
+def _exclusive(problem: Problem, ranked: IntArray) -> FloatArray:
     """What two slots of one phrase may take together: the earlier one the better region, none after all others.
 
     The order leaves one way to take the same regions, and a search that begins with a bad region cannot hope for
@@ -211,7 +216,7 @@ def _exclusive(problem: Problem, phrase: int) -> FloatArray:
     """
     r = problem.shape[1]
     rank = np.empty(r, np.int64)
-    rank[np.argsort(-problem.unary[phrase], kind="stable")] = np.arange(r)
+    rank[ranked] = np.arange(r)
     free = rank[:, None] < rank[None, :]
     if problem.clash is not None:
         free &= ~problem.clash
