@@ -1,7 +1,7 @@
 """How well regions are told apart by each way of embedding them, with no training: r@1 where the boxes are given.
 
 The candidates of a picture are all boxes of its phrases; a phrase is right where the region with the highest cosine
-overlaps with one of its boxes by half. Each way is told as it is, and less half of what a region's cosine is on average
+overlaps with one of its boxes by half. Each way is told as it is, and less what a region's cosine is on average
 over the picture's phrases, which takes away what makes a region alike to every text.
 
 python -m benchmarks.region_features PHRASES [--encoder SPEC] [--every N]
@@ -45,7 +45,7 @@ def right(picture: PhrasePicture, boxes: list[Box], cosines: Mapping[str, Float3
     told = {"chance": fits.mean(axis=1).tolist()}
     for mix in MIXES:
         scores = np.sum([cosines[way] for way in mix], axis=0)
-        for name, chosen in (("", scores), (", centred", scores - scores.mean(axis=0) / 2)):
+        for name, chosen in (("", scores), (", centred", scores - scores.mean(axis=0))):
             picks = chosen.argmax(axis=1)
             told[" + ".join(mix) + name] = [bool(row[pick]) for row, pick in zip(fits, picks, strict=True)]
     return told
