@@ -134,7 +134,8 @@ def _joins(tokens: Sequence[Token], i: int) -> bool:
 
 def _without_noun(tokens: Sequence[Token], first: int, last: int) -> Chunk | None:
     """Colours and numbers stand for what has them: `a girl in red`, `two are running`."""
-    if last < 0:
+    if last < 0 or (first and tokens[first - 1].tag == "aux"):
+        # "it is red" names nothing new.
         return None
     if tokens[last].lower in words.COLOURS or (first == last and tokens[last].lower in words.NUMBERS):
         return Chunk(first, last, last)

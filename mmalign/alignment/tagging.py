@@ -199,7 +199,10 @@ def _verb_or_noun(tokens: Sequence[Token], i: int, before: str, after: str) -> s
     other = tokens[i - 1].lower == "other" and i > 1 and tokens[i - 2].lower == "the" and word.endswith("s")
     if before in (*_INSIDE, "prep") and not other and not (before == "prep" and tokens[i - 1].lower == "to"):
         return "noun"
-    if before == "noun" and word not in words.PAST and not word.endswith("s") and not is_plural(tokens[i - 1].lower):
+    several = is_plural(tokens[i - 1].lower) or (
+        after in ("prep", "det", "adv") and any(token.lower == "and" for token in tokens[max(i - 5, 0) : i])
+    )
+    if before == "noun" and word not in words.PAST and not word.endswith("s") and not several:
         # "a cliff face", "a bamboo stick": with a singular noun the verb would end in -s.
         return "noun"
     if other or before in ("noun", "aux", "pron", "rel", "adv") or (before == "prep" and tokens[i - 1].lower == "to"):

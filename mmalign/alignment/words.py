@@ -40,6 +40,8 @@ PRONOUNS = {
     "him": "male",
     "himself": "male",
     "she": "female",
+    "her": "female",
+    "hers": "female",
     "herself": "female",
     "it": "thing",
     "itself": "thing",
