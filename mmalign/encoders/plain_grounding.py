@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from mmalign.encoders.base import Encoder, has_patches
 from mmalign.encoders.dense import cell_weights
-from mmalign.encoders.region_features import encode_regions
+from mmalign.encoders.region_features import compare_regions, encode_regions
 from mmalign.similarity import Float32Array
 from mmalign.types import Box
 
@@ -18,6 +18,8 @@ from mmalign.types import Box
 _CELLS = 18
 # Below this spread nothing stands out.
 _FLAT = 1e-6
+# Regions that are looked at one by one: each takes a pass through the model.
+_FEW = 16
 # How much of the mean over the phrases is taken out of their maps.
 _COMMON = 0.5
 # A region of more than this share of the picture counts as one of this share.
@@ -75,13 +77,17 @@ class PlainGrounding:
             Array of shape (p, r), float32: by how many standard deviations a region stands out from the picture's
             regions. Of an encoder with places, what stands out is how far the mean of the phrase's map over the
             region lies above that over the picture, in units of what chance makes of so many cells: a region that
-            holds all of a thing is better than a part of it. Of others it is the cosine with the region cut out.
+            holds all of a thing is better than a part of it. A few regions, such as are given, are looked at one by
+            one where the encoder has `encode_boxes` (`compare_regions`); so are, cut out, all of an encoder without
+            places.
         """
         if not boxes or not len(self.text):
             return np.zeros((len(self.text), len(boxes)), np.float32)
         if self.cells is None:
             cosines = self.text @ encode_regions(self.encoder, self.picture, boxes, ways=("crop",))["crop"].T
             return _standing_out(cosines)
+        if len(boxes) <= _FEW and hasattr(self.encoder, "encode_boxes"):
+            return _standing_out(compare_regions(self.encoder, self.picture, boxes, self.text))
         height, width = self.cells.shape[:2]
         maps = self.heat().reshape(len(self.text), height * width)
         # Half of what the phrases have in common: some places are alike to every text.
