@@ -238,6 +238,15 @@ def test_without_scikit_image_usual_boxes_are_proposed_and_it_is_said(monkeypatc
     assert any("mmalign[regions]" in note for note in found.notes)
 
 
+def test_without_spacy_the_rules_find_the_phrases_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.split(".")[0] == "spacy"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    found = Aligner(ColorEncoder()).align(SCENE, "a red square left of a blue square", regions=[RED, BLUE])
+    assert [phrase.text for phrase in found.phrases] == ["a red square", "a blue square"]
+    assert any("by rules" in note and "mmalign[phrases]" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("encoder", [ColorEncoder, PatchEncoder])
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (400, 3)])
 def test_pictures_of_any_shape(encoder: Callable[[], ColorEncoder], size: tuple[int, int]) -> None:

@@ -69,8 +69,8 @@ def test_a_table_of_phrases_and_boxes(run: Run) -> None:
     done = run("squares.png", "a red square left of a blue square", "--parser", "rules", *BOXES)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].split() == ["phrase", "box", "score", "probability", "there"]
-    assert lines[1].startswith("0  a red square ")
+    assert lines[0].split() == ["phrase", "region", "box", "score", "probability", "there"]
+    assert lines[1].split()[:5] == ["0", "a", "red", "square", "0"]
     assert "10  40  30  30" in lines[1]
     assert "%" in lines[1]
     assert "65  40  30  30" in lines[2]

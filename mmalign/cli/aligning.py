@@ -61,8 +61,9 @@ def align(
 ) -> None:
     """Say which phrase of a sentence is where in a picture, or that it is not there.
 
-    A box is x, y, width and height in pixels. The probability is that of the box among all boxes and none, given where
-    the other phrases are; "there" is how likely the phrase is in the picture at all, where that was measured.
+    A box is x, y, width and height in pixels; regions are numbered from 0. The probability is that of the box among
+    all boxes and none, given where the other phrases are; "there" is how likely the phrase is in the picture at all,
+    where that was measured.
 
     For example:
 
@@ -94,7 +95,8 @@ def align(
     )
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        found.draw(picture).save(output)
+        # Letters suffer from the usual quality of JPEG.
+        found.draw(picture).save(output, quality=92)
         say(f"wrote {output}")
     explanations = [found.explain(index) for index in range(len(found.phrases))] if explain else []
     if as_json:
@@ -161,9 +163,9 @@ def _print_links(found: Alignment) -> None:
         for link in links:
             place = "  ".join(f"{value:.0f}" for value in found.regions[link.region].box.to_list())
             score = "" if found.similarity is None else f"{found.similarity[index, link.region]:.2f}"
-            rows.append([str(index), phrase.text, place, score, f"{link.score:.0%}", there])
+            rows.append([str(index), phrase.text, str(link.region), place, score, f"{link.score:.0%}", there])
         if not links:
-            rows.append([str(index), phrase.text, "unmatched", "", "", there])
-    print_table(["", "phrase", "box", "score", "probability", "there"], rows)
+            rows.append([str(index), phrase.text, "", "unmatched", "", "", there])
+    print_table(["", "phrase", "region", "box", "score", "probability", "there"], rows)
     said = "" if found.converged else ", stopped at its limit"
     print(f"{found.solver}: {found.objective:.2f}{said}; {sum(found.seconds.values()):.2f} s")
