@@ -64,9 +64,11 @@ def test_the_wheel_holds_recipes_gallery_weights_and_licence(root: Path, wheel: 
 CHECK = """
 import mmalign, json, sys
 from importlib.resources import files
+from mmalign.alignment.proposals import usual_boxes
 from mmalign.index.costs import load_costs
 from mmalign.index.recipe import list_recipes
 load_costs()
+usual_boxes()
 print(json.dumps([mmalign.__file__, len(list_recipes()),
     sum(1 for line in (files("mmalign.gallery") / "manifest.jsonl").read_text(encoding="utf-8").splitlines())]))
 """
