@@ -22,7 +22,8 @@ def load_decoder(spec: str | os.PathLike[str] = "lite", *, device: str | None = 
 
     Args:
         spec: `lite` for the decoder that comes with this package; the file or folder of one that
-            `mmalign train captioner` made.
+            `mmalign train captioner` made; `hf:NAME_OR_PATH` for a language model of Hugging Face: a name on the hub, a
+            folder, or a GGUF file; `openai:MODEL@URL` for one behind an OpenAI-compatible address.
         device: A torch device; the processor where None.
 
     Returns:
@@ -31,10 +32,21 @@ def load_decoder(spec: str | os.PathLike[str] = "lite", *, device: str | None = 
     Raises:
         InputError: The name means nothing.
         ModelUnavailableError: The weights are not there, or have other bytes than expected.
+        MissingExtraError: A GGUF file, and the package `gguf` is not installed.
     """
     text = os.fspath(spec)
     if text == "lite":
         return _shipped(device)
+    kind, _, rest = text.partition(":")
+    if kind == "hf" and rest:
+        from mmalign.captioning.hf import HFDecoder
+
+        return HFDecoder(rest, device=device)
+    if kind == "openai" and rest:
+        from mmalign.captioning.openai import OpenAIDecoder
+
+        model, _, url = rest.partition("@")
+        return OpenAIDecoder(model, url)
     if Path(text).exists():
         return open_decoder(Path(text), device=device)
     raise InputError(f"expected a caption decoder ({_KINDS}), got {text!r}, which is no file or folder here either")

@@ -13,7 +13,7 @@ import torch
 
 from mmalign.captioning.drafts import Draft
 from mmalign.captioning.generate import Writing, Written, write_captions
-from mmalign.captioning.model import ModelConfig, MultimodalTransformer, make_inputs, make_model
+from mmalign.captioning.model import ModelConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
 from mmalign.captioning.words import CaptionTokenizer
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
 from mmalign.similarity import Float32Array, as_matrix, l2_normalize
@@ -204,6 +204,33 @@ class TrainedDecoder:
             found = write_captions(self._model, inputs, chosen)
             result += [[self._draft(caption, chosen) for caption in written] for written in found]
         return result
+
+    @torch.inference_mode()
+    def log_likelihoods(
+        self, text: str, vector: Float32Array | None, contexts: Sequence[Sequence[str]]
+    ) -> Float32Array:
+        """How likely one caption is with each of several contexts, such as one without each retrieved caption.
+
+        Args:
+            text: The caption.
+            vector: The picture's embedding, shape (dim,), or None.
+            contexts: n lists of retrieved captions, best first.
+
+        Returns:
+            Log-likelihoods of all tokens, the end included, shape (n,), float32.
+        """
+        tokens = self._tokenizer.encode([text], longest=self._config.longest - 2)[0]
+        vectors = None if vector is None else np.repeat(as_matrix(vector, dim=self.dim), len(contexts), axis=0)
+        moved = self._moved(vectors, len(contexts))
+        found = []
+        for start in range(0, len(contexts), _TOGETHER):
+            part = moved[start : start + _TOGETHER]
+            read = [self._read(context) for context in contexts[start : start + _TOGETHER]]
+            inputs = make_inputs(part, read, seen=np.full(len(part), vectors is not None)).to(self._device)
+            targets = pad_targets([tokens] * len(part), longest=self._config.longest).to(self._device)
+            each = self._model(inputs, targets[:, :-1]).log_softmax(-1).gather(-1, targets[:, 1:, None])
+            found.append(each.sum((1, 2)).cpu().numpy())
+        return np.concatenate(found)
 
     def _moved(self, vectors: Float32Array | None, count: int) -> Float32Array:
         """Pictures lie to one side of the space and texts to another: without the mean they lie together."""

@@ -1,5 +1,6 @@
 """Small frozen value types that the rooms exchange."""
 
+from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results, late_hits
 from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
 from mmalign.types.places import Box, Phrase, Region, Relation
@@ -7,6 +8,9 @@ from mmalign.types.places import Box, Phrase, Region, Relation
 __all__ = [
     "AddReport",
     "Box",
+    "Caption",
+    "CaptionEvidence",
+    "CaptionSpan",
     "Hit",
     "HitRegion",
     "Item",
