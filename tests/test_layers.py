@@ -51,6 +51,8 @@ LAYERS = {
     "mmalign.training": 3.1,
     "mmalign.ingest": 3.1,
     "mmalign.caption_search": 3.1,
+    "mmalign.captions": 3.15,
+    "mmalign.grounding": 3.15,
     "mmalign.promise": 3.05,
     "mmalign.recheck": 3.1,
     "mmalign.generation": 3.1,

@@ -42,7 +42,7 @@ class CaptionSpan:
         kind: `word`, a content word, or `phrase`, a noun phrase that was looked for in the picture.
         evidence: Of a word: which of the caption's `evidence` hold it, by index.
         region: Of a phrase: where it was found, or None.
-        supported: Of a phrase: whether it was found; None where nobody looked. Of a word: whether any evidence holds it.
+        supported: Of a phrase: whether it was found; None where nobody looked. Of a word: whether evidence holds it.
         probability: Of a phrase: that what it names is there, 0 to 1, or None.
     """
 
