@@ -78,8 +78,8 @@ def main() -> None:
     figures = {
         f"{name}, r@1": {
             "all": round(100 * float(np.mean(values)), 1),
-            "looked at while choosing": round(100 * float(np.mean(np.array(values)[half])), 1),
-            "not": round(100 * float(np.mean(np.array(values)[~half])), 1),
+            "one half": round(100 * float(np.mean(np.array(values)[half])), 1),
+            "other half": round(100 * float(np.mean(np.array(values)[~half])), 1),
         }
         for name, values in found.items()
     }
