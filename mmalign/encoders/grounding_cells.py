@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from mmalign.encoders.towers import TwoTowerEncoder
 
-SIDE = 448
-"""Side in pixels of what the head sees of a picture: 14 x 14 cells."""
+SIDE = 576
+"""Side in pixels of what the head sees of a picture: 18 x 18 cells."""
 
 
 def grounding_cells(encoder: TwoTowerEncoder, image: Image, *, bfloat16: bool = False) -> Float32Array:
@@ -27,7 +27,7 @@ def grounding_cells(encoder: TwoTowerEncoder, image: Image, *, bfloat16: bool = 
         bfloat16: Whether to compute with fewer digits, at about half the work; for training.
 
     Returns:
-        Array of shape (14, 14, 2120 + dim), float32: the features of `EfficientNetLite2.cell_features`, and their
+        Array of shape (18, 18, 2120 + dim), float32: the features of `EfficientNetLite2.cell_features`, and their
         projection into the shared space, not normalised.
     """
     import torch

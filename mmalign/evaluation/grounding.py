@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.aligning import Aligner, Evidence
+from mmalign.aligning import MATCHING, Aligner, Evidence
 from mmalign.alignment.building import Matching, build_problem
 from mmalign.alignment.soft import conditional_worth
 from mmalign.alignment.solvers import SolverName, solve
@@ -295,7 +295,7 @@ def _answer(
         sentence.parsed.relations,
         [region.box for region in found.regions],
         existence=None if found.existence is None else found.existence[members],
-        matching=matching or Matching(temperature=1.0),
+        matching=matching or MATCHING,
     )
     told: dict[SolverName, dict[int, tuple[int, bool, bool]]] = {}
     for name in SOLVERS:

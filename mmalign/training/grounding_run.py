@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmalign.alignment.proposals import propose_regions
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.grounding_head import Grounding, GroundingHead, Scoring, export_head
 from mmalign.encoders.grounding_net import GroundingNet, NetSize
@@ -24,6 +25,7 @@ from mmalign.progress import track
 from mmalign.training.grounding import HeadData, HeadTraining, train_head
 from mmalign.training.grounding_data import Basis, CellCache
 from mmalign.training.grounding_scoring import fit_scoring
+from mmalign.types import Box
 
 HEAD_FILE = "grounding-head.safetensors"
 
@@ -120,7 +122,7 @@ def train_grounding(
     sha256 = export_head(path, tensors, scoring=Scoring(), **first)
     scoring = Scoring()
     if tuned:
-        scoring = fit_scoring(tuned, _looker(GroundingHead(path), model, tuned))
+        scoring = fit_scoring(tuned, _looker(GroundingHead(path), model, tuned), propose=_proposer(tuned))
         sha256 = export_head(path, tensors, scoring=scoring, **first)
     phrases = sum(len(picture.phrases) for picture in data.pictures)
     return HeadReport(path, sha256, len(data.pictures), phrases, records[-1] if records else {}, scoring)
@@ -188,6 +190,14 @@ def _looker(
             return None
 
     return look
+
+
+def _proposer(pictures: Sequence[PhrasePicture]) -> Callable[[int], list[Box]]:
+    def propose(number: int) -> list[Box]:
+        with Image.open(pictures[number].uri) as image:
+            return [region.box for region in propose_regions(np.asarray(image.convert("RGB")))]
+
+    return propose
 
 
 def _name(picture: PhrasePicture) -> str:

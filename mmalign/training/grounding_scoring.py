@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,26 @@ from mmalign.evaluation.phrases import PhrasePicture
 from mmalign.metrics.grounding import iou_matrix
 from mmalign.types import Box
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A phrase and the boxes among which it is to be found.
+
+    Attributes:
+        found: What the head says of the picture.
+        index: Of the phrase.
+        asked: The boxes.
+        right: Which of them are right, at least one.
+        picture: The picture's number.
+    """
+
+    found: Grounding
+    index: int
+    asked: tuple[Box, ...]
+    right: NDArray[np.bool_]
+    picture: int
+
+
 Look = Callable[[int, Sequence[str]], Grounding | None]
 """Gives where phrases are in the picture of a number, or None where it cannot be decoded."""
 
@@ -27,17 +47,24 @@ _STRANGERS = 4
 _RIDGE = 1e-3
 
 
-def fit_scoring(pictures: Sequence[PhrasePicture], look: Look, *, seed: int = 0) -> Scoring:
+def fit_scoring(
+    pictures: Sequence[PhrasePicture],
+    look: Look,
+    *,
+    propose: Callable[[int], Sequence[Box]] = lambda number: (),
+    seed: int = 0,
+) -> Scoring:
     """Fit the scores of boxes and the probability of being there, on pictures that the head was not trained on.
 
     Args:
         pictures: The pictures.
         look: The head, on them.
+        propose: Gives the boxes that are proposed in the picture of a number, beside the head's own.
         seed: Of the draw of phrases that are not there.
 
     Returns:
-        The scoring under which the right boxes are most probable among the true boxes of the picture and those that
-        the head draws itself, and phrases of the picture against those of others.
+        The scoring under which the right boxes are most probable among the true boxes of the picture, and among those
+        that are proposed and that the head draws itself; and phrases of the picture against those of others.
 
     Raises:
         InputError: No picture can be decoded.
@@ -46,7 +73,7 @@ def fit_scoring(pictures: Sequence[PhrasePicture], look: Look, *, seed: int = 0)
     """
     rng = np.random.default_rng(seed)
     every = [phrase for picture in pictures for phrase in picture.phrases]
-    boxes: list[tuple[Grounding, int, list[Box], NDArray[np.bool_]]] = []
+    boxes: list[Choice] = []
     signs: list[NDArray[Any]] = []
     there: list[NDArray[Any]] = []
     for number, picture in enumerate(pictures):
@@ -56,11 +83,15 @@ def fit_scoring(pictures: Sequence[PhrasePicture], look: Look, *, seed: int = 0)
         found = look(number, [*picture.phrases, *strange])
         if found is None:
             continue
-        own = [region.box for regions in found.regions(most=3)[: len(picture.phrases)] for region in regions]
-        asked = [*(Box(*row) for row in np.unique(np.concatenate(picture.boxes), axis=0).tolist()), *own]
-        rows = np.array([box.to_list() for box in asked])
-        for index, true in enumerate(picture.boxes):
-            boxes.append((found, index, asked, np.asarray((iou_matrix(rows, true) >= 0.5).any(axis=1))))
+        own = [region.box for regions in found.regions(most=5)[: len(picture.phrases)] for region in regions]
+        given = [Box(*row) for row in np.unique(np.concatenate(picture.boxes), axis=0).tolist()]
+        for asked in (given, [*propose(number), *own]):
+            overlaps = iou_matrix([box.to_list() for box in asked], np.concatenate(picture.boxes)) >= 0.5
+            ends = np.cumsum([len(true) for true in picture.boxes])
+            for index, (true, end) in enumerate(zip(picture.boxes, ends, strict=True)):
+                right = np.asarray(overlaps[:, end - len(true) : end].any(axis=1))
+                if right.any():
+                    boxes.append(Choice(found, index, tuple(asked), right, number))
         signs.append(found.existence_signs)
         there.append(np.arange(len(picture.phrases) + len(strange)) < len(picture.phrases))
     if not signs:
@@ -72,22 +103,20 @@ def fit_scoring(pictures: Sequence[PhrasePicture], look: Look, *, seed: int = 0)
     return Scoring(_SHARPNESS[best], overlap, inside, density, existence)
 
 
-def _fit_boxes(
-    boxes: Sequence[tuple[Grounding, int, list[Box], NDArray[np.bool_]]], sharpness: float
-) -> tuple[NDArray[np.float64], float]:
+def _fit_boxes(boxes: Sequence[Choice], sharpness: float) -> tuple[NDArray[np.float64], float]:
     """Weights of the box signs, and the mean negative log probability of the right boxes under them."""
-    known: dict[int, NDArray[Any]] = {}
-    rows, right = [], []
-    for found, index, asked, hits in boxes:
-        if id(found) not in known:
-            sharp = replace(found, scoring=replace(found.scoring, sharpness=sharpness))
-            known[id(found)] = sharp.box_signs(asked).astype(np.float64)
-        rows.append(known[id(found)][index])
-        right.append(hits)
+    known: dict[tuple[int, tuple[Box, ...]], NDArray[Any]] = {}
+    rows = []
+    for choice in boxes:
+        key = (choice.picture, choice.asked)
+        if key not in known:
+            sharp = replace(choice.found, scoring=replace(choice.found.scoring, sharpness=sharpness))
+            known[key] = sharp.box_signs(choice.asked).astype(np.float64)
+        rows.append(known[key][choice.index])
     widest = max(map(len, rows))
     signs = np.stack([np.pad(row, ((0, widest - len(row)), (0, 0))) for row in rows])
-    asked_for = np.stack([np.pad(np.ones(len(row)), (0, widest - len(row))) for row in rows]) > 0
-    hit = np.stack([np.pad(hits, (0, widest - len(hits))) for hits in right])
+    asked_for = np.stack([np.arange(widest) < len(row) for row in rows])
+    hit = np.stack([np.pad(choice.right, (0, widest - len(choice.right))) for choice in boxes])
 
     def loss(weights: NDArray[np.float64]) -> float:
         scores = np.where(asked_for, signs @ weights, -np.inf)

@@ -205,7 +205,7 @@ def test_a_cache_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
 
     def cells(encoder: Any, image: Image.Image, *, bfloat16: bool = False) -> np.ndarray:
         asked.append(image.getpixel((0, 0))[0])
-        return np.full((14, 14, 3), asked[-1], np.float32)
+        return np.full((18, 18, 3), asked[-1], np.float32)
 
     monkeypatch.setattr(grounding_data, "grounding_cells", cells)
     monkeypatch.setattr(grounding_data, "FEATURES", 2)
@@ -274,7 +274,7 @@ def test_the_shipped_head_is_for_the_shipped_encoder() -> None:
     assert head.fits(encoder)
     assert shipped_head(object()) is None
     found = head.ground(encoder, Image.new("RGB", (64, 48), (200, 30, 30)), ["a red wall", "a dog"])
-    assert found.heat.shape == (2, 14, 14)
+    assert found.heat.shape == (2, 18, 18)
     assert np.isfinite(found.score([Box(0, 0, 64, 48), Box(1, 1, 5, 5)])).all()
     assert all(region.box.clipped(64, 48) == region.box for regions in found.regions() for region in regions)
 
