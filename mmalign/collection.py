@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from mmalign.caption_search import refresh_captions, search_captions
 from mmalign.confidence import check_probability, hits_to_fetch, judge
-from mmalign.encoders.base import Encoder
+from mmalign.encoders.base import Encoder, ImageLike
 from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
@@ -44,11 +44,12 @@ from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, ree
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
-from mmalign.types import AddReport, ReencodeReport, SearchResult, batch_results
+from mmalign.types import AddReport, Caption, ReencodeReport, SearchResult, batch_results
 from mmalign.vectors import vector_rows
 
 if TYPE_CHECKING:
     from mmalign.aligning import Aligner
+    from mmalign.caption_items import CollectionCaptioner
 
 
 class Collection:
@@ -71,6 +72,7 @@ class Collection:
         self._lock = threading.Lock()
         self._reader: HitReader | None = None
         self._aligner: Aligner | None = None
+        self._captioner: tuple[tuple[object, ...], CollectionCaptioner] | None = None
 
     @classmethod
     def create(
@@ -614,6 +616,77 @@ class Collection:
             collection=str(self.path),
             notes=asked.notes[0],
         )
+
+    def caption(
+        self,
+        image: ImageLike,
+        *,
+        mode: str = "decoder",
+        influence: bool = False,
+        ground: bool = False,
+        floor: float | None = None,
+    ) -> Caption:
+        """Describe a picture from the captions of the items that are like it.
+
+        Captions that are new since the last call are encoded first; those of the picture itself are not used.
+
+        Args:
+            image: A decoded picture, or a path.
+            mode: `decoder`, `consensus`, `nearest`, or a decoder such as `hf:NAME` or a path; see `Captioner`.
+            influence: Whether to say what each retrieved caption did for what was written.
+            ground: Whether to look for the caption's phrases in the picture, and flag those that are not found.
+            floor: Least cosine of a retrieved caption; None for all.
+
+        Returns:
+            The caption, the captions that it was written from, and what speaks for each content word.
+
+        Raises:
+            DecodeError: The picture cannot be read.
+            EncoderMismatchError: The decoder belongs to another encoder.
+            InputError: No item has a caption, and the mode needs some.
+        """
+        generation = self._current()
+        aligner = self._aligner_of(generation) if ground else None
+        return self.captioner(mode=mode, floor=floor).caption(image, influence=influence, aligner=aligner)
+
+    def captioner(self, *, mode: str = "decoder", floor: float | None = None) -> CollectionCaptioner:
+        """What `caption` uses, kept as long as the collection and the settings stay the same."""
+        # Late: captioning needs torch, and searches should not pay for it.
+        from mmalign.caption_items import CollectionCaptioner
+
+        generation = self._current()
+        key = (id(generation), generation.latest().version, mode, floor)
+        if self._captioner is None or self._captioner[0] != key:
+            self._captioner = (key, CollectionCaptioner(generation, mode=mode, floor=floor))
+        return self._captioner[1]
+
+    def caption_items(
+        self, *, mode: str = "decoder", where: str | None = None, again: bool = False, progress: bool = True
+    ) -> Iterator[tuple[str, Caption]]:
+        """Caption items and store what was written in their column `written_caption`.
+
+        Args:
+            mode: As for `caption`.
+            where: SQL over the columns; None for all items.
+            again: Whether items that have a written caption get a new one; otherwise a call that was stopped goes on.
+            progress: Whether to show a progress bar.
+
+        Yields:
+            Each item's id and caption, once it is stored.
+
+        Raises:
+            InputError: As `caption`.
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        from mmalign.caption_items import COLUMN
+
+        writer = self.captioner(mode=mode)
+        for block in writer.caption_items(where=where, again=again, progress=progress):
+            with self._writing() as generation:
+                store = generation.writer()
+                store.ensure_columns(infer_columns([{COLUMN: ""}]))
+                store.patch([{"id": name, COLUMN: caption.text} for name, caption in block])
+            yield from block
 
     def _encode(
         self, asked: list[Any], generation: Generation, *, check: Callable[[list[Query]], None] = lambda queries: None

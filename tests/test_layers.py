@@ -53,6 +53,7 @@ LAYERS = {
     "mmalign.caption_search": 3.1,
     "mmalign.captions": 3.15,
     "mmalign.grounding": 3.15,
+    "mmalign.caption_items": 3.16,
     "mmalign.promise": 3.05,
     "mmalign.recheck": 3.1,
     "mmalign.generation": 3.1,

@@ -1,0 +1,135 @@
+"""Captions for the pictures of a collection, and the collection's own captions as what they are written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmalign.caption_search import refresh_captions
+from mmalign.captioning.context import Retrieval, TextStore
+from mmalign.captions import Captioner
+from mmalign.encoders.base import ImageLike
+from mmalign.generation import Generation
+from mmalign.grounding import ground_caption
+from mmalign.progress import track
+from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.types import Caption
+
+if TYPE_CHECKING:
+    from mmalign.aligning import Aligner
+
+COLUMN = "written_caption"
+"""The column that `--write` fills."""
+
+# Written to the collection in one commit: a kill costs so many captions at most.
+_COMMIT = 256
+
+
+def text_store(generation: Generation, *, progress: bool = True) -> TextStore:
+    """The captions of a collection's items, with their embeddings; new ones are embedded first.
+
+    Args:
+        generation: The collection as it is.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The captions, each with the id of its item as its source; none where no item has one.
+    """
+    items = generation.latest()
+    store = refresh_captions(generation.captions, items, lambda: generation.encoder, dim=items.dim, progress=progress)
+    fingerprint = generation.encoder.fingerprint
+    row_ids, table = (None, None) if store is None else store.scan(["uri", "captions", "embedding"])
+    if store is None or table is None or row_ids is None or not len(row_ids):
+        return TextStore((), l2_normalize([[0.0] * items.dim])[:0], (), fingerprint)
+    _, vectors = store.embeddings(row_ids)
+    captions = [told[0] for told in table.column("captions").to_pylist()]
+    return TextStore(captions, vectors, table.column("uri").to_pylist(), fingerprint)
+
+
+class CollectionCaptioner:
+    """Captions pictures from a collection's captions, and keeps what that takes.
+
+    Args:
+        generation: The collection as it is.
+        mode: As for `Captioner`.
+        floor: Least cosine of a retrieved caption; None for all.
+        device: A torch device for the decoder.
+        progress: Whether to show progress bars.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        *,
+        mode: str = "decoder",
+        floor: float | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self._generation = generation
+        self.captioner = Captioner(
+            generation.encoder,
+            text_store(generation, progress=progress),
+            mode=mode,
+            retrieval=Retrieval(k=150, floor=floor),
+            device=device,
+        )
+
+    def caption(self, image: ImageLike, *, influence: bool = False, aligner: Aligner | None = None) -> Caption:
+        """Caption a picture; captions of the same file in the collection are not used.
+
+        Args:
+            image: A decoded picture or a path.
+            influence: As for `Captioner.caption`.
+            aligner: Looks for the caption's phrases in the picture; None leaves that out.
+
+        Returns:
+            The caption.
+
+        Raises:
+            DecodeError: The picture cannot be read.
+        """
+        vector = self._generation.encoder.encode_image([image])[0]
+        caption = self.captioner.caption(vector, exclude=self._own(image), influence=influence)
+        return caption if aligner is None else ground_caption(caption, image, aligner)
+
+    def _own(self, image: ImageLike) -> Sequence[str]:
+        if not isinstance(image, str | Path):
+            return ()
+        uri = str(Path(image).absolute()).replace("'", "''")
+        _, table = self._generation.latest().scan(["id"], where=f"uri = '{uri}'")
+        return [str(name) for name in table.column("id").to_pylist()]
+
+    def caption_items(
+        self, *, where: str | None = None, again: bool = False, progress: bool = True
+    ) -> Iterator[list[tuple[str, Caption]]]:
+        """Caption the items of the collection from their stored embeddings; their own captions are not used.
+
+        Args:
+            where: SQL over the columns of the items; None for all.
+            again: Whether items that have a written caption get a new one.
+            progress: Whether to show a progress bar.
+
+        Yields:
+            Lists of `(id, caption)`, each for one commit.
+
+        Raises:
+            FilterError: The filter names an unknown column or is not valid SQL.
+        """
+        store = self._generation.latest()
+        conditions = [f"({where})"] if where else []
+        if COLUMN in store.columns and not again:
+            conditions.append(f"{COLUMN} IS NULL")
+        row_ids, table = store.scan(["id"], where=" AND ".join(conditions) or None)
+        names = table.column("id").to_pylist()
+        with track("Captioning", len(names), enabled=progress) as advance:
+            for start in range(0, len(names), _COMMIT):
+                part = names[start : start + _COMMIT]
+                _, vectors = store.embeddings(row_ids[start : start + _COMMIT])
+                rows: Float32Array = l2_normalize(vectors)
+                found = []
+                for name, vector in zip(part, rows, strict=True):
+                    found.append((name, self.captioner.caption(vector, exclude=[name])))
+                    advance(1)
+                yield found
