@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmalign.cli import about, aligning, benching, calibration, caption_scores, collections, evaluate, planning, train
+from mmalign.cli import (
+    about,
+    aligning,
+    benching,
+    calibration,
+    caption_scores,
+    captioning,
+    collections,
+    evaluate,
+    planning,
+    train,
+)
 from mmalign.cli.output import say
 from mmalign.errors import MMAlignError
 
@@ -35,6 +46,7 @@ for verb in (
     collections.info,
     collections.remove,
     aligning.align,
+    captioning.caption,
     about.models,
     planning.recipes,
     planning.plan,

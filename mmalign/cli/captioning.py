@@ -1,0 +1,119 @@
+"""The command that describes pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmalign.cli.output import CollectionOption, JsonOption, print_json, say
+from mmalign.errors import DecodeError, InputError
+
+if TYPE_CHECKING:
+    from mmalign.types import Caption
+
+_SHOWN = 5
+
+
+def caption(
+    image: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures. None with --write: all items of the collection.")
+    ] = None,
+    collection: CollectionOption = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="decoder writes a new caption; consensus takes the retrieved one that the others agree with most; "
+            "nearest the nearest one; or a decoder of your own: the path of a training, hf:NAME, hf:FILE.gguf, "
+            "openai:MODEL@URL."
+        ),
+    ] = "decoder",
+    evidence: Annotated[
+        bool,
+        typer.Option("--evidence", help="Also print what was retrieved, what it did, and what each word rests on."),
+    ] = False,
+    ground: Annotated[
+        bool, typer.Option("--ground", help="Look for the caption's phrases in the picture; say what is not found.")
+    ] = False,
+    floor: Annotated[float | None, typer.Option(help="Least cosine of a retrieved caption. Default: none.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Caption the collection's items and store it as their written_caption.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --write: also those that have one.")] = False,
+    where: Annotated[
+        str | None, typer.Option(help="With --write: only items that this SQL filter lets through.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe pictures, from the captions of the pictures in a collection that are like them.
+
+    Captions of the picture itself are never used. --write goes on where it was stopped.
+
+    For example:
+
+        mmalign caption photo.jpg --collection captioned.mm
+
+        mmalign caption photo.jpg --evidence --ground --json
+
+        mmalign caption --collection photos.mm --write --mode consensus
+    """
+    from mmalign.locate import open_collection
+
+    if bool(image) == write:
+        raise InputError("name pictures to caption, or --write to caption the items of the collection, and not both")
+    if (again or where) and not write:
+        raise InputError("--again and --where belong to --write")
+    opened = open_collection(collection)
+    if write:
+        if evidence or ground or floor is not None:
+            raise InputError("--write stores captions alone; leave --evidence, --ground and --floor out")
+        count = 0
+        for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=not as_json):
+            count += 1
+            if as_json:
+                print_json({"id": name, "caption": told.text})
+        say(f"{count:,} captions written as written_caption of {opened.path}")
+        return
+    failed = 0
+    for path in image or ():
+        try:
+            told = opened.caption(path, mode=mode, influence=evidence, ground=ground, floor=floor)
+        except DecodeError as error:
+            # The others can still be had; the status tells that one could not.
+            failed += 1
+            say(f"error: {error}")
+            continue
+        if as_json:
+            print_json({"image": str(path), **told.to_dict()})
+        else:
+            _print(path, told, named=len(image or ()) > 1, evidence=evidence)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print(path: Path, told: Caption, *, named: bool, evidence: bool) -> None:
+    for note in told.notes:
+        say(f"note: {note}")
+    print(f"{path}: {told.text}" if named else told.text)
+    for span in told.spans:
+        if span.kind != "phrase":
+            continue
+        where = "not found in the picture"
+        if span.region is not None:
+            x, y, width, height = (round(side) for side in span.region.box.to_list())
+            where = f"at {x}, {y}, {width} x {height} pixels"
+        print(f"    {span.text}: {where}")
+    if not evidence:
+        return
+    print("  words and the retrieved captions that hold them:")
+    for span in told.spans:
+        if span.kind == "word":
+            numbers = ", ".join(str(number + 1) for number in span.evidence[:8]) or "none"
+            print(f"    {span.text}: {numbers}")
+    print("  retrieved captions, how near, and what each did:")
+    ranked = sorted(range(len(told.evidence)), key=lambda i: -(told.evidence[i].influence or 0.0))[:_SHOWN]
+    for number in sorted(ranked):
+        entry = told.evidence[number]
+        did = "" if entry.influence is None else f"  {entry.influence:+.3f}"
+        print(f"    {number + 1:>3}  {entry.score:.3f}{did}  {entry.text}")
