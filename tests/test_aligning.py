@@ -14,6 +14,7 @@ from PIL import Image
 
 import mmalign
 from mmalign.aligning import Aligner, align, shown, spoken_texts
+from mmalign.alignment import spacy_phrases
 from mmalign.alignment.building import Matching
 from mmalign.encoders.plain_grounding import ground_plainly
 from mmalign.errors import DecodeError, DimensionError, InputError
@@ -176,6 +177,15 @@ def test_the_function_does_what_the_class_does() -> None:
     assert mmalign.align is align
 
 
+def test_the_probability_of_a_place_is_that_of_all_regions_there() -> None:
+    near = (22, 20, 40, 40)
+    found = Aligner(ColorEncoder(), parser="rules").align(SCENE, "a red square", regions=[RED, near, BLUE])
+    (link,) = found.links
+    assert found.probability(link) == pytest.approx(found.matrix[0, 0] + found.matrix[0, 1])
+    assert found.probability(link) > link.score
+    assert found.to_dict()["links"][0]["probability"] == found.probability(link)
+
+
 def test_a_pronoun_is_looked_for_as_what_it_stands_for() -> None:
     dog, it, again, hers = (
         Phrase("a dog"), Phrase("it", antecedent=0), Phrase("the big dog", antecedent=0), Phrase("them", antecedent=1),
@@ -239,6 +249,7 @@ def test_without_scikit_image_usual_boxes_are_proposed_and_it_is_said(monkeypatc
 
 
 def test_without_spacy_the_rules_find_the_phrases_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    spacy_phrases._load.cache_clear()
     for module in [name for name in sys.modules if name.split(".")[0] == "spacy"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "spacy", None)

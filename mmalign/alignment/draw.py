@@ -232,7 +232,7 @@ def _entries(alignment: Alignment, picture: Image.Image, layout: Layout) -> list
         entry = Entry(
             style=style,
             text=said,
-            probability=max(link.score for link in links) if links else None,
+            probability=max(map(alignment.probability, links)) if links else None,
             count=len(links),
             picture=_small_map(alignment, picture, layout, phrase) if links else None,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from mmalign.alignment.palette import FAINT, HOLE, INK, PAPER, Style, draw_line, fitted, font_for, needs_wide
+from mmalign.alignment.palette import FAINT, INK, PAPER, Style, draw_line, fitted, font_for, needs_wide
 
 # Beyond so many phrases the maps are left out.
 _MOST_MAPS = 12
@@ -52,7 +52,16 @@ def draw_legend(entries: Sequence[Entry], *, width: int, size: int) -> Image.Ima
     """
     if not entries:
         return Image.new("RGB", (width, 0), PAPER)
-    maps = [entry.picture for entry in entries if entry.picture is not None] if len(entries) <= _MOST_MAPS else []
+    # What was not found needs no map and comes last, in rows of words.
+    found = [entry for entry in entries if entry.picture is not None]
+    if found and len(found) < len(entries):
+        missing = [entry for entry in entries if entry.picture is None]
+        parts = [draw_legend(part, width=width, size=size) for part in (found, missing)]
+        both = Image.new("RGB", (width, sum(part.height for part in parts)), PAPER)
+        both.paste(parts[0], (0, 0))
+        both.paste(parts[1], (0, parts[0].height))
+        return both
+    maps = [entry.picture for entry in found if entry.picture is not None] if len(entries) <= _MOST_MAPS else []
     cell = max([picture.width for picture in maps] + [9 * size]) + size
     columns = max(1, min(width // cell, len(entries)))
     cell = width // columns if columns > 1 else min(cell, width)
@@ -64,22 +73,10 @@ def draw_legend(entries: Sequence[Entry], *, width: int, size: int) -> Image.Ima
     draw = ImageDraw.Draw(legend)
     for index, entry in enumerate(entries):
         left, top = (index % columns) * cell, (index // columns) * step + size // 2
-        if maps:
-            _draw_map(legend, draw, entry, (left, top), (max(picture.width for picture in maps), high))
+        if maps and entry.picture is not None:
+            legend.paste(entry.picture, (left, top + high - entry.picture.height))
         _draw_words(draw, entry, (left, top + high + size // 3), cell - size, size)
     return legend
-
-
-def _draw_map(
-    legend: Image.Image, draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int], room: tuple[int, int]
-) -> None:
-    (left, top), (wide, high) = place, room
-    if entry.picture is not None:
-        legend.paste(entry.picture, (left, top + high - entry.picture.height))
-        return
-    draw.rectangle((left, top, left + wide - 1, top + high - 1), fill=(244, 244, 244), outline=HOLE)
-    draw.line((left, top, left + wide - 1, top + high - 1), fill=HOLE, width=2)
-    draw.line((left, top + high - 1, left + wide - 1, top), fill=HOLE, width=2)
 
 
 def _draw_words(draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int], width: int, size: int) -> None:

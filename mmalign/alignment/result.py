@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from mmalign.alignment.explain import Explanation, Term, explain_phrase, split_objective
 from mmalign.alignment.problem import Problem
 from mmalign.alignment.solvers import Solution
+from mmalign.alignment.spatial import overlaps
 from mmalign.errors import InputError
 from mmalign.types import Phrase, Region, Relation
 
 if TYPE_CHECKING:
     import networkx
     from PIL import Image
+
+# Regions that overlap by as much are one place.
+_SAME_PLACE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,19 @@ class Alignment:
 
         return draw_alignment(self, picture, heat=heat)
 
+    def probability(self, link: Link) -> float:
+        """Say how probable the place of a link is, rather than its very region.
+
+        Args:
+            link: One of `links`.
+
+        Returns:
+            Probability, 0 to 1, of its region and of all that overlap with it by half: near copies share what one
+            region would have.
+        """
+        near = overlaps([region.box for region in self.regions])[link.region] >= _SAME_PLACE
+        return float(min(1.0, self.matrix[link.phrase][near].sum()))
+
     def terms(self) -> tuple[Term, ...]:
         """Tell the summands of the objective apart; their values add up to it."""
         return split_objective(self.problem, self.solution.assignment)
@@ -153,7 +170,7 @@ class Alignment:
             "phrases": [phrase.to_dict() for phrase in self.phrases],
             "regions": [region.to_dict() for region in self.regions],
             "relations": [relation.to_dict() for relation in self.relations],
-            "links": [link.to_dict() for link in self.links],
+            "links": [link.to_dict() | {"probability": self.probability(link)} for link in self.links],
             "unmatched_phrases": list(self.unmatched_phrases),
             "existence": None if self.existence is None else [float(chance) for chance in self.existence],
             "objective": self.objective,

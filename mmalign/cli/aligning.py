@@ -61,9 +61,9 @@ def align(
 ) -> None:
     """Say which phrase of a sentence is where in a picture, or that it is not there.
 
-    A box is x, y, width and height in pixels; regions are numbered from 0. The probability is that of the box among
-    all boxes and none, given where the other phrases are; "there" is how likely the phrase is in the picture at all,
-    where that was measured.
+    A box is x, y, width and height in pixels; regions are numbered from 0. The probability is that of the place (the
+    box and those much like it), given where the other phrases are; "there" is how likely the phrase is in the picture
+    at all, where that was measured.
 
     For example:
 
@@ -163,7 +163,9 @@ def _print_links(found: Alignment) -> None:
         for link in links:
             place = "  ".join(f"{value:.0f}" for value in found.regions[link.region].box.to_list())
             score = "" if found.similarity is None else f"{found.similarity[index, link.region]:.2f}"
-            rows.append([str(index), phrase.text, str(link.region), place, score, f"{link.score:.0%}", there])
+            rows.append(
+                [str(index), phrase.text, str(link.region), place, score, f"{found.probability(link):.0%}", there]
+            )
         if not links:
             rows.append([str(index), phrase.text, "", "unmatched", "", "", there])
     print_table(["", "phrase", "region", "box", "score", "probability", "there"], rows)
