@@ -145,7 +145,7 @@ def train_grounding(
     ] = None,
     encoder: EncoderOption = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for features. Default: OUT/cache.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures.")] = 10,
     most: Annotated[int | None, typer.Option(min=1, help="Learn from so many pictures at most.")] = None,
     as_json: JsonOption = False,
 ) -> None:

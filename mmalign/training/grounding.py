@@ -40,7 +40,7 @@ class HeadTraining:
         seed: Of all random draws.
     """
 
-    epochs: int = 16
+    epochs: int = 10
     batch: int = 16
     rate: float = 2e-3
     decay: float = 0.05
