@@ -111,7 +111,8 @@ def write_captions(
         rows, last = search.advance(scores, final=step == longest)
         if search.done:
             break
-        cache.reorder(rows)
+        if rows is not None:
+            cache.reorder(rows)
     return search.results()
 
 
@@ -139,8 +140,8 @@ class _Search:
             found.append(ranked[: self._count])
         return found
 
-    def advance(self, scores: torch.Tensor, *, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take log-probabilities (rows, vocabulary) of the next tokens; return the rows to keep and their tokens."""
+    def advance(self, scores: torch.Tensor, *, final: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Take log-probabilities (rows, vocabulary) of the next tokens; return rows to keep, None for all, and words."""
         self._block(scores)
         if final:
             # At the limit only the end is left to be told apart from a caption that was cut.
@@ -148,7 +149,7 @@ class _Search:
                 if live:
                     self._end(row, float(self._sums[row]), ended=False)
             self._live = [False] * len(self._live)
-            return torch.arange(len(scores)), torch.full((len(scores), 1), PADDING)
+            return None, torch.full((len(scores), 1), PADDING)
         if self._writing.way == "beam":
             return self._beam(scores)
         return self._one_each(scores)
@@ -169,7 +170,7 @@ class _Search:
     def _end(self, row: int, total: float, *, ended: bool) -> None:
         self._ended[row // self._count].append(Written(tuple(self._tokens[row]), total, ended))
 
-    def _one_each(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _one_each(self, scores: torch.Tensor) -> tuple[None, torch.Tensor]:
         if self._writing.way == "greedy":
             chosen = scores.argmax(-1)
         else:
@@ -187,7 +188,7 @@ class _Search:
                 self._live[row] = False
             else:
                 self._tokens[row].append(token)
-        return torch.arange(len(scores), device=scores.device), chosen[:, None]
+        return None, chosen[:, None]
 
     def _beam(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         count = self._count

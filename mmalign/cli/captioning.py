@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmalign.cli.collections import open_collection
 from mmalign.cli.output import CollectionOption, JsonOption, print_json, say
 from mmalign.errors import DecodeError, InputError
 
@@ -58,8 +59,6 @@ def caption(
 
         mmalign caption --collection photos.mm --write --mode consensus
     """
-    from mmalign.locate import open_collection
-
     if bool(image) == write:
         raise InputError("name pictures to caption, or --write to caption the items of the collection, and not both")
     if (again or where) and not write:
