@@ -141,7 +141,7 @@ class _Search:
         return found
 
     def advance(self, scores: torch.Tensor, *, final: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Take log-probabilities (rows, vocabulary) of the next tokens; return rows to keep, None for all, and words."""
+        """Take log-probabilities (rows, vocabulary) of the next tokens; return rows to keep (None: all) and words."""
         self._block(scores)
         if final:
             # At the limit only the end is left to be told apart from a caption that was cut.
