@@ -83,6 +83,12 @@ class TextStore:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def take(self, rows: Int64Array) -> TextStore:
+        """Some of the captions, as a store."""
+        numbers = rows.tolist()
+        sources = [self.sources[row] for row in numbers] if self.sources else ()
+        return TextStore([self.captions[row] for row in numbers], self.vectors[rows], sources, self.fingerprint)
+
     def search(self, vectors: Float32Array, depth: int) -> tuple[Float32Array, Int64Array]:
         """The nearest captions by cosine; see `Search`."""
         return exact_top_k(vectors, self.vectors, depth)

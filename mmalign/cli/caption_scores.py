@@ -110,7 +110,8 @@ def eval_caption(
     twins: Annotated[
         float,
         typer.Option(
-            help="Leave captions out of the datastore that are like a reference by this much, 0 to 1; 0 keeps all.",
+            help="Of text files, leave captions out that are like a reference by this much, 0 to 1, since they may be "
+            "of the same picture; 0 keeps all.",
             min=0,
             max=1,
         ),

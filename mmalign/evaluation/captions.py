@@ -15,7 +15,7 @@ from mmalign.captioning.drafts import Decoder
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import EncoderMismatchError, InputError
-from mmalign.evaluation.datastore import Sentences, Twins, embed_sentences, read_sentences
+from mmalign.evaluation.datastore import Twins, embed_sentences, read_sentences
 from mmalign.evaluation.ladder import RUNGS, Ladder, human_scores
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import CaptionedPicture, read_captions
@@ -78,7 +78,8 @@ def evaluate_captions(
         datastore_split: Which part of the datastore's manifests.
         encoder: A spec for `load_encoder`, or an encoder.
         decoders: `decoder` and `hf`: what writes the captions of those rungs, or in words why there is none.
-        twins: Says which of the datastore's sentences nearly equal a reference; they are left out. None keeps all.
+        twins: Says which sentences nearly equal a reference. Of the datastore's captions without a picture these are
+            left out, since they may be of the measured pictures. None keeps all.
         options: What is measured, and how.
         cache: Where embeddings of the datastore are kept; see `embed_sentences`.
         progress: Whether to show progress bars.
@@ -102,9 +103,11 @@ def evaluate_captions(
     references = [picture.captions for picture in pictures]
     if len(pictures) < 2:
         raise InputError(f"captions are measured on two pictures or more, got {len(pictures)}; see CIDEr")
-    if twins is not None:
-        sentences = _without_twins(sentences, references, twins)
     store = embed_sentences(sentences, model, cache=cache, progress=progress)
+    counts = dict(sentences.counts)
+    if twins is not None:
+        # After the embedding: what is kept of that serves other pictures, too.
+        store, counts["twins_of_references"] = _without_twins(store, references, twins)
     contexts = retrieve_context(
         encoded.vectors, store, how=options.retrieval, exclude=[(picture.uri,) for picture in pictures]
     )
@@ -114,7 +117,7 @@ def evaluate_captions(
         n=len(pictures),
         n_references=sum(map(len, references)),
         encoder=model.name,
-        datastore=sentences.counts,
+        datastore=counts,
         scores=scores,
         captions=said,
         clip=_clip_scores(model, encoded.vectors, said, references) if options.clip else {},
@@ -202,12 +205,17 @@ def _check_encoder(writer: Decoder | str, encoder: Encoder) -> None:
         )
 
 
-def _without_twins(sentences: Sentences, references: Sequence[Sequence[str]], twins: Twins) -> Sentences:
-    flat = [caption for own in references for caption in own]
-    left = sentences.kept(~twins(sentences.captions, flat), left_out="twins_of_references")
-    if not left.captions:
+def _without_twins(store: TextStore, references: Sequence[Sequence[str]], twins: Twins) -> tuple[TextStore, int]:
+    """Leave out what may have been written of the measured pictures; a caption of a known other picture was not."""
+    loose = np.array([not (store.sources and store.sources[row]) for row in range(len(store))])
+    places = np.flatnonzero(loose)
+    keep = np.ones(len(store), np.bool_)
+    if len(places):
+        flat = [caption for own in references for caption in own]
+        keep[places] = ~twins([store.captions[place] for place in places.tolist()], flat)
+    if not keep.any():
         raise InputError("every caption of the datastore nearly equals a reference; name another datastore")
-    return left
+    return store.take(np.flatnonzero(keep)), int((~keep).sum())
 
 
 def _clip_scores(

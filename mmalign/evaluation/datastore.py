@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,21 +36,12 @@ class Sentences:
     Attributes:
         captions: The captions, as they were written.
         sources: For each the absolute path or URL of its picture; empty where it has none.
-        counts: What was read and what was left out.
+        counts: What was read: `captions`, and `too_long` ones that were left out.
     """
 
     captions: tuple[str, ...]
     sources: tuple[str, ...]
     counts: dict[str, int]
-
-    def kept(self, rows: NDArray[np.bool_], *, left_out: str) -> Sentences:
-        """Those of some rows; the number of the others is noted under `left_out`."""
-        return replace(
-            self,
-            captions=tuple(one for one, keep in zip(self.captions, rows, strict=True) if keep),
-            sources=tuple(one for one, keep in zip(self.sources, rows, strict=True) if keep),
-            counts={**self.counts, left_out: int((~rows).sum())},
-        )
 
 
 def read_sentences(files: Sequence[str | os.PathLike[str]], *, split: str | None = None) -> Sentences:
