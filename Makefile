@@ -53,6 +53,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.index_load build/load
 	$(BIN)/python -m benchmarks.align_solvers
 	$(BIN)/python -m benchmarks.phrases $(DATA)/flickr8k/manifest.jsonl
+	$(BIN)/python -m benchmarks.align_stages $(DATA)/flickr8k/manifest.jsonl --split dev
+	$(BIN)/python -m benchmarks.align_explain $(DATA)/flickr8k/manifest.jsonl --split dev
 	$(BIN)/python -m benchmarks.report
 
 clean:
