@@ -32,7 +32,7 @@ HEAD_SHA256 = "47c1ce206c5ad6b2e0561b563889fe8cd8ac32b06491e3eda2d042dd4084dfda"
 
 _REMEDY = "reinstall it with: pip install --force-reinstall --no-deps mmalign"
 # How many boxes of a phrase vote on where it is, and how much the best outweigh the rest.
-_VOTERS = 60
+_VOTERS = 120
 # Two boxes of one phrase that overlap by more are the same place.
 _SAME = 0.5
 

@@ -118,12 +118,15 @@ def train_grounding(
         "training": json.dumps(asdict(how)),
     }
     tensors, full = folded(net, cells.basis)
-    first = {"size": full, "encoder": model.fingerprint, "metadata": notes}
-    sha256 = export_head(path, tensors, scoring=Scoring(), **first)
+
+    def export(scoring: Scoring) -> str:
+        return export_head(path, tensors, size=full, scoring=scoring, encoder=model.fingerprint, metadata=notes)
+
     scoring = Scoring()
+    sha256 = export(scoring)
     if tuned:
         scoring = fit_scoring(tuned, _looker(GroundingHead(path), model, tuned), propose=_proposer(tuned))
-        sha256 = export_head(path, tensors, scoring=scoring, **first)
+        sha256 = export(scoring)
     phrases = sum(len(picture.phrases) for picture in data.pictures)
     return HeadReport(path, sha256, len(data.pictures), phrases, records[-1] if records else {}, scoring)
 
@@ -145,7 +148,7 @@ def head_data(cells: CellCache, encoder: TwoTowerEncoder) -> HeadData:
     there = np.flatnonzero(sizes[:, 0] > 0)
     if not len(there):
         raise InputError(f"none of the {len(sizes)} pictures to learn from can be decoded")
-    pictures = [cells.pictures[index] for index in there]
+    pictures = [cells.pictures[int(index)] for index in there]
     phrases = sorted({phrase for picture in pictures for phrase in picture.phrases})
     basis, dim = cells.basis, encoder.dim
     scale = basis.matrix[-1, -1]
