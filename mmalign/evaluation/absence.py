@@ -128,7 +128,7 @@ class Absence:
             "auroc": round(100 * self.auroc, 2),
             "at_false_link_rate": {
                 f"{100 * rate:g}": {"kept": round(100 * kept, 2), "false_links": round(100 * false, 2)}
-                for rate, kept, false in zip(FALSE_LINKS, self.kept, self.false_links, strict=True)
+                for rate, kept, false in zip(FALSE_LINKS, self.kept.tolist(), self.false_links.tolist(), strict=True)
             },
         }
         if self.at_half is not None:

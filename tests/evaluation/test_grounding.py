@@ -149,6 +149,15 @@ def test_given_boxes_are_cut_off_at_the_edges() -> None:
     assert [box.to_list() for box in given_boxes(picture, (50, 50))] == [[0, 0, 5, 10]]
 
 
+def test_boxes_outside_the_picture_leave_nothing_to_choose_from(tmp_path: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.png")
+    line = {"image": "a.png", "phrases": [{"phrase": "a dog", "box": [100, 100, 5, 5]}]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    aligner = PlantedAligner(lambda phrase, boxes: [0.0] * len(boxes))
+    told = evaluate_grounding(tmp_path / "m.jsonl", encoder=aligner, regions="given", progress=False).to_dict()
+    assert (told["r@1"], told["r@10"], told["by_solver"]["graph"]["unmatched"]) == (0, 0, 100)
+
+
 def test_answers_begin_with_what_was_taken_and_leave_out_copies() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 5, 5], [40, 0, 5, 5]], float)
     worth = np.array([3.0, 2.0, 1.0, 0.0])
