@@ -163,9 +163,12 @@ def eval_caption(
 
 
 def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
+    writers: dict[str, Decoder | str] = {}
+    if decoder == "none" and hf is None:
+        return writers
+    # Here: it takes torch with it, which the lower rungs do without.
     from mmalign.captioning.decoder import load_decoder
 
-    writers: dict[str, Decoder | str] = {}
     if decoder != "none":
         try:
             writers["decoder"] = load_decoder(decoder)
