@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mmalign.captioning.drafts import Decoder, Draft
 
 MODES = ("decoder", "consensus", "nearest")
-READ = 32
-"""Most retrieved captions that a trained decoder is given."""
+READ = 150
+"""Most retrieved captions that a trained decoder is given: it reads the nearest, and all of them vote."""
 PROMPTED = 3
 """Most retrieved captions that a language model is prompted with."""
 

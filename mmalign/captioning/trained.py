@@ -14,14 +14,20 @@ import torch
 from mmalign.captioning.drafts import Draft
 from mmalign.captioning.generate import Writing, Written, write_captions
 from mmalign.captioning.model import ModelConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
+from mmalign.captioning.ranking import rank_drafts
 from mmalign.captioning.words import CaptionTokenizer
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
+from mmalign.metrics.cider import DocumentFrequencies
 from mmalign.similarity import Float32Array, as_matrix, l2_normalize
 
 FORMAT = "mmalign captioner 1"
+_HEADER = "mmalign"
 _MEAN = "vector_mean"
 # Pictures that are written for at once, so that memory stays bounded.
 _TOGETHER = 16
+BEAMS = Writing("beam", count=5, longest=24)
+DRAWS = Writing("nucleus", count=16, nucleus=0.9, longest=24)
+"""What drafts are taken from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class DecoderFile:
         tokenizer: Its vocabulary.
         state: The model's tensors by name.
         mean: The mean embedding of pictures, which is taken off each one, shape (dim,), float32.
+        frequencies: In how many pictures' captions runs of words are, for ranking drafts; None where not counted.
         notes: `encoder` (name), `fingerprint`, `license`, `provenance` and more texts.
     """
 
@@ -41,6 +48,7 @@ class DecoderFile:
     state: Mapping[str, torch.Tensor]
     mean: Float32Array
     notes: Mapping[str, str]
+    frequencies: DocumentFrequencies | None = None
 
 
 def write_decoder(path: Path, file: DecoderFile) -> str:
@@ -72,12 +80,16 @@ def write_decoder(path: Path, file: DecoderFile) -> str:
     tensors.pop("text_encoder.words.weight", None)
     tensors[_MEAN] = torch.from_numpy(np.asarray(file.mean, np.float32))
     header = {
-        **file.notes,
+        "notes": dict(file.notes),
         "format": FORMAT,
-        "config": json.dumps(file.config.to_dict(), sort_keys=True),
+        "config": file.config.to_dict(),
         "tokenizer": file.tokenizer.to_json(),
     }
-    content = save(tensors, metadata=header)
+    if file.frequencies is not None:
+        counts = {" ".join(run): count for run, count in file.frequencies.counts.items()}
+        header["frequencies"] = {"documents": file.frequencies.documents, "counts": counts}
+    # One entry: safetensors writes several in an order of chance, and the digest would be another each time.
+    content = save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -98,20 +110,25 @@ def read_decoder(path: Path) -> DecoderFile:
 
     try:
         with safe_open(str(path), framework="pt") as stored:
-            notes: dict[str, str] = stored.metadata() or {}
+            header = json.loads((stored.metadata() or {}).get(_HEADER, "{}"))
             state = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118 - no iterator
-        if notes.get("format") != FORMAT:
-            raise ValueError(f"its format is {notes.get('format')!r}, expected {FORMAT!r}")
+        if header.get("format") != FORMAT:
+            raise ValueError(f"its format is {header.get('format')!r}, expected {FORMAT!r}")
         known = {field.name for field in fields(ModelConfig)}
-        config = ModelConfig(**{k: v for k, v in json.loads(notes.pop("config")).items() if k in known})
-        tokenizer = CaptionTokenizer(notes.pop("tokenizer"))
+        config = ModelConfig(**{k: v for k, v in header["config"].items() if k in known})
+        tokenizer = CaptionTokenizer(header["tokenizer"])
+        notes: dict[str, str] = header["notes"]
+        frequencies = None
+        if told := header.get("frequencies"):
+            counts = {tuple(run.split(" ")): int(count) for run, count in told["counts"].items()}
+            frequencies = DocumentFrequencies(int(told["documents"]), counts)
         mean = state.pop(_MEAN).numpy()
         state["text_encoder.words.weight"] = state["decoder.words.weight"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelUnavailableError(
             f"{path} is not a caption decoder ({error}); expected the file that mmalign train captioner exported"
         ) from error
-    return DecoderFile(config, tokenizer, state, mean, notes)
+    return DecoderFile(config, tokenizer, state, mean, notes, frequencies)
 
 
 class TrainedDecoder:
@@ -120,7 +137,6 @@ class TrainedDecoder:
     Args:
         file: What its file holds.
         name: The spec that loads it again.
-        writing: How captions are written; beam search of 5 where None.
         device: A torch device.
 
     Attributes:
@@ -131,14 +147,12 @@ class TrainedDecoder:
         ModelUnavailableError: The tensors are not those of the model.
     """
 
-    def __init__(
-        self, file: DecoderFile, *, name: str, writing: Writing | None = None, device: str | None = None
-    ) -> None:
+    def __init__(self, file: DecoderFile, *, name: str, device: str | None = None) -> None:
         self.name = name
         self.encoder = file.notes.get("encoder", "")
         self.fingerprint = file.notes.get("fingerprint", "")
         self.notes = dict(file.notes)
-        self.writing = writing or Writing()
+        self._frequencies = file.frequencies
         self._config, self._tokenizer, self._mean = file.config, file.tokenizer, file.mean
         self._device = torch.device(device or "cpu")
         with torch.random.fork_rng(devices=[]):
@@ -167,7 +181,8 @@ class TrainedDecoder:
         Args:
             vector: Its embedding as the encoder gives it, shape (dim,); None to write from the context alone.
             context: Retrieved captions, best first; those beyond the decoder's context are left out.
-            writing: How; `self.writing` where None.
+            writing: How, drafts then ranked by likelihood; None for what measured best: a beam search and draws, and of
+                both the draft that the context agrees with most.
 
         Returns:
             Drafts, best first.
@@ -194,15 +209,29 @@ class TrainedDecoder:
         Raises:
             DimensionError: Another number of vectors than of contexts, or another width.
         """
-        chosen = writing or self.writing
+        if writing is not None:
+            return self._write(vectors, contexts, writing)
+        beams = self._write(vectors, contexts, BEAMS)
+        if not any(contexts):
+            return beams
+        result = []
+        for beam, drawn, context in zip(beams, self._write(vectors, contexts, DRAWS), contexts, strict=True):
+            # Without a context nobody votes, and a draw may be anything.
+            drafts = {draft.text: draft for draft in ([*drawn, *beam] if context else beam)}
+            result.append(rank_drafts(list(drafts.values()), context, self._frequencies))
+        return result
+
+    def _write(
+        self, vectors: Float32Array | None, contexts: Sequence[Sequence[str]], writing: Writing
+    ) -> list[list[Draft]]:
         moved = self._moved(vectors, len(contexts))
         result: list[list[Draft]] = []
         for start in range(0, len(contexts), _TOGETHER):
             tokens = [self._read(context) for context in contexts[start : start + _TOGETHER]]
             part = moved[start : start + _TOGETHER]
             inputs = make_inputs(part, tokens, seen=np.full(len(part), vectors is not None)).to(self._device)
-            found = write_captions(self._model, inputs, chosen)
-            result += [[self._draft(caption, chosen) for caption in written] for written in found]
+            found = write_captions(self._model, inputs, writing)
+            result += [[self._draft(caption, writing) for caption in written] for written in found]
         return result
 
     @torch.inference_mode()

@@ -33,7 +33,7 @@ class LadderOptions:
     Attributes:
         retrieval: How captions are retrieved for a picture.
         agreement: How the consensus votes.
-        read: Most retrieved captions that a decoder is given.
+        read: Most retrieved captions that a decoder is given; one of ours reads the nearest, and lets all vote.
         hf_read: Most retrieved captions that a language model is prompted with.
         seed: Of random contexts and of the bootstrap.
         clip: Whether to add CLIPScore and RefCLIPScore by the encoder.
@@ -45,7 +45,7 @@ class LadderOptions:
 
     retrieval: Retrieval = Retrieval(k=150)  # noqa: RUF009 - frozen
     agreement: Agreement = Agreement()  # noqa: RUF009 - frozen
-    read: int = 32
+    read: int = 150
     hf_read: int = 3
     seed: int = 0
     clip: bool = False

@@ -23,6 +23,8 @@ from mmalign.encoders.device import resolve_device
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError, StorageError, TrainingInterrupted
 from mmalign.metrics.caption import score_captions
+from mmalign.metrics.cider import DocumentFrequencies
+from mmalign.metrics.ptb import caption_tokens
 from mmalign.training.captioner_config import CaptionerConfig
 from mmalign.training.captioner_data import CaptionerMaterial, Queries, load_material
 from mmalign.training.checkpoint import Checkpoints, state_digest
@@ -37,6 +39,8 @@ _KEEP = 200
 _CLIP = 1.0
 # Batches of like length together cost less; so many batches' captions are sorted at once.
 _SORTED = 20
+# Rarer runs of words are nine tenths of all, and would make the file twice as large.
+_OFTEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +262,9 @@ class _Trainer:
             "provenance": f"trained by mmalign train captioner; epoch {self.best['epoch']} is the best of "
             f"{len(self._history)}",
         }
-        file = DecoderFile(self._model_config, self._tokenizer, state, self._material.picture_mean, notes)
+        file = DecoderFile(
+            self._model_config, self._tokenizer, state, self._material.picture_mean, notes, _frequencies(self._material)
+        )
         try:
             folder.mkdir(exist_ok=True)
             return folder / EXPORT, write_decoder(folder / EXPORT, file)
@@ -355,3 +361,15 @@ class _Trainer:
 
 def _worth(record: Mapping[str, Any]) -> float:
     return float(record["cider"])
+
+
+def _frequencies(material: CaptionerMaterial) -> DocumentFrequencies | None:
+    """How telling runs of words are: in the captions of how many pictures, or else in how many sentences, each is."""
+    words = [caption_tokens(sentence) for sentence in material.sentences]
+    owned = dict.fromkeys(targets for targets in material.pairs.targets if targets)
+    documents = [[words[target] for target in targets] for targets in owned] or [[told] for told in words]
+    if len(documents) < 2:
+        return None
+    counted = DocumentFrequencies.of(documents)
+    # What is left out counts as being in one document, which is nearly so.
+    return DocumentFrequencies(counted.documents, {run: n for run, n in counted.counts.items() if n >= _OFTEN})

@@ -73,7 +73,7 @@ def test_a_trained_decoder_writes(path: Path) -> None:
     assert isinstance(decoder, Decoder)
     vector = np.eye(6, dtype=np.float32)[0]
     drafts = decoder.caption(vector, CAPTIONS[:2])
-    assert 1 <= len(drafts) <= 5
+    assert 1 <= len(drafts) <= 21
     assert [draft.score for draft in drafts] == sorted((draft.score for draft in drafts), reverse=True)
     assert all(draft.text and draft.log_likelihood is not None and draft.log_likelihood < 0 for draft in drafts)
     # One at a time and many at once are the same; so are a path and its folder.

@@ -1,0 +1,220 @@
+"""Training a captioner on drawn pictures: it learns, goes on where it was stopped, and keeps captions apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmalign.captioning.trained import open_decoder
+from mmalign.errors import InputError, SourceError, TrainingInterrupted
+from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.training import captioner
+from mmalign.training.captioner import train_captioner
+from mmalign.training.captioner_config import CaptionerConfig, CaptionerData, read_captioner_config
+from mmalign.training.captioner_data import add_noise, load_material
+from mmalign.training.config import PartConfig
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 60, 230), "white": (245, 245, 245)}
+THINGS = ("wall", "door", "car", "boat", "kite")
+PATTERNS = ("a {} {}", "there is a {} {} here", "the {} {} alone", "one {} {} in front")
+
+
+class WordEncoder:
+    """Colours and things as directions; a picture is one flat colour, and its name tells the thing."""
+
+    name, dim, fingerprint, modalities = "words", 16, "w" * 16, frozenset({"text", "image"})
+
+    def __init__(self) -> None:
+        self.words = {word: row for row, word in enumerate([*COLOURS, *THINGS])}
+        self.seen: list[str] = []
+
+    def encode_text(self, texts: Any, *, batch_size: int = 64) -> Float32Array:
+        self.seen += list(texts)
+        rows = np.full((len(texts), self.dim), 0.05, np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                if word in self.words:
+                    row[self.words[word]] += 1
+        return l2_normalize(rows)
+
+    def encode_image(self, images: Any, *, batch_size: int = 32) -> Float32Array:
+        texts = []
+        for image in images:
+            pixel = np.asarray(Image.open(image).convert("RGB"))[0, 0].astype(int)
+            colour = min(COLOURS, key=lambda name: np.abs(pixel - COLOURS[name]).sum())
+            texts.append(f"{colour} {THINGS[Path(image).stem.encode()[-1] % len(THINGS)]}")
+        # Pictures lie to one side of the space.
+        shift = np.eye(self.dim, dtype=np.float32)[15]
+        return l2_normalize(self.encode_text(texts) + 0.5 * shift)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> CaptionerData:
+    lines, sentences = [], []
+    for number in range(60):
+        colour = list(COLOURS)[number % 4]
+        thing = THINGS[str(number).encode()[-1] % len(THINGS)]
+        Image.new("RGB", (4, 4), COLOURS[colour]).save(tmp_path / f"{number}.png")
+        captions = [pattern.format(colour, thing) for pattern in PATTERNS[:3]]
+        split = "dev" if number >= 48 else "train"
+        lines.append({"image": f"{number}.png", "captions": [f"{c} {number}" for c in captions], "split": split})
+    for colour in COLOURS:
+        sentences += [pattern.format(colour, thing) for thing in THINGS for pattern in PATTERNS]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "text.txt").write_text("\n".join(sentences) + "\n")
+    return CaptionerData(
+        text=(str(tmp_path / "text.txt"),),
+        pairs=(PartConfig(str(manifest), ("train",)),),
+        dev=PartConfig(str(manifest), ("dev",)),
+        fuzzy_twins=0.0,
+    )
+
+
+def config(data: CaptionerData, **changes: Any) -> CaptionerConfig:
+    base = CaptionerConfig(
+        data=data, vocabulary=320, width=32, layers=1, epochs=2, batch_size=32, learning_rate=5e-3, warmup=5,
+        text_cosine=0.9, picture_cosine=0.95, views=2, context=6, smoothing=0.0, bf16=False,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def test_it_learns_what_pictures_show_from_text_alone(data: CaptionerData, tmp_path: Path) -> None:
+    alone = replace(data, pairs=(), dev=None)
+    report = train_captioner(config(alone, epochs=60, drop_context=0.5), tmp_path / "run", encoder=WordEncoder())
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if record["event"] == "epoch"]
+    assert losses[-1] < losses[0] - 1
+    assert report.data["sentences"] == 80
+    decoder = open_decoder(tmp_path / "run")
+    assert decoder.encoder == "words"
+    # Sentences that it was never shown a picture of, from their embedding alone: the colour and the thing are told.
+    encoder = WordEncoder()
+    right = sum(
+        {colour, thing} <= set(decoder.caption(encoder.encode_text([f"{colour} {thing}"])[0], [])[0].text.split())
+        for colour in COLOURS
+        for thing in THINGS
+    )
+    assert right >= 7, f"{right} of 20; by chance one"
+
+
+def test_a_stopped_run_ends_with_the_same_weights(
+    data: CaptionerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_captioner(config(data), tmp_path / "whole", encoder=WordEncoder())
+    steps = 0
+
+    def stop_in_the_middle(name: str, done: int, total: int) -> None:
+        nonlocal steps
+        if name.startswith("epoch"):
+            steps += 1
+            if steps == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(captioner, "_KEEP", 2)
+    with pytest.raises(KeyboardInterrupt):
+        train_captioner(config(data), tmp_path / "cut", encoder=WordEncoder(), progress=stop_in_the_middle)
+    again = train_captioner(config(data), tmp_path / "cut", encoder=WordEncoder())
+    assert again.resumed
+    assert again.sha256 == whole.sha256
+    assert again.best["cider"] == whole.best["cider"]
+
+
+def test_the_first_ctrl_c_saves(data: CaptionerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def asked() -> Any:
+        yield lambda: True
+
+    monkeypatch.setattr(captioner, "stop_asked", asked)
+    with pytest.raises(TrainingInterrupted, match="stopped in epoch 1 of 2 after 0 of"):
+        train_captioner(config(data), tmp_path / "run", encoder=WordEncoder())
+    assert (tmp_path / "run" / "checkpoint.json").is_file()
+
+
+def test_another_configuration_in_the_same_folder_is_refused(data: CaptionerData, tmp_path: Path) -> None:
+    train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+    with pytest.raises(InputError, match="another model or with other pictures"):
+        train_captioner(config(data, epochs=1, seed=1), tmp_path / "run", encoder=WordEncoder())
+
+
+def test_own_captions_are_never_retrieved_and_dev_is_never_learnt(data: CaptionerData, tmp_path: Path) -> None:
+    material = load_material(config(data), WordEncoder(), cache=tmp_path / "cache")
+    for queries in (material.texts, material.pairs):
+        for targets, context in zip(queries.targets, queries.contexts.tolist(), strict=True):
+            assert not set(targets) & set(context)
+    learnt = set(material.sentences)
+    assert len(material.dev_captions) == 36
+    assert not learnt & set(material.dev_captions)
+    # Captions of pictures are learnt with their pictures, not as sentences.
+    owned = {target for targets in material.pairs.targets for target in targets}
+    assert not owned & {targets[0] for targets in material.texts.targets}
+
+
+def test_twins_of_what_is_measured_are_dropped(data: CaptionerData, tmp_path: Path) -> None:
+    dev = json.loads((tmp_path / "manifest.jsonl").read_text().splitlines()[-1])["captions"][0]
+    path = Path(data.text[0])
+    path.write_text(path.read_text() + dev.upper() + " !\n" + "something else that is quite different\n")
+    material = load_material(config(data), WordEncoder(), cache=tmp_path / "cache")
+    assert "something else that is quite different" in material.sentences
+    assert not any(sentence.startswith(dev.upper()) for sentence in material.sentences)
+    assert material.counts["text_twins"] == 1
+
+
+def test_embeddings_are_kept(data: CaptionerData, tmp_path: Path) -> None:
+    load_material(config(data), WordEncoder(), cache=tmp_path / "cache")
+    again = WordEncoder()
+    load_material(config(data), again, cache=tmp_path / "cache")
+    assert again.seen == []
+
+
+@pytest.mark.parametrize("shaped", [False, True])
+@pytest.mark.parametrize("cosine", [0.3, 0.8, 1.0])
+def test_noise_has_the_cosine_that_was_asked_for(shaped: bool, cosine: float, rng: np.random.Generator) -> None:
+    vectors = l2_normalize(rng.normal(size=(200, 24)))
+    shape = np.diag(np.linspace(0.1, 2, 24)).astype(np.float32) if shaped else None
+    moved = add_noise(vectors, cosine, shape=shape, rng=rng)
+    np.testing.assert_allclose((moved * vectors).sum(1), cosine, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+
+
+def test_noise_spreads_as_the_shape_says(rng: np.random.Generator) -> None:
+    vectors = np.tile(np.eye(8, dtype=np.float32)[0], (4000, 1))
+    shape = np.diag([1, 3, 1, 1, 1, 1, 1, 1]).astype(np.float32)
+    moved = add_noise(vectors, 0.5, shape=shape, rng=rng)
+    spread = moved[:, 1:].std(axis=0)
+    assert spread[0] > 1.8 * spread[1:].max()
+
+
+def test_the_configuration_is_read_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('epochs = 3\nfusion = "gated"\n[data]\ntext = ["words.txt"]\n')
+    read = read_captioner_config(path, options={"epochs": None, "seed": 7}, data={})
+    assert (read.epochs, read.seed, read.fusion) == (3, 7, "gated")
+    assert read.data.text == (str(tmp_path / "words.txt"),)
+    with pytest.raises(InputError, match="nothing to learn from"):
+        read_captioner_config(None, options={}, data={})
+    path.write_text('fusion = "sum"\n[data]\ntext = ["words.txt"]\n')
+    with pytest.raises(InputError, match="fusion must be one of concat, gated"):
+        read_captioner_config(path, options={}, data={})
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_captioner_config(tmp_path / "none.toml", options={}, data={})
+    with pytest.raises(InputError, match="views must be from 1 to 64"):
+        CaptionerConfig(data=CaptionerData(text=("a",)), views=0)
+
+
+def test_the_command_says_what_lacks() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "mmalign.cli", "train", "captioner", "--out", "x"], capture_output=True, text=True
+    )
+    assert told.returncode == 1
+    assert "name files of sentences with --text" in told.stderr
