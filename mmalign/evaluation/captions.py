@@ -25,6 +25,9 @@ from mmalign.metrics.ptb import caption_tokens
 from mmalign.progress import track
 from mmalign.similarity import Float32Array
 
+# Pictures that a decoder writes for at once, where it can.
+_TOGETHER = 16
+
 
 @dataclass(frozen=True, slots=True)
 class LadderOptions:
@@ -188,9 +191,16 @@ def _strangers(store: TextStore, rng: np.random.Generator, length: int, uri: str
 
 
 def _writing(writer: Decoder, vectors: Float32Array, contexts: Sequence[Sequence[str]]) -> Callable[[int], str]:
+    many = getattr(writer, "caption_many", None)
+    ready: dict[int, str] = {}
+
     def write(row: int) -> str:
-        drafts = writer.caption(vectors[row], contexts[row])
-        return drafts[0].text if drafts else ""
+        if row not in ready:
+            # Some at once, where a decoder can: that is several times faster.
+            rows = slice(row, row + _TOGETHER if many else row + 1)
+            drafts = many(vectors[rows], contexts[rows]) if many else [writer.caption(vectors[row], contexts[row])]
+            ready.update((row + place, found[0].text if found else "") for place, found in enumerate(drafts))
+        return ready[row]
 
     return write
 
