@@ -36,6 +36,8 @@ _QUOTED = re.compile(r'"([^"]*)"')
 _OPERATOR = re.compile(r"(?:^|\s)([+-])(?=\s|$)")
 # `16:9 screen` and `10:30 train` are words: a weight is not followed by a digit.
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+):(?=[^\d\s])")
+# Lengths of vectors whose squares float32 holds.
+_LENGTHS = (1e-12, 1e15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,12 @@ def _plain_vectors(asked: Sequence[Any], dim: int) -> Float32Array | None:
         stacked = np.array(asked)
         if stacked.shape != (len(asked), dim):
             return None
+        if stacked.dtype == np.float32:
+            # Without a copy for each step: what is not finite, zero, tiny or huge has a length out of these bounds.
+            lengths = np.sqrt(np.einsum("nd,nd->n", stacked, stacked))
+            if lengths.min() > _LENGTHS[0] and lengths.max() < _LENGTHS[1]:
+                stacked /= lengths[:, None]
+                return np.asarray(stacked, np.float32)
         matrix = l2_normalize(as_matrix(stacked))
     except (InputError, TypeError, ValueError):
         # Taken one by one, the query that is wrong says so.

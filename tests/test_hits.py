@@ -14,6 +14,7 @@ import pytest
 
 from mmalign import hits as module
 from mmalign.collection import Collection
+from mmalign.errors import InputError, QueryError
 from mmalign.hits import HitReader
 from mmalign.searcher import Found
 from mmalign.types import Hit, SearchResult, batch_results, late_hits
@@ -169,6 +170,23 @@ def test_results_of_a_batch_are_those_of_the_constructor() -> None:
         with pytest.raises(AttributeError):
             one.query = "z"  # type: ignore[misc]
     assert batch_results([], queries=[], notes=[], **shared) == []  # type: ignore[arg-type]
+
+
+def test_a_batch_leaves_the_callers_vectors_as_they_are_and_refuses_a_wrong_one(collection: Collection) -> None:
+    given = 100 * np.random.default_rng(6).standard_normal((5, DIM)).astype(np.float32)
+    queries = [row.copy() for row in given]
+    queries[2] *= np.float32(1e36 / np.abs(queries[2]).max())
+    kept = [row.copy() for row in queries]
+    huge = collection.search(queries, k=3)[2]
+    assert [hit.id for hit in huge] == [hit.id for hit in collection.search(given[2], k=3)]
+    np.testing.assert_array_equal(queries, kept)
+    for wrong in (np.nan, np.inf):
+        queries[4] = np.full(DIM, wrong, np.float32)
+        with pytest.raises(InputError, match="NaN or infinity"):
+            collection.search(queries)
+    queries[4] = np.zeros(DIM, np.float32)
+    with pytest.raises(QueryError, match="cancel out"):
+        collection.search(queries)
 
 
 def test_a_batch_of_many_vectors_gives_what_each_of_them_gives(collection: Collection) -> None:
