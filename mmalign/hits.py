@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmalign.searcher import Found
 from mmalign.similarity import Int64Array
 from mmalign.store.lance_store import Store
-from mmalign.types import Hit, late_hits
+from mmalign.types import Hit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,8 @@ class HitReader:
             for start in range(0, count, _BLOCK):
                 hits = _Block(table, found, probabilities, start).hits
                 late += [partial(hits, i) for i in range(min(_BLOCK, count - start))]
-            return list(map(late_hits, late))
+            # What `late_hits` gives of each of them, without a thousand calls.
+            return cast("list[tuple[Hit, ...]]", late)
         chosen = found.row_ids[found.row_ids >= 0]
         taken = self.store.take(chosen, self._columns) if chosen.size else None
         rows: list[dict[str, Any]] = [] if taken is None else taken.to_pylist()
