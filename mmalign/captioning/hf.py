@@ -61,8 +61,6 @@ class HFDecoder:
                 do_sample=False,
                 no_repeat_ngram_size=0,
                 pad_token_id=self._padding(),
-                stop_strings=None if chat else ["\n"],
-                tokenizer=self._tokenizer,
             )
             likelihoods, lengths = self._likelihoods(found, tokens.shape[1])
         drafts: dict[str, Draft] = {}
@@ -83,16 +81,24 @@ class HFDecoder:
         return 0
 
     def _likelihoods(self, rows: torch.Tensor, start: int) -> tuple[list[float], list[int]]:
-        """Log-likelihood of what was written, and how many tokens that is."""
+        """Log-likelihood of the first line that was written, and how many tokens that is."""
         scores = self._model(rows, attention_mask=torch.ones_like(rows)).logits[:, start - 1 : -1].float()
         written = rows[:, start:]
         each = scores.log_softmax(-1).gather(-1, written[..., None]).squeeze(-1)
-        # Padding follows the first end.
         ends = torch.zeros_like(written, dtype=torch.bool)
         for number in {self._padding(), self._tokenizer.eos_token_id} - {None}:
             ends |= written == number
-        kept = ends.cumsum(1) - ends.long() == 0
+        kept = ends.cumsum(1) == 0
+        for row, tokens in zip(kept, written.tolist(), strict=True):
+            row[self._line(tokens) :] = False
         return (each * kept).sum(1).tolist(), kept.sum(1).tolist()
+
+    def _line(self, tokens: list[int]) -> int:
+        """How many tokens there are before the line break behind the first words."""
+        for count in range(1, len(tokens) + 1):
+            if "\n" in self._tokenizer.decode(tokens[:count], skip_special_tokens=True).lstrip():
+                return count - 1
+        return len(tokens)
 
 
 def _load(source: str) -> tuple[Any, Any]:
@@ -103,8 +109,9 @@ def _load(source: str) -> tuple[Any, Any]:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelUnavailableError(f"there is no GGUF file {path}")
-        if find_spec("gguf") is None:
-            raise MissingExtraError("reading GGUF files", package="gguf", extra="gguf")
+        for package in ("gguf", "accelerate"):
+            if find_spec(package) is None:
+                raise MissingExtraError("reading GGUF files", package=package, extra="gguf")
         options, source = {"gguf_file": path.name}, str(path.parent)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)

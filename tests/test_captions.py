@@ -1,0 +1,83 @@
+"""Captions of pictures from a datastore: modes, citations, influence, and what cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmalign.captioning.context import Retrieval, TextStore
+from mmalign.captions import Captioner, cite
+from mmalign.errors import EncoderMismatchError, InputError
+from mmalign.similarity import l2_normalize
+from mmalign.types import Caption, CaptionSpan
+
+CAPTIONS = ["A dog runs .", "A dog runs in snow .", "A brown dog running in the snow .", "A man rides a bike ."]
+VECTORS = l2_normalize([[1, 0, 0.1], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]])
+
+
+class Toy:
+    name, dim, fingerprint, modalities = "toy", 3, "t" * 8, frozenset({"text", "image"})
+
+    def encode_text(self, texts: Any, *, batch_size: int = 64) -> Any:
+        raise AssertionError("no text is to be embedded")
+
+    def encode_image(self, images: Any, *, batch_size: int = 32) -> Any:
+        return np.tile(VECTORS[:1], (len(list(images)), 1))
+
+
+STORE = TextStore(CAPTIONS, VECTORS, ["a", "b", "c", "d"], Toy.fingerprint)
+QUERY = np.array([1, 0, 0.1], np.float32)
+
+
+def test_nearest_and_what_is_excluded() -> None:
+    captioner = Captioner(Toy(), STORE, mode="nearest")
+    assert captioner.caption(QUERY).text == CAPTIONS[0]
+    assert captioner.caption(QUERY, exclude=["a"]).text == CAPTIONS[1]
+
+
+def test_consensus_cites_and_tells_influence() -> None:
+    told = Captioner(Toy(), STORE, mode="consensus").caption(QUERY, influence=True)
+    assert told.text in CAPTIONS[:3]
+    assert [entry.source for entry in told.evidence[:3]] == ["a", "b", "c"]
+    influences = {entry.text: entry.influence for entry in told.evidence}
+    # The caption that shares no word spoke against what was chosen; the caption itself spoke for it.
+    assert influences[CAPTIONS[3]] is not None
+    assert influences[CAPTIONS[3]] < 0 < influences[told.text]  # type: ignore[operator]
+    assert told.to_dict()["caption"] == told.text
+
+
+def test_words_cite_the_captions_that_hold_them() -> None:
+    spans = {span.text: span for span in cite("two dogs running with a zebra", CAPTIONS)}
+    assert set(spans) == {"two", "dogs", "running", "zebra"}
+    assert spans["dogs"].evidence == (0, 1, 2)
+    assert spans["running"].evidence == (0, 1, 2)
+    assert spans["zebra"].supported is False
+    assert Caption("x", 0.0, "nearest", spans=tuple(spans.values())).unsupported == (spans["two"], spans["zebra"])
+    span: CaptionSpan = spans["dogs"]
+    assert "two dogs running"[span.start : span.end] == "dogs"
+
+
+def test_what_cannot_be_used_is_told() -> None:
+    empty = TextStore((), np.zeros((0, 3), np.float32))
+    with pytest.raises(InputError, match="the datastore holds no captions"):
+        Captioner(Toy(), empty, mode="consensus")
+    with pytest.raises(EncoderMismatchError, match="embedded by another encoder"):
+        Captioner(Toy(), TextStore(CAPTIONS, VECTORS, fingerprint="other"), mode="nearest")
+    with pytest.raises(EncoderMismatchError, match="was trained for lite@2"):
+        Captioner(Toy(), STORE, mode="decoder")
+    with pytest.raises(InputError, match="expected a caption decoder"):
+        Captioner(Toy(), STORE, mode="magic")
+    with pytest.raises(InputError, match="no caption was retrieved"):
+        Captioner(Toy(), STORE, mode="nearest", retrieval=Retrieval(k=3, floor=0.9999)).caption(-QUERY)
+
+
+def test_odd_captions_in_the_datastore(tmp_path: Path) -> None:
+    odd = ["word " * 10_000, "雪の中の犬", "Ein Hund läuft .", "..."]
+    store = TextStore(odd, VECTORS, fingerprint=Toy.fingerprint)
+    for mode in ("nearest", "consensus"):
+        told = Captioner(Toy(), store, mode=mode).caption(QUERY)
+        assert told.text in odd[1:3]
+        assert cite(told.text, odd)
