@@ -1,0 +1,67 @@
+"""`mmalign caption` on a collection of three pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mmalign.cli import app
+from mmalign.collection import Collection
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captions")
+    colours = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 60, 230)}
+    lines = []
+    for name, colour in colours.items():
+        Image.new("RGB", (48, 48), colour).save(folder / f"{name}.png")
+        lines.append({"image": str(folder / f"{name}.png"), "captions": [f"a {name} wall", f"a wall that is {name}"]})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Collection.create(folder / "walls.mm").add(folder / "rows.jsonl", progress=False)
+    return folder
+
+
+def run(*words: object, status: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result.stdout
+
+
+def test_a_picture_gets_a_caption_that_is_not_its_own(photos: Path) -> None:
+    told = run("caption", photos / "red.png", "-c", photos / "walls.mm", "--mode", "nearest", "--json")
+    entry = json.loads(told)
+    assert entry["caption"] in {"a green wall", "a wall that is green", "a blue wall", "a wall that is blue"}
+    written = json.loads(run("caption", photos / "red.png", "-c", photos / "walls.mm", "--json", "--evidence"))
+    assert written["caption"]
+    assert len(written["evidence"]) == 4
+    assert all(isinstance(one["influence"], float) for one in written["evidence"])
+
+
+def test_all_items_are_written_once(photos: Path) -> None:
+    words = ("caption", "-c", photos / "walls.mm", "--write", "--mode", "consensus", "--json")
+    first = [json.loads(line) for line in run(*words).splitlines()]
+    assert len(first) == 3
+    assert run(*words) == ""
+    assert len(run(*words, "--again").splitlines()) == 3
+    collection = Collection.open(photos / "walls.mm")
+    kept = {hit.id: hit.metadata["written_caption"] for hit in collection.search("a wall", k=3)}
+    assert kept == {entry["id"]: entry["caption"] for entry in first}
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_captioned(photos: Path) -> None:
+    (photos / "broken.png").write_bytes(b"nothing")
+    told = run(
+        "caption", photos / "broken.png", photos / "blue.png", "-c", photos / "walls.mm", "--mode", "nearest", status=1
+    )
+    assert str(photos / "blue.png") in told
+    assert "broken" not in told
+
+
+@pytest.mark.parametrize("words", [(), ("x.jpg", "--write"), ("x.jpg", "--again"), ("--write", "--ground")])
+def test_words_that_do_not_go_together(photos: Path, words: tuple[str, ...]) -> None:
+    run("caption", *words, "-c", photos / "walls.mm", status=1)
