@@ -218,3 +218,14 @@ def test_the_command_says_what_lacks() -> None:
     )
     assert told.returncode == 1
     assert "name files of sentences with --text" in told.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[2] / "examples/training").glob("*captioner*.toml")),
+    ids=lambda path: path.name,
+)
+def test_the_examples_configurations_are_valid(path: Path) -> None:
+    config = read_captioner_config(path, options={}, data={})
+    assert path.name in path.read_text(encoding="utf-8")
+    assert config.epochs > 0
