@@ -178,7 +178,11 @@ class _Search:
             ordered, places = warm.sort(-1, descending=True)
             # The first word stays, however likely it is.
             ordered[ordered.cumsum(-1) - ordered >= self._writing.nucleus] = 0
-            chosen = places.gather(-1, torch.multinomial(ordered, 1, generator=self._draw)).squeeze(-1)
+            # The same draws for every picture: what is written for one does not depend on those beside it.
+            draws = torch.rand(self._count, generator=self._draw, device=scores.device).repeat(self._pictures)
+            below = ordered.cumsum(-1)
+            places_drawn = (below <= draws[:, None] * below[:, -1:]).sum(-1, keepdim=True)
+            chosen = places.gather(-1, places_drawn.clamp(max=scores.shape[1] - 1)).squeeze(-1)
         self._sums += scores.gather(-1, chosen[:, None]).squeeze(-1)
         for row, token in enumerate(chosen.tolist()):
             if not self._live[row]:
