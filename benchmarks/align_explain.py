@@ -11,20 +11,18 @@ python -m benchmarks.align_explain MANIFEST [--split SPLIT] [--pictures N] [--en
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.results import write
+from benchmarks.align_pictures import run
 from mmalign.aligning import Aligner, spoken_texts
 from mmalign.alignment.removal import Removal, remove_region
 from mmalign.encoders.base import Encoder
-from mmalign.evaluation.manifest import ManifestRow, read_manifest
+from mmalign.evaluation.manifest import ManifestRow
 from mmalign.media.images import decode_image
 from mmalign.metrics.retrieval import bootstrap_interval
 from mmalign.progress import track
@@ -77,22 +75,7 @@ def measure(aligner: Aligner, rows: list[ManifestRow]) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default=None)
-    parser.add_argument("--pictures", type=int, default=150)
-    parser.add_argument("--encoder", default="lite")
-    parser.add_argument("--head", default="auto")
-    asked = parser.parse_args(words)
-    rows = [row for row in read_manifest(asked.manifest, split=asked.split) if row.fields.get("captions")][
-        : asked.pictures
-    ]
-    aligner = Aligner(asked.encoder, head=asked.head)
-    figures = measure(aligner, rows)
-    head = "with its head" if aligner.head is not None else "without a head"
-    name = "align_explain" if asked.head == "auto" else "align_explain_no_head"
-    split = f", split {asked.split}" if asked.split else ""
-    write(name, f"{len(rows)} pictures of {asked.manifest.parent.name}{split}, {aligner.encoder.name} {head}", figures)
+    run("align_explain", words, measure, about=__doc__, pictures=150)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ python -m benchmarks.align_stages MANIFEST [--split SPLIT] [--pictures N] [--enc
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
-from benchmarks.results import write
+from benchmarks.align_pictures import run
 from mmalign.aligning import Aligner
-from mmalign.evaluation.manifest import ManifestRow, read_manifest
+from mmalign.evaluation.manifest import ManifestRow
 from mmalign.media.images import decode_image
 
 STAGES = ("decode", "parse", "encode", "propose", "score", "solve")
@@ -52,23 +50,7 @@ def measure(aligner: Aligner, rows: list[ManifestRow]) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default=None)
-    parser.add_argument("--pictures", type=int, default=60)
-    parser.add_argument("--encoder", default="lite")
-    parser.add_argument("--head", default="auto")
-    asked = parser.parse_args(words)
-    rows = [row for row in read_manifest(asked.manifest, split=asked.split) if row.fields.get("captions")][
-        : asked.pictures
-    ]
-    aligner = Aligner(asked.encoder, head=asked.head)
-    figures = measure(aligner, rows)
-    head = "with its head" if aligner.head is not None else "without a head"
-    name = "align_stages" if asked.head == "auto" else "align_stages_no_head"
-    pictures = f"{len(rows)} pictures of {asked.manifest.parent.name} with their longest captions"
-    data = f"{pictures}, {aligner.encoder.name} {head}"
-    write(name, data, figures)
+    run("align_stages", words, measure, about=__doc__, pictures=60)
 
 
 if __name__ == "__main__":
