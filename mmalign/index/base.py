@@ -81,9 +81,16 @@ class Index(Protocol):
         """The effort of a search that names none; None where effort means nothing."""
         ...
 
-    @property
-    def most_effort(self) -> int | None:
-        """Effort beyond which nothing more is found; None where there is no such bound."""
+    def most_effort(self, share: float = 1.0) -> int | None:
+        """Return the effort beyond which nothing more is found.
+
+        Args:
+            share: Share of the rows that a filter allows, above 0 and up to 1; filtered searches look further by
+                themselves.
+
+        Returns:
+            The effort; None where there is no such bound.
+        """
         ...
 
     def __len__(self) -> int: ...

@@ -37,7 +37,6 @@ class ExactIndex:
     true_scores = True
     exhaustive = True
     default_effort: int | None = None
-    most_effort: int | None = None
 
     def __init__(self, dim: int) -> None:
         if dim < 1:
@@ -64,6 +63,10 @@ class ExactIndex:
     def alive(self) -> NDArray[np.bool_]:
         """Which positions are not removed, bool of shape (positions,)."""
         return self._map.alive
+
+    def most_effort(self, share: float = 1.0) -> int | None:
+        """Return None: effort means nothing here."""
+        return None
 
     def __len__(self) -> int:
         return self.ntotal

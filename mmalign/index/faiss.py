@@ -222,10 +222,9 @@ class FaissIndex:
         """Whether `scan` works: the index holds the vectors themselves, at least in float16."""
         return self._held is not None
 
-    @property
-    def most_effort(self) -> int | None:
-        """The nprobe or efSearch beyond which nothing more is found; None where there is no such bound."""
-        return anatomy.max_effort(self._anatomy, len(self._map))
+    def most_effort(self, share: float = 1.0) -> int | None:
+        """Return the nprobe or efSearch beyond which nothing more is found; see `Index.most_effort`."""
+        return anatomy.max_effort(self._anatomy, len(self._map), share)
 
     @property
     def effort_name(self) -> str | None:

@@ -179,11 +179,20 @@ def widened(anatomy: Anatomy, effort: int | None, share: float, rows: int) -> in
     return effort
 
 
-def max_effort(anatomy: Anatomy, rows: int) -> int | None:
-    """Effort beyond which nothing more is found, or None where effort does not decide how much is found."""
+def max_effort(anatomy: Anatomy, rows: int, share: float = 1.0) -> int | None:
+    """Effort beyond which nothing more is found, or None where effort does not decide how much is found.
+
+    Args:
+        anatomy: What is searched.
+        rows: How many rows there are.
+        share: Share of rows that are allowed: the fewer, the sooner `widened` reaches everything.
+
+    Returns:
+        The effort, before `widened` adds to it.
+    """
     if anatomy.core == "hnsw":
-        return rows
-    return anatomy.lists or None
+        return math.ceil(rows * share)
+    return math.ceil(anatomy.lists * math.sqrt(share)) if anatomy.lists else None
 
 
 def search_parameters(

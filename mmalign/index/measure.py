@@ -218,7 +218,7 @@ class _Kind:
 
     def curve(self, kind: str, share: float, k: int) -> Curve:
         """Choose efforts with the tuning queries, and measure them with the others."""
-        efforts = sorted({effort for setting in self._settings for effort in self._worth_a_look(setting, k)})
+        efforts = sorted({effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)})
         recall, lower = [], []
         for effort in efforts:
             values = [self._recall(setting, self._verifying, k, effort) for setting in self._settings]
@@ -227,10 +227,10 @@ class _Kind:
         # Rounded down: what is written must not promise more than was measured.
         return Curve(kind, share, k, tuple(efforts), _floor(recall), _floor(lower), len(self._verifying))
 
-    def _worth_a_look(self, setting: _Setting, k: int) -> list[int]:
+    def _worth_a_look(self, setting: _Setting, k: int, share: float) -> list[int]:
         tried: list[int] = []
         means: list[float] = []
-        for effort in efforts_to_try(self._index, k, start=self._options.start):
+        for effort in efforts_to_try(self._index, k, start=self._options.start, share=share):
             tried.append(effort)
             means.append(float(self._recall(setting, self._tuning, k, effort).mean()))
             # Below the default, an index that comes back short looks again by itself, so that recall need not rise.
@@ -265,13 +265,14 @@ class _Kind:
         )
 
 
-def efforts_to_try(index: Index, k: int, *, start: int | None = None) -> list[int]:
+def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: float = 1.0) -> list[int]:
     """Return efforts worth trying, rising in steps of about the square root of 2.
 
     Args:
         index: The index.
         k: How many hits; a graph has to hold as many candidates.
         start: The least; None for a sixteenth of the index's default.
+        share: Share of the rows that a filter allows.
 
     Returns:
         The efforts, up to what costs as much as an exact search, the default among them; [1] where effort means
@@ -280,11 +281,12 @@ def efforts_to_try(index: Index, k: int, *, start: int | None = None) -> list[in
     default = index.default_effort
     if default is None:
         return [1]
-    rows, most, least = len(index.ids), index.most_effort, 1
+    rows, most, least = len(index.ids), index.most_effort(share), 1
     if most is None:
         most = 32 * default
-    elif most >= rows:
-        most, least = rows // _DEGREE, min(k, rows)
+    elif index.most_effort() == rows:
+        # A graph.
+        most, least = max(1, most // _DEGREE), min(k, rows)
     default = max(default, least)
     most = max(most, default)
     effort = float(max(least, min(start or max(1, default // 16), default)))

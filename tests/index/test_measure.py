@@ -44,7 +44,9 @@ class Forgetful(ExactIndex):
 
     exhaustive = False
     default_effort: int | None = 16
-    most_effort: int | None = 64
+
+    def most_effort(self, share: float = 1.0) -> int | None:
+        return 64
 
     @staticmethod
     def kept(effort: int) -> float:
@@ -210,6 +212,9 @@ def test_efforts_end_where_exact_search_costs_less(data: Data) -> None:
     lists = efforts_to_try(built(data, "IVF64,Flat"), 100, start=2)
     assert (lists[0], lists[-1]) == (2, 64)
     assert efforts_to_try(built(data, "SQ8"), 10) == [1]
+    # A filter lets each effort look further, and the last is the first that looks everywhere.
+    assert efforts_to_try(built(data, "IVF64,Flat"), 100, start=2, share=0.25)[-1] == 32
+    assert efforts_to_try(built(data, "HNSW8"), 1, share=0.5)[-1] == ROWS // 32
     assert all(b / a < 1.8 for a, b in itertools.pairwise(graph))
 
 
