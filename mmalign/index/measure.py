@@ -24,6 +24,8 @@ _TUNING_SHARE = 0.25
 _SATURATED, _GAIN, _FLOOR = 0.9995, 0.001, 0.5
 # A step of a graph compares with about this many vectors: beyond rows / 16 steps an exact search costs less.
 _DEGREE = 16
+# Lists have to save at least this part of an exact search: measuring the rest takes longer than all below it.
+_WORTH = 2
 # A filter lets different rows through for so many groups of queries.
 _GROUPS = 4
 # Ties at the last place are found among so many further rows without a look at the vectors.
@@ -275,8 +277,8 @@ def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: flo
         share: Share of the rows that a filter allows.
 
     Returns:
-        The efforts, up to what costs as much as an exact search, the default among them; [1] where effort means
-        nothing.
+        The efforts, up to what saves too little beside an exact search, the default among them; [1] where effort
+        means nothing.
     """
     default = index.default_effort
     if default is None:
@@ -287,6 +289,8 @@ def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: flo
     elif index.most_effort() == rows:
         # A graph.
         most, least = max(1, most // _DEGREE), min(k, rows)
+    else:
+        most = max(1, most // _WORTH)
     default = max(default, least)
     most = max(most, default)
     effort = float(max(least, min(start or max(1, default // 16), default)))
