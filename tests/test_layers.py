@@ -48,7 +48,7 @@ LAYERS = {
     "mmalign.confidence": 3.05,
     "mmalign.contact_sheet": 3.0,
     "mmalign.evaluation": 3.0,
-    "mmalign.training": 3.1,
+    "mmalign.training": 3.15,
     "mmalign.ingest": 3.1,
     "mmalign.caption_search": 3.1,
     "mmalign.captions": 3.15,

@@ -78,8 +78,19 @@ def train_captioner(
     split: Annotated[
         list[str] | None, typer.Option(help="Splits of the manifest to learn from. Default: train.")
     ] = None,
+    collection: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A collection whose captioned pictures are learnt from as well, by their stored embeddings; may be "
+            "repeated."
+        ),
+    ] = None,
     dev_split: Annotated[
-        str | None, typer.Option(help="Split of the manifest that is measured on and chooses the best epoch.")
+        str | None,
+        typer.Option(
+            help="Split of the manifest that is measured on and chooses the best epoch. Default: one in twenty of the "
+            "captioned pictures, or of the sentences."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of all settings; see docs/caption-model.md. Options come on top.")
@@ -102,13 +113,18 @@ def train_captioner(
 
         mmalign train captioner --text captions.txt --encoder lite --out runs/captioner
 
+        mmalign train captioner --collection captioned.mm --text captions.txt --out runs/mine
+
         mmalign caption photo.jpg --mode runs/captioner
     """
     from mmalign.training import captioner
     from mmalign.training.captioner_config import read_captioner_config
 
     options: dict[str, Any] = {"encoder": encoder, "epochs": epochs, "seed": seed}
-    data: dict[str, Any] = {"text": [str(path) for path in text] if text else None}
+    data: dict[str, Any] = {
+        "text": [str(path) for path in text] if text else None,
+        "collections": [str(path) for path in collection] if collection else None,
+    }
     if manifest is not None:
         data["pairs"] = [{"manifest": str(manifest), "splits": split or ["train"]}]
         data["dev"] = {"manifest": str(manifest), "splits": [dev_split]} if dev_split else None

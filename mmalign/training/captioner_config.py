@@ -14,6 +14,8 @@ from mmalign.errors import InputError, SourceError
 from mmalign.training.config import PartConfig
 from mmalign.training.options import parse_options
 
+_NOTHING = "there is nothing to learn from; name files of sentences with --text, or --manifest, or --collection"
+
 
 @dataclass(frozen=True, slots=True)
 class CaptionerData:
@@ -23,7 +25,10 @@ class CaptionerData:
         text: Files of sentences, one a line.
         most_texts: How many of those sentences are used, drawn at random; 0 for all.
         pairs: Pictures with captions, learnt from beside the sentences; none to train on text alone.
-        dev: Pictures that are measured on after every epoch; None to measure on sentences that are held back.
+        collections: Folders of collections whose captioned pictures are learnt from as well, by their stored
+            embeddings; those without captions tell where pictures lie. Pictures of `dev` and `held_out` are left out.
+        dev: Pictures that are measured on after every epoch; None to measure on one in twenty of the captioned pictures
+            (1,000 at most), or where there are fewer than twenty, of the sentences, which are then not learnt from.
         held_out: Pictures whose captions no sentence may resemble, beside those of `dev`.
         fuzzy_twins: Least likeness, 0 to 1, of a sentence that is dropped because it nearly equals a caption of `dev`
             or `held_out`.
@@ -32,13 +37,14 @@ class CaptionerData:
     text: tuple[str, ...] = ()
     most_texts: int = 0
     pairs: tuple[PartConfig, ...] = ()
+    collections: tuple[str, ...] = ()
     dev: PartConfig | None = None
     held_out: tuple[PartConfig, ...] = ()
     fuzzy_twins: float = 0.8
 
     def __post_init__(self) -> None:
-        if not self.text and not self.pairs:
-            raise InputError("there is nothing to learn from; name files of sentences with --text, or --manifest")
+        if not (self.text or self.pairs or self.collections):
+            raise InputError(_NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +140,8 @@ def read_captioner_config(path: Path | None, *, options: Mapping[str, Any], data
         table = _absolute(table, path.absolute().parent)
     table |= {name: value for name, value in options.items() if value is not None}
     inner = dict(table.get("data", {})) | {name: value for name, value in data.items() if value is not None}
-    if not inner.get("text") and not inner.get("pairs"):
-        raise InputError("there is nothing to learn from; name files of sentences with --text, or --manifest")
+    if not any(inner.get(name) for name in ("text", "pairs", "collections")):
+        raise InputError(_NOTHING)
     return parse_options(CaptionerConfig, {**table, "data": inner}, where="")
 
 
@@ -145,4 +151,4 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return {name: _absolute(entry, folder, name) for name, entry in value.items()}
     if isinstance(value, list):
         return [_absolute(entry, folder, key) for entry in value]
-    return str(folder / value) if key in ("text", "manifest", "start") and value else value
+    return str(folder / value) if key in ("text", "manifest", "collections", "start") and value else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from mmalign.captioning.words import plain_words
-from mmalign.encoders.base import Encoder, stream_image
+from mmalign.encoders.base import Encoder
 from mmalign.errors import InputError
 from mmalign.similarity import Float32Array, Int64Array, l2_normalize
-from mmalign.training.cache import cached_arrays
 from mmalign.training.captioner_config import CaptionerConfig
+from mmalign.training.collection_data import read_collection
 from mmalign.training.duplicates import fuzzy_likeness, same_words
+from mmalign.training.kept_embeddings import KeptEmbeddings
 from mmalign.training.manifest import CaptionedFile, read_part, read_sentences
 from mmalign.training.pictures import Progress, counter, usable_pictures
 
-_ROWS = 1024
+# One in so many is measured on where nothing else is named.
+_HELD = 20
 # Scores of one block of queries, beside which the sentences' vectors are small.
 _QUERIES = 256
 
@@ -97,17 +99,18 @@ def load_material(
                 found, bad = usable_pictures(found, cache=cache, role=role, progress=progress)
                 counts[f"{role}_undecodable_pictures"] += len(bad)
             files[role] += found
-    measured = [caption for role in ("dev", "held_out") for file in files[role] for caption in file.captions]
-    sentences, owners = _sentences(config, files["train"], measured, counts)
-    embed = _Embeddings(encoder, cache, progress)
+    embed = KeptEmbeddings(encoder, cache, progress)
+    pictures = _pictures(config, files, embed, counts)
+    measured = [caption for told in pictures.dev_captions for caption in told]
+    measured += [caption for file in files["held_out"] for caption in file.captions]
+    sentences, owners = _sentences(config, pictures.captions, measured, counts)
     raw = embed.texts("train", sentences)
-    pictures = embed.pictures("train", files["train"])
     text_mean = raw.mean(axis=0)
-    picture_mean = pictures.mean(axis=0) if len(pictures) else text_mean
+    picture_mean = text_mean if pictures.mean is None else pictures.mean
     vectors = l2_normalize(raw - text_mean)
     rng = np.random.default_rng(config.seed)
     shape = _shape(vectors)
-    count = len(files["train"])
+    count = len(pictures.captions)
     siblings: list[set[int]] = [set() for _ in sentences]
     for targets in owners:
         for target in targets:
@@ -120,19 +123,19 @@ def load_material(
         moved = add_noise(vectors[rows], config.text_cosine, shape=shape, rng=rng)
         own = tuple((row,) for row in rows.tolist())
         texts = Queries(moved, retrieve("sentences", moved, own), own)
-    still = l2_normalize(pictures - picture_mean)
+    still = l2_normalize(pictures.vectors - picture_mean)
     views = np.concatenate([add_noise(still, config.picture_cosine, shape=shape, rng=rng) for _ in range(config.views)])
     owned = tuple(owners[row % count] for row in range(len(views))) if count else ()
     pairs = Queries(views, retrieve("pictures", views, owned), owned)
-    if files["dev"]:
-        seen = l2_normalize(embed.pictures("dev", files["dev"]) - picture_mean)
-        dev_captions = [caption for file in files["dev"] for caption in file.captions]
-        ends = np.cumsum([len(file.captions) for file in files["dev"]]).tolist()
+    if pictures.dev_captions:
+        seen = l2_normalize(pictures.dev_vectors - picture_mean)
+        dev_captions = [caption for told in pictures.dev_captions for caption in told]
+        ends = np.cumsum([len(told) for told in pictures.dev_captions]).tolist()
         spans = tuple(tuple(range(a, b)) for a, b in zip([0, *ends], ends, strict=False))
         dev = Queries(seen, retrieve("dev", seen, [()] * len(seen)), spans)
     else:
         dev, texts, dev_captions = _held_back(texts, sentences, rng)
-    counts |= {"sentences": len(sentences), "pictures": count, "dev_pictures": len(files["dev"])}
+    counts |= {"sentences": len(sentences), "pictures": count, "dev_pictures": len(pictures.dev_captions)}
     content = [sentences, owners, dev_captions, encoder.fingerprint]
     return CaptionerMaterial(
         sentences=sentences,
@@ -179,8 +182,47 @@ def _shape(vectors: Float32Array) -> Float32Array:
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """Pictures with captions: those that are learnt from, and those that are measured on."""
+
+    captions: list[tuple[str, ...]]
+    vectors: Float32Array
+    dev_captions: list[tuple[str, ...]]
+    dev_vectors: Float32Array
+    mean: Float32Array | None
+
+
+def _pictures(
+    config: CaptionerConfig, files: dict[str, list[CaptionedFile]], embed: KeptEmbeddings, counts: Counter[str]
+) -> _Pictures:
+    captions = [file.captions for file in files["train"]]
+    vectors = [embed.pictures("train", files["train"])]
+    unseen = {file.path for role in ("dev", "held_out") for file in files[role]}
+    everything = [*vectors]
+    for path in config.data.collections:
+        found = read_collection(Path(path), embed.encoder, exclude=unseen)
+        rows = [row for row, told in enumerate(found.captions) if told]
+        captions += [found.captions[row] for row in rows]
+        vectors.append(found.vectors[rows])
+        everything.append(found.vectors)
+        counts["collection_pictures"] += len(rows)
+        counts["collection_pictures_without_caption"] += len(found.captions) - len(rows)
+        counts["collection_pictures_measured_on"] += found.left_out
+    joined, whole = np.concatenate(vectors), np.concatenate(everything)
+    mean = whole.mean(axis=0) if len(whole) else None
+    dev, seen = [file.captions for file in files["dev"]], embed.pictures("dev", files["dev"])
+    if not dev and len(captions) >= 2 * _HELD:
+        order = np.random.default_rng([config.seed, len(captions)]).permutation(len(captions))
+        held, rest = np.split(order, [min(1000, len(captions) // _HELD)])
+        held, rest = np.sort(held), np.sort(rest)
+        dev, seen = [captions[row] for row in held.tolist()], joined[held]
+        captions, joined = [captions[row] for row in rest.tolist()], joined[rest]
+    return _Pictures(captions, joined, dev, seen, mean)
+
+
 def _sentences(
-    config: CaptionerConfig, files: Sequence[CaptionedFile], measured: Sequence[str], counts: Counter[str]
+    config: CaptionerConfig, told: Sequence[tuple[str, ...]], measured: Sequence[str], counts: Counter[str]
 ) -> tuple[list[str], tuple[tuple[int, ...], ...]]:
     """The different sentences, captions of the pictures first, and which of them describe each picture."""
     numbers: dict[str, int] = {}
@@ -193,9 +235,9 @@ def _sentences(
             found.append(sentence)
         return numbers[key]
 
-    captions = [caption for file in files for caption in file.captions]
+    captions = [caption for one in told for caption in one]
     kept = dict.fromkeys(_unlike(captions, measured, config.data.fuzzy_twins, "train", counts))
-    owners = tuple(tuple(sorted({number(caption) for caption in file.captions if caption in kept})) for file in files)
+    owners = tuple(tuple(sorted({number(caption) for caption in one if caption in kept})) for one in told)
     texts = read_sentences(config.data.text, counts=counts)
     if config.data.most_texts and len(texts) > config.data.most_texts:
         # Those of the pictures come anyhow, and count as some of the drawn ones where a file repeats them.
@@ -218,49 +260,6 @@ def _unlike(
         bad |= fuzzy_likeness(sentences, measured) >= threshold
     counts[f"{name}_twins"] = int(bad.sum())
     return [sentence for sentence, twin in zip(sentences, bad, strict=True) if not twin]
-
-
-class _Embeddings:
-    """Embeddings of an encoder, kept in files."""
-
-    def __init__(self, encoder: Encoder, cache: Path, progress: Progress | None) -> None:
-        self._encoder, self._progress = encoder, progress
-        self._folder = cache / f"captioner-{encoder.fingerprint[:12]}"
-
-    def texts(self, role: str, sentences: Sequence[str]) -> Float32Array:
-        def compute(start: int) -> Iterator[dict[str, NDArray[Any]]]:
-            for first in range(start, len(sentences), _ROWS):
-                block = sentences[first : first + _ROWS]
-                # Texts of like length together: less of a batch is padding.
-                order = np.argsort([len(sentence) for sentence in block], kind="stable")
-                vectors = np.empty((len(block), self._encoder.dim), np.float16)
-                vectors[order] = self._encoder.encode_text([block[row] for row in order])
-                yield {"vectors": vectors}
-
-        return self._kept(f"text-{role}", list(sentences), compute)
-
-    def pictures(self, role: str, files: Sequence[CaptionedFile]) -> Float32Array:
-        if not files:
-            return np.zeros((0, self._encoder.dim), np.float32)
-        paths = [file.path for file in files]
-
-        def compute(start: int) -> Iterator[dict[str, NDArray[Any]]]:
-            for block in stream_image(self._encoder, paths[start:]):
-                yield {"vectors": block.astype(np.float16)}
-
-        keys = [f"{path}:{Path(path).stat().st_mtime_ns}:{Path(path).stat().st_size}" for path in paths]
-        return self._kept(f"picture-{role}", keys, compute)
-
-    def _kept(self, name: str, keys: list[str], compute: Any) -> Float32Array:
-        found = cached_arrays(
-            self._folder,
-            name,
-            keys,
-            compute,
-            version=self._encoder.fingerprint,
-            progress=counter(self._progress, name, len(keys)),
-        )
-        return l2_normalize(np.asarray(found["vectors"], np.float32))
 
 
 class _Retrieval:
@@ -287,7 +286,7 @@ def _held_back(
 ) -> tuple[Queries, Queries, list[str]]:
     """Without pictures to measure on, one sentence in twenty, at most 1,000, is measured on and not learnt from."""
     order = rng.permutation(len(texts.targets))
-    held = np.sort(order[: max(1, min(1000, len(order) // 20))])
+    held = np.sort(order[: max(1, min(1000, len(order) // _HELD))])
     rest = np.sort(order[len(held) :])
 
     def part(rows: Int64Array) -> Queries:
