@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,17 @@ from mmalign.captioning.words import CaptionTokenizer
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.device import resolve_device
 from mmalign.encoders.registry import load_encoder
-from mmalign.errors import InputError, StorageError, TrainingInterrupted
+from mmalign.errors import InputError, StorageError
 from mmalign.metrics.caption import score_captions
 from mmalign.metrics.cider import DocumentFrequencies
 from mmalign.metrics.ptb import caption_tokens
 from mmalign.training.captioner_config import CaptionerConfig
 from mmalign.training.captioner_data import CaptionerMaterial, Queries, load_material
 from mmalign.training.checkpoint import Checkpoints, state_digest
-from mmalign.training.logs import TrainingLog
 from mmalign.training.optimization import RunningMean, schedule_factor
+from mmalign.training.options import parse_options
 from mmalign.training.pictures import Progress
-from mmalign.training.run import stop_asked
+from mmalign.training.run_folder import EXPORT_FOLDER, Log, Place, TrainingReport, carry_out, claim_folder, seeded
 
 EXPORT = "captioner.safetensors"
 # Steps between two checkpoints: a kill repeats so many at most.
@@ -43,41 +42,6 @@ _SORTED = 20
 _OFTEN = 3
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionerReport:
-    """What a training gave.
-
-    Attributes:
-        out: The run's folder.
-        exported: The decoder's file.
-        sha256: Its digest.
-        best: The record of the best epoch.
-        epochs: How many epochs were trained.
-        resumed: Whether an earlier run was gone on with.
-        data: Counts of what was used and left out.
-    """
-
-    out: Path
-    exported: Path
-    sha256: str
-    best: Mapping[str, Any]
-    epochs: int
-    resumed: bool
-    data: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {
-            "out": str(self.out),
-            "exported": str(self.exported),
-            "sha256": self.sha256,
-            "best": dict(self.best),
-            "epochs": self.epochs,
-            "resumed": self.resumed,
-            "data": dict(self.data),
-        }
-
-
 def train_captioner(
     config: CaptionerConfig,
     out: str | os.PathLike[str],
@@ -87,7 +51,7 @@ def train_captioner(
     device: str | None = None,
     progress: Progress | None = None,
     log: Callable[[Mapping[str, Any]], None] | None = None,
-) -> CaptionerReport:
+) -> TrainingReport:
     """Train a decoder for an encoder's embeddings, and export the best epoch.
 
     Args:
@@ -108,40 +72,21 @@ def train_captioner(
         TrainingInterrupted: Ctrl-C; the state is saved.
     """
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the folder {folder} cannot be used: {error}; name another --out") from error
+    claim_folder(
+        folder, config.to_dict(), known=lambda there: parse_options(CaptionerConfig, there, where="").to_dict()
+    )
     where = torch.device(resolve_device(device))
     chosen = load_encoder(config.encoder) if encoder is None else encoder
     material = load_material(
         config, chosen, cache=folder / "cache" if cache is None else Path(cache), progress=progress
     )
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, where):
         trainer = _Trainer(config, material, dim=chosen.dim, folder=folder, device=where)
-        resumed = trainer.resume()
-        records = TrainingLog(folder)
-
-        def write(record: Mapping[str, Any]) -> None:
-            records.write(record)
-            if log is not None:
-                log(record)
-
-        write({"event": "resume" if resumed else "start", "config": config.to_dict(), "data": material.counts,
-               "parameters": trainer.parameters, "threads": torch.get_num_threads()})  # fmt: skip
-        try:
-            with stop_asked() as stop:
-                finished = trainer.run(log=write, stop=stop, progress=progress)
-        finally:
-            records.close()
-        if not finished:
-            raise TrainingInterrupted(
-                f"stopped in epoch {trainer.epoch} of {config.epochs} after {trainer.step} of {trainer.steps} batches; "
-                f"all of it is kept in {folder}, and the same command goes on from there"
-            )
+        header = {"config": config.to_dict(), "data": material.counts, "parameters": trainer.parameters,
+                  "threads": torch.get_num_threads()}  # fmt: skip
+        resumed = carry_out(trainer, folder, header=header, log=log, progress=progress)
         exported, digest = trainer.export(chosen)
-    return CaptionerReport(
+    return TrainingReport(
         out=folder,
         exported=exported,
         sha256=digest,
@@ -190,9 +135,7 @@ class _Trainer:
         self._mean = RunningMean(self._model, decay=0.998)
         self._checkpoints = Checkpoints(
             folder,
-            identity=state_digest(
-                self._model.state_dict(), json.dumps(config.to_dict(), sort_keys=True), material.digest
-            ),
+            identity=state_digest(self._model.state_dict(), material.digest),
         )
         self._views = len(material.pairs.vectors) // max(1, config.views)
         self._examples = [(row, target) for row in range(self._views) for target in material.pairs.targets[row]]
@@ -216,9 +159,17 @@ class _Trainer:
         self.best = max(self._history, key=_worth, default=None)
         return True
 
-    def run(
-        self, *, log: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool], progress: Progress | None
-    ) -> bool:
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of the finished epochs."""
+        return self._history
+
+    @property
+    def place(self) -> Place:
+        """How far the training is."""
+        return Place(self.epoch, self._config.epochs, self.step, self.steps)
+
+    def run(self, *, log: Log, stop: Callable[[], bool], tick: Callable[[], None]) -> bool:
         """Train to the end; False where it was stopped."""
         total = self.steps * self._config.epochs
         while self.epoch <= self._config.epochs:
@@ -234,8 +185,7 @@ class _Trainer:
                 torch.manual_seed(self._config.seed * 1_000_003 + self.epoch * 100_003 + number)
                 losses.append(self._learn(batch, (self.epoch - 1) * self.steps + number, total))
                 self.step = number + 1
-                if progress is not None:
-                    progress(f"epoch {self.epoch} of {self._config.epochs}", self.step, self.steps)
+                tick()
                 if self.step % _KEEP == 0 and self.step < self.steps:
                     self._save()
             record = {"event": "epoch", "epoch": self.epoch, "loss": float(np.mean(losses or [0.0])), **self._measure()}
@@ -254,7 +204,7 @@ class _Trainer:
         state = self._checkpoints.load("best")
         if state is None or self.best is None:
             raise InputError(f"{self._folder} holds no finished epoch; delete its checkpoint.json to begin anew")
-        folder = self._folder / "export"
+        folder = self._folder / EXPORT_FOLDER
         notes = {
             "encoder": encoder.name,
             "fingerprint": encoder.fingerprint,

@@ -25,6 +25,7 @@ from mmalign.training.dev import dev_figures, to_tensors
 from mmalign.training.model import Arrays, TrainableEncoder
 from mmalign.training.objective import Objective
 from mmalign.training.optimization import RunningMean, make_optimizer, schedule_factor
+from mmalign.training.run_folder import Place
 from mmalign.training.teachers import Teachers
 
 
@@ -125,6 +126,16 @@ class Trainer:
     def steps(self) -> int:
         """Batches an epoch."""
         return self._material.plan.steps
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of the finished epochs."""
+        return self.progress.history
+
+    @property
+    def place(self) -> Place:
+        """How far the training is."""
+        return Place(self.progress.epoch, self._config.optimization.epochs, self.progress.step, self.steps)
 
     @property
     def finished(self) -> bool:

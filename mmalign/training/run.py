@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ import numpy as np
 import torch
 
 from mmalign.encoders.device import resolve_device
-from mmalign.errors import InputError, StorageError, TrainingInterrupted
+from mmalign.errors import InputError, StorageError
 from mmalign.training.batches import BatchPlan
 from mmalign.training.cache import Table
 from mmalign.training.checkpoint import Checkpoints, state_digest
@@ -25,47 +21,14 @@ from mmalign.training.config import TrainingConfig, parse_config
 from mmalign.training.data import Captioned, TrainingData, load_data
 from mmalign.training.dev import to_tensors
 from mmalign.training.frozen import frozen_texts
-from mmalign.training.logs import TrainingLog
 from mmalign.training.loop import Material, Pictures, Trainer
 from mmalign.training.model import TrainableEncoder
 from mmalign.training.models import build_model
 from mmalign.training.pictures import CachedPictures, FreshPictures, Progress, frozen_pictures
-from mmalign.training.teachers import RUN_FILE, load_teachers, take_weights
+from mmalign.training.run_folder import EXPORT_FOLDER, TrainingReport, carry_out, claim_folder, seeded
+from mmalign.training.teachers import load_teachers, take_weights
 
-EXPORT_FOLDER = "export"
 _SAMPLE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What a training gave.
-
-    Attributes:
-        out: The run's folder.
-        exported: The file or folder that the best epoch's weights were written to.
-        best: The record of the best epoch.
-        epochs: How many epochs were trained in all.
-        resumed: Whether an earlier run was gone on with.
-        data: Counts of what was used and left out.
-    """
-
-    out: Path
-    exported: Path
-    best: Mapping[str, Any]
-    epochs: int
-    resumed: bool
-    data: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values."""
-        return {
-            "out": str(self.out),
-            "exported": str(self.exported),
-            "best": dict(self.best),
-            "epochs": self.epochs,
-            "resumed": self.resumed,
-            "data": dict(self.data),
-        }
 
 
 def train_contrastive(
@@ -102,11 +65,10 @@ def train_contrastive(
     folder = Path(out)
     where = torch.device(resolve_device(device))
     store = folder / "cache" if cache is None else Path(cache)
-    _claim(folder, config)
+    claim_folder(folder, config.to_dict(), known=lambda there: parse_config(there).to_dict())
     data = load_data(config.data, cache=store, progress=progress)
     seed = config.optimization.seed
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, where):
         model = build_model(config.model, device=where, seed=seed)
         if config.model.start:
             take_weights(model, [Path(run) for run in config.model.start])
@@ -117,30 +79,7 @@ def train_contrastive(
         )
         torch.manual_seed(seed)
         trainer = Trainer(model, config, material, checkpoints=checkpoints, device=where)
-        resumed = trainer.resume()
-        records = TrainingLog(folder)
-
-        def write(record: Mapping[str, Any]) -> None:
-            records.write(record)
-            if log is not None:
-                log(record)
-
-        write({"event": "resume" if resumed else "start", **_header(config, data, where)})
-        known = records.epochs()
-        for record in trainer.progress.history:
-            # A kill between a checkpoint and its record leaves the record out.
-            if record["epoch"] not in known:
-                write(record)
-        try:
-            finished = _run(trainer, config, write, progress)
-        finally:
-            records.close()
-        if not finished:
-            at = trainer.progress
-            raise TrainingInterrupted(
-                f"stopped in epoch {at.epoch} of {config.optimization.epochs} after {at.step} of "
-                f"{material.plan.steps} batches; all of it is kept in {folder}, and the same command goes on from there"
-            )
+        resumed = carry_out(trainer, folder, header=_header(config, data, where), log=log, progress=progress)
         return _finish(trainer, config, data, checkpoints, folder, resumed=resumed)
 
 
@@ -151,42 +90,6 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_portable(entry) for entry in value]
     return "/".join(Path(value).parts[1:][-2:]) if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _claim(folder: Path, config: TrainingConfig) -> None:
-    """Write the configuration into a new folder, or compare it with the one that is there."""
-    path = folder / RUN_FILE
-    wanted = json.loads(json.dumps(config.to_dict()))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            fresh = path.with_name(path.name + ".tmp")
-            fresh.write_text(json.dumps({"config": wanted}, indent=1) + "\n", encoding="utf-8")
-            fresh.replace(path)
-            return
-        there = json.loads(path.read_text(encoding="utf-8"))["config"]
-        with suppress(InputError):
-            # A key that has come into being since has its default there.
-            there = parse_config(there).to_dict()
-        there = json.loads(json.dumps(there))
-    except OSError as error:
-        raise StorageError(f"the folder {folder} cannot be used: {error}; name another --out") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); name another --out, or delete that folder") from error
-    differ = sorted(_differences(there, wanted))
-    if differ:
-        raise InputError(
-            f"{folder} holds a run of another configuration: {'; '.join(differ)}; name another --out, or bring the "
-            "configuration back"
-        )
-
-
-def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[str]:
-    if isinstance(there, Mapping) and isinstance(wanted, Mapping):
-        for key in there.keys() | wanted.keys():
-            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-    elif there != wanted:
-        yield f"{name} was {json.dumps(there)} and is {json.dumps(wanted)}"
 
 
 def _material(
@@ -253,46 +156,6 @@ def _material(
             progress=progress,
         ),
     )
-
-
-def _run(
-    trainer: Trainer, config: TrainingConfig, write: Callable[[Mapping[str, Any]], None], progress: Progress | None
-) -> bool:
-    steps = trainer.steps
-
-    def tick() -> None:
-        if progress is not None:
-            at = trainer.progress
-            progress(f"epoch {at.epoch} of {config.optimization.epochs}", at.step, steps)
-
-    with stop_asked() as stop:
-        return trainer.run(log=write, stop=stop, tick=tick)
-
-
-@contextmanager
-def stop_asked() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that the loop asks between two steps; the second one stops at once."""
-    asked = False
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def handler(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        # A shell's background job: Ctrl-C in the terminal is not meant for it.
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _finish(

@@ -23,9 +23,7 @@ from mmalign.training.frozen import frozen_texts
 from mmalign.training.model import Arrays, TrainableEncoder
 from mmalign.training.models import build_model
 from mmalign.training.pictures import Progress, counter, frozen_pictures, picture_key
-
-RUN_FILE = "run.json"
-"""What a run's folder keeps of its configuration."""
+from mmalign.training.run_folder import RUN_FILE
 
 _ROWS = 1024
 

@@ -14,9 +14,18 @@ import pytest
 from PIL import Image
 
 from mmalign.captioning.trained import open_decoder
-from mmalign.errors import InputError, SourceError, TrainingInterrupted
+from mmalign.collection import Collection
+from mmalign.errors import (
+    CollectionNotFoundError,
+    EncoderMismatchError,
+    InputError,
+    SourceError,
+    TrainingInterrupted,
+)
+from mmalign.generation import ITEMS
 from mmalign.similarity import Float32Array, l2_normalize
-from mmalign.training import captioner
+from mmalign.store.lance_store import Store
+from mmalign.training import captioner, run_folder
 from mmalign.training.captioner import train_captioner
 from mmalign.training.captioner_config import CaptionerConfig, CaptionerData, read_captioner_config
 from mmalign.training.captioner_data import add_noise, load_material
@@ -135,7 +144,7 @@ def test_the_first_ctrl_c_saves(data: CaptionerData, tmp_path: Path, monkeypatch
     def asked() -> Any:
         yield lambda: True
 
-    monkeypatch.setattr(captioner, "stop_asked", asked)
+    monkeypatch.setattr(run_folder, "stop_asked", asked)
     with pytest.raises(TrainingInterrupted, match="stopped in epoch 1 of 2 after 0 of"):
         train_captioner(config(data), tmp_path / "run", encoder=WordEncoder())
     assert (tmp_path / "run" / "checkpoint.json").is_file()
@@ -143,8 +152,37 @@ def test_the_first_ctrl_c_saves(data: CaptionerData, tmp_path: Path, monkeypatch
 
 def test_another_configuration_in_the_same_folder_is_refused(data: CaptionerData, tmp_path: Path) -> None:
     train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
-    with pytest.raises(InputError, match="another model or with other pictures"):
+    with pytest.raises(InputError, match="another configuration: seed was 0 and is 1; name another --out"):
         train_captioner(config(data, epochs=1, seed=1), tmp_path / "run", encoder=WordEncoder())
+    # A key that has come into being since the run began has its default there.
+    path = tmp_path / "run" / "run.json"
+    kept = json.loads(path.read_text())
+    del kept["config"]["views"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="another configuration: views was 3 and is 2"):
+        train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+
+
+def test_other_data_in_the_same_folder_is_refused(data: CaptionerData, tmp_path: Path) -> None:
+    train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+    with Path(data.text[0]).open("a") as stream:
+        stream.write("a sentence that was not there\n")
+    with pytest.raises(InputError, match="another model or with other pictures"):
+        train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+
+
+def test_a_record_that_a_kill_left_out_is_written_later(data: CaptionerData, tmp_path: Path) -> None:
+    train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+    path = tmp_path / "run" / "log.jsonl"
+    first = path.read_text().splitlines()
+    path.write_text(first[0] + "\n")
+    train_captioner(config(data, epochs=1), tmp_path / "run", encoder=WordEncoder())
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["event"] for record in told] == ["start", "resume", "epoch"]
+    assert told[2] == json.loads(first[1])
 
 
 def test_own_captions_are_never_retrieved_and_dev_is_never_learnt(data: CaptionerData, tmp_path: Path) -> None:
@@ -229,3 +267,60 @@ def test_the_examples_configurations_are_valid(path: Path) -> None:
     config = read_captioner_config(path, options={}, data={})
     assert path.name in path.read_text(encoding="utf-8")
     assert config.epochs > 0
+
+
+def test_a_collection_is_learnt_from(data: CaptionerData, tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    rows = [json.loads(line) for line in Path(data.pairs[0].manifest).read_text().splitlines()]
+    rows = [{**row, "image": str(tmp_path / row["image"])} for row in rows]
+    vectors = encoder.encode_image([row["image"] for row in rows])
+    Collection.create(tmp_path / "walls.mm", encoder=encoder)
+    # The dev pictures are in it as well, and three pictures that nobody has described.
+    shifted = np.tile(np.eye(16, dtype=np.float32)[9], (3, 1))
+    items = [{"id": row["image"], "uri": row["image"], "kind": "image", "captions": row["captions"]} for row in rows]
+    items += [{"id": name, "uri": name, "kind": "image", "captions": [" ..."]} for name in "abc"]
+    Store.open(tmp_path / "walls.mm" / ITEMS).upsert(items, np.concatenate([vectors, shifted]))
+    alone = replace(data, text=(), pairs=(), collections=(str(tmp_path / "walls.mm"),))
+    read = load_material(config(alone), encoder, cache=tmp_path / "cache")
+    files = load_material(config(replace(data, text=())), encoder, cache=tmp_path / "cache")
+    assert read.counts["collection_pictures"] == 48
+    assert read.counts["collection_pictures_measured_on"] == 12
+    assert read.counts["collection_pictures_without_caption"] == 3
+    # The same sentences and pictures as from the files, but for the rounding of the store, and in its order.
+    assert sorted(read.sentences) == sorted(files.sentences)
+    assert read.dev_captions == files.dev_captions
+    told = [{read.sentences[t] for t in targets} for targets in read.pairs.targets]
+    wanted = [{files.sentences[t] for t in targets} for targets in files.pairs.targets]
+    assert sorted(map(sorted, told)) == sorted(map(sorted, wanted))
+    mean = np.concatenate([vectors[:48], shifted]).mean(axis=0)
+    np.testing.assert_allclose(read.picture_mean, mean, atol=1e-3)
+    report = train_captioner(config(alone), tmp_path / "run", encoder=encoder)
+    assert report.data["collection_pictures"] == 48
+    assert open_decoder(tmp_path / "run").caption(vectors[0], [])[0].text
+
+
+def test_one_picture_in_twenty_is_measured_on_where_none_are_named(data: CaptionerData, tmp_path: Path) -> None:
+    settings = config(replace(data, text=(), dev=None))
+    material = load_material(settings, WordEncoder(), cache=tmp_path / "cache")
+    assert len(material.dev.targets) == 2
+    assert len(material.pairs.targets) == 2 * 46
+    assert not set(material.sentences) & set(material.dev_captions)
+    again = load_material(settings, WordEncoder(), cache=tmp_path / "cache")
+    assert again.dev_captions == material.dev_captions
+    np.testing.assert_array_equal(again.dev.vectors, material.dev.vectors)
+
+
+def test_a_collection_of_another_encoder_is_refused(data: CaptionerData, tmp_path: Path) -> None:
+    class Other(WordEncoder):
+        name, fingerprint = "others", "o" * 16
+
+    Collection.create(tmp_path / "walls.mm", encoder=Other())
+    alone = CaptionerData(collections=(str(tmp_path / "walls.mm"),))
+    with pytest.raises(
+        EncoderMismatchError, match=r"embedded by others .*this training is for words.*--encoder others"
+    ):
+        load_material(config(alone), WordEncoder(), cache=tmp_path / "cache")
+    with pytest.raises(InputError, match="0 sentences are too few"):
+        load_material(config(alone), Other(), cache=tmp_path / "cache")
+    with pytest.raises(CollectionNotFoundError, match="no collection at"):
+        load_material(config(replace(alone, collections=("none.mm",))), Other(), cache=tmp_path / "cache")

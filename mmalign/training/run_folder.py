@@ -1,0 +1,229 @@
+"""What every training does around its loop: a folder of its own, a seed, a log, Ctrl-C, and going on afterwards."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mmalign.errors import InputError, StorageError, TrainingInterrupted
+from mmalign.training.logs import TrainingLog
+from mmalign.training.pictures import Progress
+
+RUN_FILE = "run.json"
+"""What a run's folder keeps of its configuration."""
+EXPORT_FOLDER = "export"
+Log = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training gave.
+
+    Attributes:
+        out: The run's folder.
+        exported: The file or folder that the best epoch's weights were written to.
+        best: The record of the best epoch.
+        epochs: How many epochs were trained in all.
+        resumed: Whether an earlier run was gone on with.
+        data: Counts of what was used and left out.
+        sha256: Digest of the exported file, 64 hex digits; empty where it was not taken.
+    """
+
+    out: Path
+    exported: Path
+    best: Mapping[str, Any]
+    epochs: int
+    resumed: bool
+    data: Mapping[str, Any]
+    sha256: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        told: dict[str, Any] = {
+            "out": str(self.out),
+            "exported": str(self.exported),
+            "best": dict(self.best),
+            "epochs": self.epochs,
+            "resumed": self.resumed,
+            "data": dict(self.data),
+        }
+        return {**told, "sha256": self.sha256} if self.sha256 else told
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a training is.
+
+    Attributes:
+        epoch: The epoch under way, from 1.
+        epochs: How many there will be.
+        step: Batches of it that are done.
+        steps: Batches an epoch.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+
+class Loop(Protocol):
+    """A training that can be stopped and gone on with."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """One record for each finished epoch, `epoch` among its keys."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """How far it is."""
+        ...
+
+    def resume(self) -> bool:
+        """Take up the folder's checkpoint; whether there was one."""
+        ...
+
+    def run(self, *, log: Log, stop: Callable[[], bool], tick: Callable[[], None]) -> bool:
+        """Train until finished, or until `stop` says so; whether it is finished."""
+        ...
+
+
+def claim_folder(
+    folder: Path, config: Mapping[str, Any], *, known: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """Write the configuration into a new folder, or compare it with the one that is there.
+
+    Args:
+        folder: The run's folder; made if need be.
+        config: JSON-ready values.
+        known: Reads an earlier configuration, and fills in the defaults of keys that have come into being since.
+
+    Raises:
+        InputError: It holds a run of another configuration, or its file is damaged.
+        StorageError: The disk refused.
+    """
+    path = folder / RUN_FILE
+    wanted = json.loads(json.dumps(config))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            fresh = path.with_name(path.name + ".tmp")
+            fresh.write_text(json.dumps({"config": wanted}, indent=1) + "\n", encoding="utf-8")
+            fresh.replace(path)
+            return
+        there = json.loads(path.read_text(encoding="utf-8"))["config"]
+        with suppress(InputError):
+            there = known(there)
+        there = json.loads(json.dumps(there))
+    except OSError as error:
+        raise StorageError(f"the folder {folder} cannot be used: {error}; name another --out") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); name another --out, or delete that folder") from error
+    differ = sorted(_differences(there, wanted))
+    if differ:
+        raise InputError(
+            f"{folder} holds a run of another configuration: {'; '.join(differ)}; name another --out, or bring the "
+            "configuration back"
+        )
+
+
+def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    if isinstance(there, Mapping) and isinstance(wanted, Mapping):
+        for key in there.keys() | wanted.keys():
+            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif there != wanted:
+        yield f"{name} was {json.dumps(there)} and is {json.dumps(wanted)}"
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed of the training's own, and leave torch's generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def carry_out(
+    loop: Loop, folder: Path, *, header: Mapping[str, Any], log: Log | None = None, progress: Progress | None = None
+) -> bool:
+    """Go on from the folder's checkpoint, or begin, and train to the end.
+
+    Args:
+        loop: The training.
+        folder: The run's folder, where `log.jsonl` is.
+        header: What the first record holds beside `event`, which is `start` or `resume`.
+        log: Called with each record that is written.
+        progress: Told how far the epoch is.
+
+    Returns:
+        Whether an earlier run was gone on with.
+
+    Raises:
+        TrainingInterrupted: Ctrl-C; the state is saved.
+    """
+    resumed = loop.resume()
+    records = TrainingLog(folder)
+
+    def write(record: Mapping[str, Any]) -> None:
+        records.write(record)
+        if log is not None:
+            log(record)
+
+    def tick() -> None:
+        if progress is not None:
+            at = loop.place
+            progress(f"epoch {at.epoch} of {at.epochs}", at.step, at.steps)
+
+    try:
+        write({"event": "resume" if resumed else "start", **header})
+        known = records.epochs()
+        for record in loop.history:
+            # A kill between a checkpoint and its record leaves the record out.
+            if record["epoch"] not in known:
+                write(record)
+        with stop_asked() as stop:
+            finished = loop.run(log=write, stop=stop, tick=tick)
+    finally:
+        records.close()
+    if not finished:
+        at = loop.place
+        raise TrainingInterrupted(
+            f"stopped in epoch {at.epoch} of {at.epochs} after {at.step} of {at.steps} batches; all of it is kept in "
+            f"{folder}, and the same command goes on from there"
+        )
+    return resumed
+
+
+@contextmanager
+def stop_asked() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a question that the loop asks between two steps; the second one stops at once."""
+    asked = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        # A shell's background job: Ctrl-C in the terminal is not meant for it.
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
