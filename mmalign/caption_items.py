@@ -11,7 +11,7 @@ from mmalign.captioning.context import Retrieval, TextStore
 from mmalign.captions import Captioner
 from mmalign.encoders.base import ImageLike
 from mmalign.generation import Generation
-from mmalign.grounding import ground_caption
+from mmalign.grounding import AlignmentJudge, ground_caption
 from mmalign.progress import track
 from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.types import Caption
@@ -76,13 +76,23 @@ class CollectionCaptioner:
             device=device,
         )
 
-    def caption(self, image: ImageLike, *, influence: bool = False, aligner: Aligner | None = None) -> Caption:
+    def caption(
+        self,
+        image: ImageLike,
+        *,
+        influence: bool = False,
+        aligner: Aligner | None = None,
+        ground: bool = True,
+        rerank: bool = False,
+    ) -> Caption:
         """Caption a picture; captions of the same file in the collection are not used.
 
         Args:
             image: A decoded picture or a path.
             influence: As for `Captioner.caption`.
-            aligner: Looks for the caption's phrases in the picture; None leaves that out.
+            aligner: Looks for phrases in the picture; None leaves out both of what follows.
+            ground: Whether to tell where the caption's phrases are.
+            rerank: Whether the fit of the best drafts to the picture counts as well (`AlignmentJudge`).
 
         Returns:
             The caption.
@@ -91,8 +101,11 @@ class CollectionCaptioner:
             DecodeError: The picture cannot be read.
         """
         vector = self._generation.encoder.encode_image([image])[0]
-        caption = self.captioner.caption(vector, exclude=self._own(image), influence=influence)
-        return caption if aligner is None else ground_caption(caption, image, aligner)
+        judge = AlignmentJudge(image, aligner) if rerank and aligner is not None else None
+        caption = self.captioner.caption(vector, exclude=self._own(image), influence=influence, judge=judge)
+        if aligner is None or not ground or not caption.text.strip():
+            return caption
+        return ground_caption(caption, image, aligner, found=judge.align(caption.text) if judge else None)
 
     def _own(self, image: ImageLike) -> Sequence[str]:
         if not isinstance(image, str | Path):

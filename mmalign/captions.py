@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from collections.abc import Collection as Names
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,18 @@ import numpy as np
 
 from mmalign.captioning.consensus import Consensus, word_weights
 from mmalign.captioning.context import Context, Retrieval, TextStore, retrieve_context
+from mmalign.captioning.drafts import Draft
+from mmalign.captioning.ranking import JUDGED, rank_by_fit
 from mmalign.encoders.base import Encoder
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.similarity import Float32Array, as_matrix
 from mmalign.types import Caption, CaptionEvidence, CaptionSpan
 
 if TYPE_CHECKING:
-    from mmalign.captioning.drafts import Decoder, Draft
+    from mmalign.captioning.drafts import Decoder
 
+Judge = Callable[[Sequence[str]], Sequence[float]]
+"""Says of each of several captions how well it fits a picture, higher is better."""
 MODES = ("decoder", "consensus", "nearest")
 READ = 150
 """Most retrieved captions that a trained decoder is given: it reads the nearest, and all of them vote."""
@@ -101,13 +105,22 @@ class Captioner:
         """Whether the decoder reads the picture's embedding itself."""
         return bool(getattr(self._decoder, "fingerprint", ""))
 
-    def caption(self, vector: Float32Array, *, exclude: Names[str] = (), influence: bool = False) -> Caption:
+    def caption(
+        self,
+        vector: Float32Array,
+        *,
+        exclude: Names[str] = (),
+        influence: bool = False,
+        judge: Judge | None = None,
+    ) -> Caption:
         """Caption one picture.
 
         Args:
             vector: Its embedding, shape (dim,).
             exclude: Sources whose captions must not be used, such as the picture itself.
             influence: Whether to say what each retrieved caption did, by leaving it out; takes longer.
+            judge: Says how well the eight best drafts (or retrieved captions) fit the picture, and has half a say in
+                which of them is taken (`rank_by_fit`); None to take the first.
 
         Returns:
             The caption, with the retrieved captions that it was written from and what speaks for each content word.
@@ -126,13 +139,16 @@ class Captioner:
                 "use --mode decoder, which can do without"
             )
         if self._decoder is not None:
-            return self._written(matrix[0], context, influence=influence)
-        return self._chosen(context, influence=influence)
+            return self._written(matrix[0], context, influence=influence, judge=judge)
+        return self._chosen(context, influence=influence, judge=judge)
 
-    def _chosen(self, context: Context, *, influence: bool) -> Caption:
+    def _chosen(self, context: Context, *, influence: bool, judge: Judge | None) -> Caption:
         if self.mode == "nearest" or self._voting is None:
-            return _told(context.captions[0], float(context.scores[0]), self.mode, context[:1], None)
-        ranked = self._voting.choose(context)
+            found = [Draft(text, None, float(s)) for text, s in zip(context.captions, context.scores, strict=True)]
+            best = _judged(found, judge)[0]
+            row = context.captions.index(best.text)
+            return _told(best.text, best.score, self.mode, context[row : row + 1], None)
+        ranked = _judged([Draft(e.text, None, e.score) for e in self._voting.choose(context)], judge)
         # What it is without one vote: the others stay.
         gains = None
         read = context[:READ]
@@ -150,11 +166,11 @@ class Captioner:
         found = self._voting.choose(context, drafts=[text])
         return found[0].score if found else 0.0
 
-    def _written(self, vector: Float32Array, context: Context, *, influence: bool) -> Caption:
+    def _written(self, vector: Float32Array, context: Context, *, influence: bool, judge: Judge | None) -> Caption:
         decoder = self._decoder
         assert decoder is not None
         read = context[: READ if self._trained else PROMPTED]
-        drafts: list[Draft] = decoder.caption(vector, read.captions)
+        drafts = _judged(decoder.caption(vector, read.captions), judge)
         gains = None
         if influence and self._trained and len(read):
             contexts = [read.captions]
@@ -204,6 +220,14 @@ def _stem(word: str) -> str:
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeioul":
         word = word[:-1]
     return word.removesuffix("e") if len(word) > 3 else word
+
+
+def _judged(drafts: list[Draft], judge: Judge | None) -> list[Draft]:
+    """The drafts, best first; those beyond the first eight fall away where there is a judge."""
+    if judge is None or len(drafts) < 2:
+        return drafts
+    looked = drafts[:JUDGED]
+    return rank_by_fit(looked, judge([draft.text for draft in looked]))
 
 
 def _told(text: str, score: float, mode: str, context: Context, gains: Sequence[float] | None) -> Caption:

@@ -624,6 +624,7 @@ class Collection:
         mode: str = "decoder",
         influence: bool = False,
         ground: bool = False,
+        rerank: bool = False,
         floor: float | None = None,
     ) -> Caption:
         """Describe a picture from the captions of the items that are like it.
@@ -635,6 +636,8 @@ class Collection:
             mode: `decoder`, `consensus`, `nearest`, or a decoder such as `hf:NAME` or a path; see `Captioner`.
             influence: Whether to say what each retrieved caption did for what was written.
             ground: Whether to look for the caption's phrases in the picture, and flag those that are not found.
+            rerank: Whether to look for the phrases of the eight best drafts in the picture, and let how well they fit
+                it have half a say in which is taken; takes eight alignments.
             floor: Least cosine of a retrieved caption; None for all.
 
         Returns:
@@ -646,8 +649,9 @@ class Collection:
             InputError: No item has a caption, and the mode needs some.
         """
         generation = self._current()
-        aligner = self._aligner_of(generation) if ground else None
-        return self.captioner(mode=mode, floor=floor).caption(image, influence=influence, aligner=aligner)
+        aligner = self._aligner_of(generation) if ground or rerank else None
+        writer = self.captioner(mode=mode, floor=floor)
+        return writer.caption(image, influence=influence, aligner=aligner, ground=ground, rerank=rerank)
 
     def captioner(self, *, mode: str = "decoder", floor: float | None = None) -> CollectionCaptioner:
         """What `caption` uses, kept as long as the collection and the settings stay the same."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmalign.captioning.context import Retrieval, TextStore
+from mmalign.captioning.drafts import Draft
 from mmalign.captions import Captioner, cite
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.similarity import l2_normalize
@@ -81,3 +82,53 @@ def test_odd_captions_in_the_datastore(tmp_path: Path) -> None:
         told = Captioner(Toy(), store, mode=mode).caption(QUERY)
         assert told.text in odd[1:3]
         assert cite(told.text, odd)
+
+
+class Judge:
+    """Likes long captions, or short ones."""
+
+    def __init__(self, sign: int) -> None:
+        self.sign, self.seen = sign, list[str]()
+
+    def __call__(self, captions: Any) -> list[float]:
+        self.seen += captions
+        return [self.sign * len(caption) for caption in captions]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "consensus"])
+def test_a_judge_has_a_say(mode: str) -> None:
+    captioner = Captioner(Toy(), STORE, mode=mode)
+    judges = [Judge(1), Judge(-1)]
+    told = [captioner.caption(QUERY, judge=judge) for judge in judges]
+    assert set(judges[0].seen) == set(CAPTIONS)
+    assert told[0].text != told[1].text
+    assert len(told[0].text) > len(told[1].text)
+    # What was chosen cites itself.
+    assert all(any(entry.text == one.text for entry in one.evidence) for one in told)
+    assert all(span.supported for one in told for span in one.spans)
+
+
+def test_a_judge_sees_eight_drafts_of_a_decoder_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    drafts = [Draft(f"dog number {number}", None, 1.0 - number / 10) for number in range(12)]
+
+    class Scripted:
+        name = "scripted"
+
+        def caption(self, vector: Any, context: Any) -> list[Draft]:
+            return drafts
+
+    monkeypatch.setattr("mmalign.captioning.decoder.load_decoder", lambda spec, device=None: Scripted())
+    captioner = Captioner(Toy(), STORE, mode="scripted")
+    assert captioner.caption(QUERY).text == "dog number 0"
+    seen: list[str] = []
+
+    def judge(captions: Any) -> list[float]:
+        seen.extend(captions)
+        return [4.0 * (caption == "dog number 5") for caption in captions]
+
+    told = captioner.caption(QUERY, judge=judge)
+    assert seen == [draft.text for draft in drafts[:8]]
+    # (5 - 3.5) / 2.29 = 0.65 standard deviations below in score, 2.65 above in fit.
+    assert told.text == "dog number 5"
+    assert told.score == pytest.approx((2.6458 - 0.6547) / 2, abs=1e-3)
+    assert told.alternatives == tuple(draft.text for draft in drafts[:4])

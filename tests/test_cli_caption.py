@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from mmalign.cli import app
 from mmalign.collection import Collection
+from mmalign.grounding import AlignmentJudge
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,26 @@ def test_a_picture_gets_a_caption_that_is_not_its_own(photos: Path) -> None:
     assert all(isinstance(one["influence"], float) for one in written["evidence"])
 
 
+def test_the_alignment_has_a_say(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("caption", photos / "red.png", "-c", photos / "walls.mm", "--mode", "nearest", "--json")
+    plain = json.loads(run(*words))["caption"]
+    wanted = next(c for c in ("a blue wall", "a wall that is green") if c != plain)
+    asked: list[str] = []
+
+    def objective(self: AlignmentJudge, captions: Any) -> list[float]:
+        asked.extend(captions)
+        return [1e6 * (caption == wanted) for caption in captions]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AlignmentJudge, "__call__", objective)
+        assert json.loads(run(*words, "--rerank-by-alignment"))["caption"] == wanted
+    assert sorted(asked) == ["a blue wall", "a green wall", "a wall that is blue", "a wall that is green"]
+    # With the aligner itself, and the place of each phrase.
+    told = json.loads(run(*words, "--rerank-by-alignment", "--ground"))
+    assert told["caption"] in asked
+    assert any(span["kind"] == "phrase" for span in told["spans"])
+
+
 def test_all_items_are_written_once(photos: Path) -> None:
     words = ("caption", "-c", photos / "walls.mm", "--write", "--mode", "consensus", "--json")
     first = [json.loads(line) for line in run(*words).splitlines()]
@@ -62,6 +84,9 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_captioned(phot
     assert "broken" not in told
 
 
-@pytest.mark.parametrize("words", [(), ("x.jpg", "--write"), ("x.jpg", "--again"), ("--write", "--ground")])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("x.jpg", "--write"), ("x.jpg", "--again"), ("--write", "--ground"), ("--write", "--rerank-by-alignment")],
+)
 def test_words_that_do_not_go_together(photos: Path, words: tuple[str, ...]) -> None:
     run("caption", *words, "-c", photos / "walls.mm", status=1)

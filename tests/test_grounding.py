@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mmalign.grounding import ground_caption, objective_of
+from mmalign.grounding import AlignmentJudge, ground_caption, objective_of
 from mmalign.types import Box, Caption, Phrase, Region
 
 TEXT = "a dog on a zebra in the background"
@@ -37,3 +37,28 @@ def test_a_caption_without_words_is_left_as_it_is() -> None:
 
 def test_objective_is_by_phrase() -> None:
     assert objective_of(FixedAligner().align(None, TEXT)) == -1.0
+
+
+class ScriptedAligner:
+    """Knows the objective and the number of phrases of each sentence."""
+
+    def __init__(self, known: dict[str, tuple[float, int]]) -> None:
+        self.known, self.asked = known, list[str]()
+
+    def align(self, picture: Any, sentence: str) -> Any:
+        assert picture == "x.jpg"
+        self.asked.append(sentence)
+        objective, phrases = self.known[sentence]
+        return SimpleNamespace(phrases=PHRASES[:1] * phrases, regions=(), links=(), notes=(), objective=objective)
+
+
+def test_a_judge_tells_the_objective_a_phrase_and_aligns_once() -> None:
+    aligner = ScriptedAligner({"a": (6.0, 3), "b": (-1.0, 2), "c": (5.0, 0)})
+    judge = AlignmentJudge("x.jpg", aligner)  # type: ignore[arg-type]
+    assert judge(["a", "b", "c", " "]) == [2.0, -0.5, 5.0, 0.0]
+    assert judge(["b"]) == [-0.5]
+    assert aligner.asked == ["a", "b", "c"]
+    # What was aligned is not aligned again to ground it.
+    told = ground_caption(Caption("b", 0.0, "decoder"), "x.jpg", aligner, found=judge.align("b"))  # type: ignore[arg-type]
+    assert aligner.asked == ["a", "b", "c"]
+    assert told.unsupported

@@ -37,6 +37,14 @@ def caption(
     ground: Annotated[
         bool, typer.Option("--ground", help="Look for the caption's phrases in the picture; say what is not found.")
     ] = False,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank-by-alignment",
+            help="Let how well the picture fits the phrases of the eight best drafts count as well; takes up to eight "
+            "alignments a picture.",
+        ),
+    ] = False,
     floor: Annotated[float | None, typer.Option(help="Least cosine of a retrieved caption. Default: none.")] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Caption the collection's items and store it as their written_caption.")
@@ -65,8 +73,10 @@ def caption(
         raise InputError("--again and --where belong to --write")
     opened = open_collection(collection)
     if write:
-        if evidence or ground or floor is not None:
-            raise InputError("--write stores captions alone; leave --evidence, --ground and --floor out")
+        if evidence or ground or rerank or floor is not None:
+            raise InputError(
+                "--write stores captions alone; leave --evidence, --ground, --rerank-by-alignment and --floor out"
+            )
         count = 0
         for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=not as_json):
             count += 1
@@ -77,7 +87,7 @@ def caption(
     failed = 0
     for path in image or ():
         try:
-            told = opened.caption(path, mode=mode, influence=evidence, ground=ground, floor=floor)
+            told = opened.caption(path, mode=mode, influence=evidence, ground=ground, rerank=rerank, floor=floor)
         except DecodeError as error:
             # The others can still be had; the status tells that one could not.
             failed += 1
