@@ -11,7 +11,12 @@ INSTRUCTION = (
 )
 _MOST = 8
 _LETTERS = 200
-_LABEL = re.compile(r"^\s*(?:caption|answer|description)\s*\d*\s*:\s*", re.IGNORECASE)
+# "Caption 1: ...", "The caption is "...", "Here is one caption for your picture: ...".
+_LABEL = re.compile(
+    r"^\s*(?:(?:here|this) is )?(?:the |a |one |my |your )?(?:caption|answer|description)(?: for (?:my|your|the) picture)?"
+    r"(?: is| would be| could be)?\s*\d*\s*(?::\s*|(?=[\"\u201c]))",
+    re.IGNORECASE,
+)
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]+|\d+[.)])\s+")
 
 

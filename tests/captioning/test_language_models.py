@@ -190,6 +190,9 @@ def test_nobody_there_and_no_address() -> None:
         ("\n\n- 'Two dogs.'\n- A cat.", "Two dogs."),
         ("Caption 1: Two dogs\nCaption 2: x", "Two dogs"),
         ("...\n!!", ""),
+        ('The caption is "A boy jumps into a lake.', "A boy jumps into a lake."),
+        ("Here is a caption for your picture: Two dogs.", "Two dogs."),
+        ("The caption on a wall is a joke.", "The caption on a wall is a joke."),
         ("2 dogs running in a snowy field.", "2 dogs running in a snowy field."),
     ],
 )
