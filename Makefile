@@ -55,6 +55,9 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.phrases $(DATA)/flickr8k/manifest.jsonl
 	$(BIN)/python -m benchmarks.align_stages $(DATA)/flickr8k/manifest.jsonl --split dev
 	$(BIN)/python -m benchmarks.align_explain $(DATA)/flickr8k/manifest.jsonl --split dev
+	$(BIN)/python -m benchmarks.caption_metrics $(DATA)/flickr8k/manifest.jsonl
+	$(BIN)/python -m benchmarks.caption_decoder $(DATA)/flickr8k/manifest.jsonl --split dev
+	$(BIN)/python -m benchmarks.caption_grounding $(DATA)/flickr8k/manifest.jsonl --split dev
 	$(BIN)/python -m benchmarks.report
 
 clean:
