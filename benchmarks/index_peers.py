@@ -254,7 +254,7 @@ def measure(worker: Worker, vectors: Path, path: Path, turns: int) -> dict[str, 
 
 
 def table(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows for the report, with ratios to the baseline."""
+    """A row for each figure and a column for each index, with ratios to the baseline."""
     rows: dict[str, dict[str, Any]] = {}
     for name, told in results.items():
         row: dict[str, Any] = {"MB": told["MB"], "build_s": told.get("build_s", "")}
@@ -272,7 +272,8 @@ def table(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 if figure in mine and figure in base:
                     row[f"{figure.split('_')[0]}_ratio_to_{short}"] = round(mine[figure] / base[figure], 2)
         rows[name] = row | {f"says:_{key}": value for key, value in told.get("itself", {}).items()}
-    return rows
+    figures = dict.fromkeys(figure for row in rows.values() for figure in row)
+    return {figure: {name: row.get(figure, "") for name, row in rows.items()} for figure in figures}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -107,10 +107,9 @@ def test_peers_are_built_once_and_compared(tmp_path: Path, monkeypatch: pytest.M
     index_peers.main(["build", *words])
     assert built == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
     index_peers.main(["time", *words, "--turns", "1"])
-    assert set(told) == {"mmalign hnsw", "faiss HNSW32,Flat"}
     json.dumps(told)
-    for row in told.values():
-        assert row["recall_(text)"] > 0.85
-        assert row["batch_per_s_(text)"] > 0
-        assert row["batch_ratio_to_HNSW"] > 0
-    assert told["faiss HNSW32,Flat"]["batch_ratio_to_HNSW"] == 1
+    for name in ("mmalign hnsw", "faiss HNSW32,Flat"):
+        assert told["recall_(text)"][name] > 0.85
+        assert told["batch_per_s_(text)"][name] > 0
+        assert told["batch_ratio_to_HNSW"][name] > 0
+    assert told["batch_ratio_to_HNSW"]["faiss HNSW32,Flat"] == 1
