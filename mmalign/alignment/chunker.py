@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mmalign.alignment import words
 from mmalign.alignment.attachment import attach
+from mmalign.alignment.chunks import Chunk, mend, merge_counts
 from mmalign.alignment.coreference import with_antecedents
 from mmalign.alignment.tagging import Token, is_plural, tag, tokenize
 from mmalign.types import Phrase, Relation
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A noun phrase as a run of tokens.
-
-    Attributes:
-        first: Its first token.
-        last: Its last token, inclusive.
-        head: The token of its head.
-    """
-
-    first: int
-    last: int
-    head: int
 
 
 def chunk_sentence(sentence: str) -> tuple[tuple[Phrase, ...], tuple[Relation, ...]]:
@@ -41,7 +26,7 @@ def chunk_sentence(sentence: str) -> tuple[tuple[Phrase, ...], tuple[Relation, .
     chunks = find_chunks(tokens)
     phrases = tuple(to_phrase(sentence, tokens, chunk) for chunk in chunks)
     relations, narrowed = attach(tokens, [(chunk.first, chunk.last) for chunk in chunks], phrases)
-    return with_antecedents(phrases, relations, narrowed), relations
+    return with_antecedents(phrases, relations, narrowed)
 
 
 def find_chunks(tokens: Sequence[Token]) -> list[Chunk]:
@@ -60,25 +45,7 @@ def find_chunks(tokens: Sequence[Token]) -> list[Chunk]:
         if chunk is not None:
             chunks.append(chunk)
         i = i + 1 if chunk is None else chunk.last + 1
-    return merge_counts(tokens, chunks)
-
-
-def merge_counts(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Make one phrase of what counts and what is counted, such as `a group` of `people`, `two` of `the dogs`.
-
-    Args:
-        tokens: Tagged.
-        chunks: In order.
-
-    Returns:
-        The chunks, the head of a merged one that of what is counted.
-    """
-    merged: list[Chunk] = []
-    for chunk in chunks:
-        if merged and _counts(tokens, merged[-1], chunk):
-            chunk = Chunk(merged.pop().first, chunk.last, chunk.head)
-        merged.append(chunk)
-    return merged
+    return merge_counts(tokens, mend(tokens, chunks))
 
 
 def _chunk_at(tokens: Sequence[Token], first: int) -> Chunk | None:
@@ -142,14 +109,6 @@ def _without_noun(tokens: Sequence[Token], first: int, last: int) -> Chunk | Non
     if tokens[last].lower in ("other", "another", "others"):
         return Chunk(first, last, last)
     return None
-
-
-def _counts(tokens: Sequence[Token], one: Chunk, other: Chunk) -> bool:
-    """Whether `one of other` is one phrase, such as `a group of people`, `two of the dogs`."""
-    if other.first != one.last + 2 or tokens[one.last + 1].lower != "of":
-        return False
-    head = tokens[one.head].lower
-    return head in words.COLLECTIONS or head in words.NUMBERS or head in ("some", "all", "both", "one")
 
 
 def to_phrase(sentence: str, tokens: Sequence[Token], chunk: Chunk) -> Phrase:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.alignment.attachment import attach
-from mmalign.alignment.chunker import Chunk, merge_counts, to_phrase
+from mmalign.alignment.chunker import chunk_sentence, to_phrase
+from mmalign.alignment.chunks import Chunk, mend, merge_counts
 from mmalign.alignment.coreference import with_antecedents
 from mmalign.alignment.tagging import Token, mark_expressions
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
@@ -66,11 +67,14 @@ def spacy_sentence(sentence: str, model: str | None = None) -> tuple[tuple[Phras
             f"the spaCy model {model!r} finds no noun phrases ({str(error).splitlines()[0]}); give the phrases yourself"
         ) from error
     chunks = [chunk for noun in nouns if (chunk := _chunk(noun, tokens, fixed)) is not None]
-    chunks = merge_counts(tokens, chunks)
+    chunks = merge_counts(tokens, mend(tokens, chunks, coarse=True))
+    if not chunks and model is None:
+        # "A man and woman blow bubbles" may be read as if all of it were verbs.
+        return chunk_sentence(sentence)
     phrases = tuple(to_phrase(sentence, tokens, chunk) for chunk in chunks)
     arcs = _Arcs(doc, chunks)
     relations, narrowed = attach(tokens, [(chunk.first, chunk.last) for chunk in chunks], phrases, arcs=arcs)
-    return with_antecedents(phrases, relations, narrowed), relations
+    return with_antecedents(phrases, relations, narrowed)
 
 
 def _token(word: Any) -> Token:

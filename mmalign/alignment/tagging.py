@@ -119,7 +119,7 @@ _KNOWN = (
     (words.ADJECTIVES, "adj"),
 )
 # Adverbs and adjectives that are nouns behind "the" or "its".
-_ENDS = ("back", "top", "front", "inside", "outside", "bottom")
+_ENDS = ("back", "top", "front", "inside", "outside", "bottom", "home")
 _DESCRIBES = ("able", "ible", "ant", "ous", "ful", "less", "ish", "ic", "ive")
 _INSIDE = ("det", "adj", "num", "poss")
 _NOMINAL = ("noun", "plain", "adj", "num")
@@ -136,6 +136,15 @@ def _in_place(tokens: Sequence[Token], i: int) -> str:
     if word == "her":
         noun = after in (*_NOMINAL, "ing", "ed", "verb") or (after == "adv" and tokens[i + 1].lower in _ENDS)
         return "det" if noun else "pron"
+    if word == "some" and (
+        (before == "prep" and after in ("verb", "ing"))
+        or (after == "adv" and tokens[i + 2 : i + 3] and tokens[i + 2].tag == "adj")
+    ):
+        # "in some leaves", "some very strong currents"
+        return "det"
+    if word == "another" and (ends or (after in ("plain", "verb") and tokens[i + 1].lower.endswith("s"))):
+        # "jumps to another", "another follows"
+        return "noun"
     if word in ("one", "both", "all", "some", "each") and (ends or after in ("verb", "ing", "det")):
         return "noun" if word in ("one", "some") and after != "det" else "det" if after == "det" else "adv"
     if guess == "det" and word in ("no", "any", "what") and ends:
@@ -180,6 +189,12 @@ def _stands_alone(tokens: Sequence[Token], i: int) -> bool:
     """Whether an adjective at the end of a phrase is its noun, as in `the blue square`; not so colours."""
     if tokens[i].lower in words.QUANTIFIERS | words.COLOURS:
         return False
+    before = i - 1
+    while before >= 0 and tokens[before].tag == "adj":
+        before -= 1
+    if before >= 0 and tokens[before].tag == "noun":
+        # "his mouth wide open"
+        return False
     joined = tokens[i + 1 : i + 3]
     return not (len(joined) == 2 and joined[0].lower in (",", "and", "or", "&") and joined[1].tag == "adj")
 
@@ -199,16 +214,27 @@ def _verb_or_noun(tokens: Sequence[Token], i: int, before: str, after: str) -> s
     other = tokens[i - 1].lower == "other" and i > 1 and tokens[i - 2].lower == "the" and word.endswith("s")
     if before in (*_INSIDE, "prep") and not other and not (before == "prep" and tokens[i - 1].lower == "to"):
         return "noun"
-    several = is_plural(tokens[i - 1].lower) or (
-        after in ("prep", "det", "adv") and any(token.lower == "and" for token in tokens[max(i - 5, 0) : i])
-    )
+    joined = any(token.lower == "and" for token in tokens[max(i - 5, 0) : i])
+    if before == "noun" and joined and not word.endswith("s") and _only_verb(tokens, i):
+        # "a man and a woman blow bubbles"
+        return "verb"
+    several = is_plural(tokens[i - 1].lower) or (after in ("prep", "det", "adv") and joined)
     if before == "noun" and word not in words.PAST and not word.endswith("s") and not several:
         # "a cliff face", "a bamboo stick": with a singular noun the verb would end in -s.
         return "noun"
     if other or before in ("noun", "aux", "pron", "rel", "adv") or (before == "prep" and tokens[i - 1].lower == "to"):
         return "verb"
     earlier = any(token.tag == "verb" for token in tokens[:i])
+    if before == "conj" and earlier and word.endswith("s") and after in ("plain", "noun"):
+        # "sits in a hand and eats seeds": the first of two nouns seldom is plural.
+        return "verb"
     return "verb" if earlier and after in ("prep", "det", "adv", "num", "") else "noun"
+
+
+def _only_verb(tokens: Sequence[Token], i: int) -> bool:
+    """Whether no other word can be the verb of the sentence, and one follows that this one could be said of."""
+    others = (token.tag or _first_guess(token.lower) for j, token in enumerate(tokens) if j != i)
+    return i + 1 < len(tokens) and not any(tag_ in ("verb", "aux", "ing", "ed") for tag_ in others)
 
 
 def _unknown_verb(tokens: Sequence[Token], i: int, before: str, after: str) -> bool:

@@ -204,6 +204,8 @@ ING_NOUNS = _set(
     "stocking stockings earring earrings thing things dressing padding offering housing siding marking markings "
     "dwelling frosting pudding topping writing carving lining scaffolding"
 )
+# What is done to something, and seldom a part of a compound, as `climbing` is of `a rock climbing wall`.
+DOING = _set("holding wearing carrying drinking eating licking biting sniffing chasing facing")
 VERBS = _set(
     "become becomes teach teaches emerge emerges embrace embraces frolic frolics gallop gallops carry collide "
     "collides crash crashes demonstrate demonstrates display displays engage engages examine examines exercise "
