@@ -13,8 +13,8 @@ _MOST = 8
 _LETTERS = 200
 # "Caption 1: ...", "The caption is "...", "Here is one caption for your picture: ...".
 _LABEL = re.compile(
-    r"^\s*(?:(?:here|this) is )?(?:the |a |one |my |your )?(?:caption|answer|description)(?: for (?:my|your|the) picture)?"
-    r"(?: is| would be| could be)?\s*\d*\s*(?::\s*|(?=[\"\u201c]))",
+    r"^\s*(?:(?:here|this) is )?(?:the |a |one |my |your )?(?:caption|answer|description)"
+    r"(?: for (?:my|your|the) picture)?(?: is| would be| could be)?\s*\d*\s*(?::\s*|(?=[\"\u201c]))",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]+|\d+[.)])\s+")
