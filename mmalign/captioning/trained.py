@@ -296,4 +296,5 @@ def open_decoder(path: Path, **options: Any) -> TrainedDecoder:
     for candidate in candidates:
         if candidate.is_file():
             return TrainedDecoder(read_decoder(candidate), name=str(path), **options)
-    raise ModelUnavailableError(f"there is no caption decoder at {path}; expected a captioner.safetensors")
+    remedy = f"; a language model is named hf:{path}" if (path / "config.json").is_file() else ""
+    raise ModelUnavailableError(f"there is no caption decoder at {path}; expected a captioner.safetensors{remedy}")

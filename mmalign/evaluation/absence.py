@@ -154,7 +154,10 @@ def measure_absence(signs: Absent, uris: Sequence[str]) -> Absence:
     there, strange = np.array(signs.there), np.array(signs.strange)
     halves = np.array([file_half(uris[number]) for number in signs.pictures], np.int64)
     if not all((halves == half).any() for half in (0, 1)):
-        raise InputError("absent phrases are measured with at least two pictures, in two halves; give more pictures")
+        raise InputError(
+            "absent phrases are measured in two halves, each by the other; the file names of these "
+            f"{len({*signs.pictures})} pictures put all into one; give more pictures, or leave --absent out"
+        )
     kept, false = np.zeros(len(FALSE_LINKS)), np.zeros(len(FALSE_LINKS))
     for half in (0, 1):
         tried = halves != half

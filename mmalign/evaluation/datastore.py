@@ -52,12 +52,12 @@ def read_sentences(files: Sequence[str | os.PathLike[str]], *, split: str | None
         split: Which part of the manifests; all of them where None.
 
     Returns:
-        At least one caption. The same words under the same picture come once, longer texts than 2,000 characters not
+        At least two captions. The same words under the same picture come once, longer texts than 2,000 characters not
         at all.
 
     Raises:
         SourceError: A file cannot be read.
-        InputError: A file has no such split, or there is no caption in any of them.
+        InputError: A file has no such split, or there are fewer than two captions in all of them.
     """
     captions: list[str] = []
     sources: list[str] = []
@@ -76,11 +76,12 @@ def read_sentences(files: Sequence[str | os.PathLike[str]], *, split: str | None
                 seen.add((clean, source))
                 captions.append(clean)
                 sources.append(source)
-    if not captions:
+    if len(captions) < 2:
+        # Words are weighed by how few captions have them: of one caption none has a weight.
         names = ", ".join(map(str, files)) or "no files at all"
         raise InputError(
-            f"the datastore holds no captions: {names}{in_split(split)}; name manifests whose pictures have captions, "
-            "or text files with a caption a line"
+            f"the datastore holds {len(captions) or 'no'} captions, expected two at least: {names}{in_split(split)}; "
+            "name manifests whose pictures have captions, or text files with a caption a line"
         )
     return Sentences(tuple(captions), tuple(sources), {"captions": len(captions), "too_long": long})
 

@@ -111,6 +111,10 @@ def test_files_that_are_none_are_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelUnavailableError, match=r"is not a caption decoder.*mmalign train captioner"):
         load_decoder(tmp_path / "other.safetensors")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ModelUnavailableError, match=r"no caption decoder at .*a language model is named hf:.*model"):
+        load_decoder(tmp_path / "model")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelUnavailableError, match="is not a caption decoder"):
         load_decoder(path)

@@ -175,8 +175,12 @@ def test_embeddings_are_kept(files: tuple[Path, Path], tmp_path: Path) -> None:
 def test_datastores_that_are_none(tmp_path: Path, files: tuple[Path, Path]) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
-    with pytest.raises(InputError, match=r"the datastore holds no captions: .*empty\.txt"):
+    with pytest.raises(InputError, match=r"the datastore holds no captions, expected two at least: .*empty\.txt"):
         read_sentences([empty])
+    single = tmp_path / "single.txt"
+    single.write_text("a dog runs\n")
+    with pytest.raises(InputError, match=r"the datastore holds 1 captions, expected two at least: .*single\.txt"):
+        read_sentences([empty, single])
     with pytest.raises(SourceError, match=r"gone\.txt cannot be read"):
         read_sentences([tmp_path / "gone.txt"])
     with pytest.raises(InputError, match="no split 'test'"):
