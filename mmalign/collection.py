@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mmalign.caption_search import refresh_captions, search_captions
 from mmalign.confidence import check_probability, hits_to_fetch, judge
@@ -472,7 +472,7 @@ class Collection:
     @overload
     def search(
         self,
-        query: list[Any],
+        query: list[Any] | np.ndarray[tuple[int, int], np.dtype[Any]],
         *,
         k: int = 10,
         where: str | None = None,
@@ -493,7 +493,7 @@ class Collection:
     ) -> SearchResult: ...
     def search(
         self,
-        query: QueryLike | list[Any],
+        query: QueryLike | list[Any] | NDArray[Any],
         *,
         k: int = 10,
         where: str | None = None,
@@ -504,8 +504,8 @@ class Collection:
         """Find the items nearest to a query; every committed item is seen, indexed or not.
 
         Args:
-            query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them gives a
-                list of results.
+            query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them, or an array
+                of shape (n, dim), gives a list of results.
             k: How many hits; fewer where there are fewer items.
             where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`.
             min_recall: The share of the true nearest items that searches of this kind must find on average, 0 to 1;
@@ -539,11 +539,8 @@ class Collection:
             if explain:
                 check_words(queries)
 
-        asked = self._encode(
-            query if isinstance(query, list) else [query],
-            generation,
-            check=check,
-        )
+        many = isinstance(query, list) or (isinstance(query, np.ndarray) and query.ndim == 2)
+        asked = self._encode(cast("list[Any] | NDArray[Any]", query) if many else [query], generation, check=check)
         deep = depth(k, asked.queries) if explain else k
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
@@ -566,10 +563,10 @@ class Collection:
         remarks = judged.notes
         if explain:
             aligner = self._aligner_of(generation)
-            explained = [explain_hits(own, one, aligner, k=k) for own, one in zip(hits, asked.queries, strict=True)]
-            hits = [one.hits for one in explained]
+            explained = [explain_hits(hits(i), one, aligner, k=k) for i, one in enumerate(asked.queries)]
+            hits = [one.hits for one in explained].__getitem__
             remarks = tuple(said + one.notes for said, one in zip(remarks, explained, strict=True))
-        elif not isinstance(query, list):
+        elif not many:
             remarks = (remarks[0] + hint(asked.queries[0]),)
         shared = searcher.notes + found.notes + generation.remarks(searcher)
         results = batch_results(
@@ -581,7 +578,7 @@ class Collection:
             collection=str(self.path),
             effort=found.effort,
         )
-        return results if isinstance(query, list) else results[0]
+        return results if many else results[0]
 
     def search_captions(self, query: QueryLike, *, k: int = 10, where: str | None = None) -> SearchResult:
         """Find the captions nearest to a query: image-to-text where the query is a picture.
@@ -693,7 +690,11 @@ class Collection:
             yield from block
 
     def _encode(
-        self, asked: list[Any], generation: Generation, *, check: Callable[[list[Query]], None] = lambda queries: None
+        self,
+        asked: list[Any] | NDArray[Any],
+        generation: Generation,
+        *,
+        check: Callable[[list[Query]], None] = lambda queries: None,
     ) -> Encoded:
         def checked(queries: list[Query]) -> None:
             check(queries)

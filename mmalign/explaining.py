@@ -123,9 +123,6 @@ def explain_hits(hits: Sequence[Hit], query: Query, aligner: Aligner, *, k: int)
     """
     text = words_of(query)
     assert text is not None
-    if callable(hits):
-        # They were left to be made when somebody looks.
-        hits = hits()
     told = places_in(query)
     looked = hits[: max(k, SHORTLIST)] if told else hits[:k]
     alignments: list[Alignment | None] = []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class HitReader:
         self._spent = 0
         self._lock = threading.Lock()
 
-    def read(self, found: Found, probabilities: NDArray[np.float64] | None = None) -> list[tuple[Hit, ...]]:
+    def read(self, found: Found, probabilities: NDArray[np.float64] | None = None) -> Callable[[int], tuple[Hit, ...]]:
         """Turn row ids into hits, with at most one read for all queries.
 
         Args:
@@ -55,24 +55,17 @@ class HitReader:
             probabilities: Of the same shape as the scores, NaN where there is none.
 
         Returns:
-            For `SearchResult`: the hits of each query, best first, or what stands for them until they are looked at.
+            For `batch_results`: gives the hits of a query by its place, best first.
         """
-        table = self._table
-        if table is not None:
-            # Blocks: to look at one result should not make ten thousand hits, nor every result take rows by itself.
-            count, late = len(found.scores), []
-            for start in range(0, count, _BLOCK):
-                hits = _Block(table, found, probabilities, start).hits
-                late += [partial(hits, i) for i in range(min(_BLOCK, count - start))]
-            # What `late_hits` gives of each of them, without a thousand calls.
-            return cast("list[tuple[Hit, ...]]", late)
+        if self._table is not None:
+            return _LateHits(self._table, found, probabilities).hits
         chosen = found.row_ids[found.row_ids >= 0]
         taken = self.store.take(chosen, self._columns) if chosen.size else None
         rows: list[dict[str, Any]] = [] if taken is None else taken.to_pylist()
         results = _make_all(rows, found.scores, found.row_ids, probabilities)
         if taken is not None:
             self._keep(len(rows), taken.nbytes / len(rows))
-        return results
+        return results.__getitem__
 
     def _keep(self, hits: int, row_bytes: float) -> None:
         """Bring the columns into memory where that has become worth its while."""
@@ -110,27 +103,29 @@ def _indices(positions: Int64Array) -> Any:
     return pa.array(positions)
 
 
-_Waiting: TypeAlias = tuple[_Table, NDArray[np.float32], Int64Array, NDArray[np.float64] | None]
+class _LateHits:
+    """The hits of some queries, made when they are looked at, some queries at once.
 
+    To look at one result should not make ten thousand hits, nor every result take rows by itself.
+    """
 
-class _Block:
-    """The hits of some queries, made together when the first of them is looked at."""
-
-    def __init__(self, table: _Table, found: Found, chances: NDArray[np.float64] | None, start: int) -> None:
-        part = slice(start, start + _BLOCK)
-        chosen = None if chances is None else chances[part]
-        # Let go once it is used: the table may be that of an older version, which nothing else needs.
-        self._waiting: _Waiting | None = (table, found.scores[part], found.row_ids[part], chosen)
-        self._made: list[tuple[Hit, ...]] = []
+    def __init__(self, table: _Table, found: Found, chances: NDArray[np.float64] | None) -> None:
+        self._table = table
+        self._found = found
+        self._chances = chances
+        self._made: dict[int, list[tuple[Hit, ...]]] = {}
 
     def hits(self, query: int) -> tuple[Hit, ...]:
-        waiting = self._waiting
-        if waiting is not None:
-            # Two threads may both do this, with equal results; whoever finds nothing waiting finds them made.
-            table, scores, row_ids, chances = waiting
-            self._made = _make_all(table.take(row_ids[row_ids >= 0]), scores, row_ids, chances)
-            self._waiting = None
-        return self._made[query]
+        block, place = divmod(query, _BLOCK)
+        made = self._made.get(block)
+        if made is None:
+            part = slice(block * _BLOCK, (block + 1) * _BLOCK)
+            row_ids = self._found.row_ids[part]
+            chances = None if self._chances is None else self._chances[part]
+            made = _make_all(self._table.take(row_ids[row_ids >= 0]), self._found.scores[part], row_ids, chances)
+            # Two threads may both do this, with equal results.
+            self._made[block] = made
+        return made[place]
 
 
 def _make_all(

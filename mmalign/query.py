@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL.Image import Image
 
 from mmalign.encoders.base import Encoder
@@ -195,12 +195,16 @@ def distinct(queries: Iterable[Query]) -> list[Query]:
 
 
 def encode_queries(
-    asked: Sequence[Any], encoder: Callable[[], Encoder], *, dim: int, check: Callable[[list[Query]], None]
+    asked: Sequence[Any] | NDArray[Any],
+    encoder: Callable[[], Encoder],
+    *,
+    dim: int,
+    check: Callable[[list[Query]], None],
 ) -> Encoded:
     """Encode queries; a batch of vectors is checked and scaled in one step.
 
     Args:
-        asked: n queries, each as `Query` takes it.
+        asked: n queries, each as `Query` takes it, or an array of shape (n, dim).
         encoder: Gives the encoder; called only when there are words or pictures to encode.
         dim: Width of an embedding.
         check: Called with the queries before one of them is encoded, to refuse what is not wanted.
@@ -230,21 +234,26 @@ def encode_queries(
     )
 
 
-def _plain_vectors(asked: Sequence[Any], dim: int) -> Float32Array | None:
+def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Array | None:
     """The unit vectors of queries that are arrays of shape (dim,); None where one is not, or is wrong in some way."""
-    if set(map(type, asked)) != {np.ndarray} or asked[0].shape != (dim,):
+    if not len(asked):
         return None
     try:
-        # `np.stack` does the same in four times as long.
-        stacked = np.array(asked)
+        if isinstance(asked, np.ndarray):
+            stacked = asked
+        elif set(map(type, asked)) == {np.ndarray} and asked[0].shape == (dim,):
+            # `np.stack` does the same in four times as long.
+            stacked = np.array(asked)
+        else:
+            return None
         if stacked.shape != (len(asked), dim):
             return None
         if stacked.dtype == np.float32:
             # Without a copy for each step: what is not finite, zero, tiny or huge has a length out of these bounds.
             lengths = np.sqrt(np.einsum("nd,nd->n", stacked, stacked))
             if lengths.min() > _LENGTHS[0] and lengths.max() < _LENGTHS[1]:
-                stacked /= lengths[:, None]
-                return np.asarray(stacked, np.float32)
+                unit: Float32Array = stacked / lengths[:, None]
+                return unit
         matrix = l2_normalize(as_matrix(stacked))
     except (InputError, TypeError, ValueError):
         # Taken one by one, the query that is wrong says so.

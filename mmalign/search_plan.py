@@ -24,9 +24,9 @@ skips what is not allowed. `exact`: every allowed row is compared with."""
 _SLACK = 2.0
 # What things cost, in vectors compared with one after the other by FAISS's scan of float16: a step of a graph, with its
 # neighbours in scattered places; a vector in a list, and one of 4-bit codes; a candidate compared again; a vector that
-# is copied to be scanned, or read from memory by NumPy. Rough figures from timings of 60,000 vectors of dim 64 to 384
-# on one busy core; `python -m benchmarks.index_contract --timing` tells whether the choices that follow are right.
-_STEP, _LISTED, _CODED, _AGAIN, _COPIED, _READ = 160.0, 2.6, 0.4, 20.0, 5.0, 30.0
+# is copied to be scanned, or made float32 to be multiplied. Rough figures from timings of 60,000 vectors of dim 64 to
+# 384 on one busy core; `python -m benchmarks.index_contract --timing` tells whether the choices that follow are right.
+_STEP, _LISTED, _CODED, _AGAIN, _COPIED, _READ = 160.0, 2.6, 0.4, 20.0, 5.0, 10.0
 # A selector tests every row, and a processor guesses wrong most often where half are allowed.
 _TESTED, _GUESSED = 0.5, 2.0
 # One allowed row in so many, or fewer, are copied.

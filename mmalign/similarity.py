@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ Int64Array = NDArray[np.int64]
 
 # Scores of one block of the exact search: 64 MiB of float32.
 _BLOCK_SCORES = 1 << 24
+# Values of float16 that are made float32 at once, so that they are multiplied while a processor's cache holds them.
+_PIECE_VALUES = 1 << 20
+# From this many on, loading torch to convert them is worth its while.
+_MANY_VALUES = 1 << 22
 # Lengths of rows whose squares float32 holds.
 _SAFE = (1e-12, 1e15)
 
@@ -55,9 +60,10 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
         raise DimensionError(
             f"expected dim {dim}, got {name} of shape {matrix.shape}; were they encoded with another model?"
         )
-    finite = np.isfinite(matrix).all(axis=1)
+    finite = np.isfinite(matrix)
+    # Row by row takes three times as long.
     if not finite.all():
-        bad = np.flatnonzero(~finite)
+        bad = np.flatnonzero(~finite.all(axis=1))
         raise InputError(
             f"{name}: {bad.size} of {len(matrix)} rows hold NaN or infinity, the first is row {bad[0]}"
             + ("" if given.dtype.itemsize <= 4 or given.dtype.kind != "f" else "; beyond 3.4e38 counts as infinite")
@@ -172,7 +178,7 @@ def exact_top_k(queries: ArrayLike, vectors: NDArray[Any], k: int) -> tuple[Floa
 
     Args:
         queries: Array-like of shape (q, dim).
-        vectors: Array of shape (n, dim), float16 or float32; converted block by block.
+        vectors: Array of shape (n, dim), float16 or float32; converted piece by piece.
         k: How many, at least 0; at most n are returned.
 
     Returns:
@@ -195,7 +201,28 @@ def exact_top_k(queries: ArrayLike, vectors: NDArray[Any], k: int) -> tuple[Floa
     )
     block = max(1024, _BLOCK_SCORES // max(len(matrix), vectors.shape[1], 1))
     for start in range(0, len(vectors), block):
-        part = vectors[start : start + block]
-        scores, positions = top_k(matrix @ part.astype(np.float32, copy=False).T, k)
+        scores, positions = top_k(_inner_products(matrix, vectors[start : start + block]), k)
         best = merge_top_k(best, (scores, positions + start), k)
     return best
+
+
+def _inner_products(queries: Float32Array, vectors: NDArray[Any]) -> Float32Array:
+    """Inner products of every query with every vector, float32 of shape (q, n)."""
+    few = vectors.size < _MANY_VALUES and "torch" not in sys.modules
+    if vectors.dtype != np.float16 or few or not len(vectors):
+        found: Float32Array = queries @ vectors.astype(np.float32, copy=False).T
+        return found
+    import torch
+
+    scores = np.empty((len(queries), len(vectors)), np.float32)
+    step = min(len(vectors), max(1, _PIECE_VALUES // max(1, vectors.shape[1])))
+    # Copied first, since torch takes no array that is read-only, as a file's are.
+    half, single = np.empty((step, vectors.shape[1]), np.float16), np.empty((step, vectors.shape[1]), np.float32)
+    read, written = torch.from_numpy(half), torch.from_numpy(single)
+    for start in range(0, len(vectors), step):
+        part = vectors[start : start + step]
+        half[: len(part)] = part
+        # torch converts some ten times as fast as NumPy, which takes one value at a time.
+        written.copy_(read)
+        np.matmul(queries, single[: len(part)].T, out=scores[:, start : start + step])
+    return scores

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 
 from mmalign import hits as module
 from mmalign.collection import Collection
-from mmalign.errors import InputError, QueryError
+from mmalign.errors import DimensionError, InputError, QueryError
 from mmalign.hits import HitReader
 from mmalign.searcher import Found
-from mmalign.types import Hit, SearchResult, batch_results, late_hits
+from mmalign.types import Hit, SearchResult, batch_results
 
 DIM, ROWS = 8, 60
 
@@ -63,8 +64,8 @@ def some(collection: Collection, seed: int) -> tuple[Found, dict[int, str]]:
 
 
 def read(reader: HitReader, found: Found, **options: Any) -> list[list[Hit]]:
-    common: dict[str, Any] = {"query": "", "exact": True, "seconds": 0.0, "collection": ""}
-    return [list(SearchResult(hits=one, **common)) for one in reader.read(found, **options)]
+    hits = reader.read(found, **options)
+    return [list(hits(i)) for i in range(len(found.scores))]
 
 
 def test_memory_tells_what_the_disk_tells(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,7 @@ def test_columns_that_are_too_large_stay_on_disk(collection: Collection, monkeyp
     reader = HitReader(collection.snapshot())
     for seed in range(3):
         found, names = some(collection, seed)
-        assert all(isinstance(one, tuple) for one in reader.read(found))
+        assert reader._table is None
         assert read(reader, found) == expected(found, names)
 
 
@@ -120,47 +121,66 @@ def result(hits: Any) -> SearchResult:
     return SearchResult(hits=hits, query="q", exact=True, seconds=1.0, collection="c")
 
 
+def late(make: Callable[[int], tuple[Hit, ...]]) -> SearchResult:
+    return batch_results(make, queries="q", notes=[()], exact=True, seconds=1.0, collection="c", effort=None)[0]
+
+
 def test_hits_that_are_made_late_are_hits() -> None:
     made = []
 
-    def make() -> tuple[Hit, ...]:
-        made.append(threading.get_ident())
+    def make(place: int) -> tuple[Hit, ...]:
+        made.append(place)
         return (Hit("a", "", 0.5), Hit("b", "", 0.25))
 
-    late = result(late_hits(make))
+    once = late(make)
     assert made == []
     plain = result((Hit("a", "", 0.5), Hit("b", "", 0.25)))
-    assert (len(late), late[0], late[-1].id, [hit.id for hit in late]) == (2, Hit("a", "", 0.5), "b", ["a", "b"])
-    assert len(made) == 1
-    for one in (lambda: result(late_hits(make)), lambda: late):
+    assert (len(once), once[0], once[-1].id, [hit.id for hit in once]) == (2, Hit("a", "", 0.5), "b", ["a", "b"])
+    assert made == [0]
+    for one in (lambda: late(make), lambda: once):
         assert one() == plain
         assert repr(one()) == repr(plain)
         assert one().to_dict() == plain.to_dict()
         assert pickle.loads(pickle.dumps(one())) == plain
         assert copy.deepcopy(one()) == plain
+        assert copy.copy(one()).hits == plain.hits
         assert replace(one(), query="r").hits == plain.hits
         assert isinstance(one().hits, tuple)
     with pytest.raises(AttributeError):
-        late.hits = ()  # type: ignore[misc]
+        once.hits = ()  # type: ignore[misc]
+
+
+def test_what_made_the_hits_is_let_go() -> None:
+    class Maker:
+        def make(self, place: int) -> tuple[Hit, ...]:
+            return (Hit(str(place), "", 0.5),)
+
+    maker = Maker()
+    gone = weakref.ref(maker)
+    one = late(maker.make)
+    del maker
+    assert gone() is not None
+    assert one[0].id == "0"
+    assert gone() is None
+    assert one[0].id == "0"
 
 
 def test_an_error_while_hits_are_made_comes_up_each_time() -> None:
-    def fail() -> tuple[Hit, ...]:
+    def fail(place: int) -> tuple[Hit, ...]:
         raise OSError("gone")
 
-    late = result(late_hits(fail))
+    one = late(fail)
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
-            len(late)
+            len(one)
 
 
 def test_results_of_a_batch_are_those_of_the_constructor() -> None:
     hits = ((Hit("a", "", 0.5),), (), (Hit("b", "", 0.25), Hit("a", "", 0.0)))
-    late = [late_hits(lambda own=own: own) for own in hits]  # type: ignore[misc]
-    shared = {"exact": False, "seconds": 2.5, "collection": "c", "effort": 64}
-    made = batch_results(late, queries="xyz", notes=[("n",), (), ("m", "o")], **shared)  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"exact": False, "seconds": 2.5, "collection": "c", "effort": 64}
+    made = batch_results(hits.__getitem__, queries="xyz", notes=[("n",), (), ("m", "o")], **shared)
     for one, own, query, notes in zip(made, hits, "xyz", [("n",), (), ("m", "o")], strict=True):
-        plain = SearchResult(hits=own, query=query, notes=notes, **shared)  # type: ignore[arg-type]
+        plain = SearchResult(hits=own, query=query, notes=notes, **shared)
         assert one == plain
         assert pickle.loads(pickle.dumps(one)) == plain
         # A field that were forgotten could not be read.
@@ -169,7 +189,7 @@ def test_results_of_a_batch_are_those_of_the_constructor() -> None:
         }
         with pytest.raises(AttributeError):
             one.query = "z"  # type: ignore[misc]
-    assert batch_results([], queries=[], notes=[], **shared) == []  # type: ignore[arg-type]
+    assert batch_results(hits.__getitem__, queries=[], notes=[], **shared) == []
 
 
 def test_a_batch_leaves_the_callers_vectors_as_they_are_and_refuses_a_wrong_one(collection: Collection) -> None:
@@ -200,3 +220,21 @@ def test_a_batch_of_many_vectors_gives_what_each_of_them_gives(collection: Colle
             assert one.query == alone.query
             assert [(hit.id, hit.metadata) for hit in one] == [(hit.id, hit.metadata) for hit in alone]
             np.testing.assert_allclose([hit.score for hit in one], [hit.score for hit in alone], atol=1e-6)
+
+
+def test_an_array_of_vectors_is_a_batch(collection: Collection) -> None:
+    queries = 10 * np.random.default_rng(7).standard_normal((5, DIM))
+    kept = queries.copy()
+    alone = [[hit.id for hit in collection.search(row, k=4)] for row in queries]
+    for given in (queries, queries.astype(np.float32), queries.astype(np.float16), np.asfortranarray(queries)):
+        assert [[hit.id for hit in one] for one in collection.search(given, k=4)] == alone
+    np.testing.assert_array_equal(queries, kept)
+    assert [[hit.id for hit in one] for one in collection.search(queries[:1], k=4)] == alone[:1]
+    assert collection.search(queries[:0]) == []
+    with pytest.raises(DimensionError, match=f"expected dim {DIM}"):
+        collection.search(queries[:, :-1])
+    for wrong, error, words in ((np.nan, InputError, "NaN or infinity"), (0, QueryError, "cancel out")):
+        bad = queries.copy()
+        bad[3] = wrong
+        with pytest.raises(error, match=words):
+            collection.search(bad)

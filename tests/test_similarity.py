@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -47,6 +51,31 @@ def test_exact_top_k_in_blocks_matches_a_naive_loop(
     scores, positions = exact_top_k(queries, vectors, 10)
     assert positions.tolist() == naive_top_k(queries, vectors.astype(np.float32), 10)
     assert scores[0, 0] == max(float(queries[0] @ vector) for vector in vectors.astype(np.float32))
+
+
+def test_exact_top_k_over_a_file_is_that_in_double_precision(rng: np.random.Generator, tmp_path: Path) -> None:
+    vectors = rng.standard_normal((30_000, 48)).astype(np.float16)
+    queries = rng.standard_normal((3, 48)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    truth = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    for given in (vectors, np.load(tmp_path / "vectors.npy", mmap_mode="r"), vectors.copy(order="F")):
+        scores, positions = exact_top_k(queries, given, 10)
+        np.testing.assert_array_equal(positions, np.argsort(-truth, axis=1)[:, :10])
+        np.testing.assert_allclose(scores, -np.sort(-truth, axis=1)[:, :10], rtol=1e-5)
+
+
+def test_exact_top_k_of_few_vectors_loads_no_torch() -> None:
+    code = """
+import sys
+import numpy as np
+from mmalign.similarity import exact_top_k
+
+small, large = np.eye(64, dtype=np.float16), np.ones((70_000, 64), np.float16)
+assert exact_top_k(small[:2], small, 1)[1].tolist() == [[0], [1]]
+assert "torch" not in sys.modules
+assert exact_top_k(small[:2], large, 1)[0].tolist() == [[1], [1]]
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=300)
 
 
 def test_exact_top_k_refuses_what_it_cannot_do() -> None:

@@ -11,7 +11,7 @@ from mmalign.evaluation.calibration_plots import require_figure
 _INK = "#1b1b1b"
 # Told apart also without colour: by mark and by lightness.
 _COLOURS = ("#1f4e9c", "#d1741c", "#4f9a5f", "#8a3d77", "#6b6b6b", "#b8a12d", "#2d9aa8", "#7a4a21")
-_MARKS = "os^Dv*XP"
+_MARKS = "os^Dv*XPp<h>d"
 
 
 def draw_recall_speed(tables: Sequence[Mapping[str, Any]], path: Path) -> None:

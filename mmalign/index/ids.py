@@ -110,6 +110,8 @@ class IdMap:
         """Return the ids at positions; -1 stays -1."""
         if not len(self.ids):
             return np.full(positions.shape, -1, np.int64)
+        if positions.size and positions.min() >= 0:
+            return self.ids[positions]
         return np.where(positions < 0, -1, self.ids[np.maximum(positions, 0)])
 
     def save(self, folder: Path) -> None:
@@ -139,7 +141,8 @@ class IdMap:
                 raise IndexFileError(f"{path}: expected int64 of shape (n,), got {array.dtype} of shape {array.shape}")
         if len(ids) != rows or (removed.size and not 0 <= removed.min() <= removed.max() < rows):
             raise IndexFileError(f"{folder}: {_IDS} and {_REMOVED} do not fit an index of {rows} rows; build it again")
-        return cls(ids.astype(np.int64, copy=False), removed.astype(np.int64, copy=False))
+        # As a plain view: `np.memmap` takes longer to look up ten ids than a graph takes to find them.
+        return cls(ids.view(np.ndarray).astype(np.int64, copy=False), removed.astype(np.int64, copy=False))
 
 
 def as_ids(ids: ArrayLike) -> Int64Array:

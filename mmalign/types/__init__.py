@@ -1,7 +1,7 @@
 """Small frozen value types that the rooms exchange."""
 
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
-from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results, late_hits
+from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
 from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
 from mmalign.types.places import Box, Phrase, Region, Relation
 
@@ -21,5 +21,4 @@ __all__ = [
     "SearchResult",
     "Skip",
     "batch_results",
-    "late_hits",
 ]

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import repeat
-from typing import Any, cast, overload
+from typing import Any, overload
 
 from mmalign.types.places import Box
 
@@ -69,8 +69,14 @@ class Hit:
         return told
 
 
+class _OfBatch:
+    """Keeps what makes the hits of a result, given its place among those that were searched together."""
+
+    __slots__ = ("_make",)
+
+
 @dataclass(frozen=True, slots=True)
-class SearchResult(Sequence[Hit]):
+class SearchResult(_OfBatch, Sequence[Hit]):
     """The hits of one query, best first.
 
     Attributes:
@@ -117,7 +123,7 @@ class SearchResult(Sequence[Hit]):
 
 
 class _Late:
-    """A field that takes a function in the place of its value, and calls it when the value is first looked at.
+    """A field that may hold the place of a result in its batch until the value is first looked at.
 
     Ten thousand hits take longer to make than FAISS takes to find them. A batch whose hits are never looked at, or
     of which only the first ones are, does not pay for them.
@@ -131,10 +137,15 @@ class _Late:
         if instance is None:
             return self
         value = self._slot.__get__(instance, owner)
-        if callable(value):
-            # Two threads may both do this, and set equal values.
-            value = value()
+        if type(value) is int:
+            # Two threads may both do this, and set equal values; whoever comes late finds no batch, but the value.
+            make = _MAKE.__get__(instance, owner)
+            if make is None:
+                return self._slot.__get__(instance, owner)
+            value = make(value)
             self._slot.__set__(instance, value)
+            # Let go: it may hold an older version of the items, which nothing else needs.
+            _MAKE.__set__(instance, None)
         return value
 
     def __set__(self, instance: Any, value: Any) -> None:
@@ -145,26 +156,15 @@ class _Late:
 _SETTERS: dict[str, Callable[[SearchResult, Any], None]] = {
     one.name: vars(SearchResult)[one.name].__set__ for one in fields(SearchResult)
 }
+_MAKE: Any = vars(_OfBatch)["_make"]
 # The dataclass makes the slot; equality, repr, copies and pickles go through the name and see the value.
 SearchResult.hits = _Late(SearchResult.hits)  # type: ignore[assignment, misc]
 
 
-def late_hits(make: Callable[[], tuple[Hit, ...]]) -> tuple[Hit, ...]:
-    """Stand for the hits of a `SearchResult` that are made when somebody first looks at them.
-
-    Args:
-        make: Gives the hits; called at most once a thread.
-
-    Returns:
-        What `SearchResult(hits=...)` takes; of no use elsewhere.
-    """
-    return cast("tuple[Hit, ...]", make)
-
-
 def batch_results(
-    hits: Sequence[tuple[Hit, ...]],
+    hits: Callable[[int], tuple[Hit, ...]],
     *,
-    queries: Iterable[str],
+    queries: Sequence[str],
     notes: Iterable[tuple[str, ...]],
     exact: bool,
     seconds: float,
@@ -177,8 +177,8 @@ def batch_results(
     that can be seen, so that they are made field by field here, in a third of the time.
 
     Args:
-        hits: Those of each of n queries, or what `late_hits` gave for them.
-        queries: Each in words.
+        hits: Gives those of a query by its place, when somebody first looks at them.
+        queries: Each of n in words.
         notes: The remarks for each.
         exact: Of all, as the others in `SearchResult`.
         seconds: Of all.
@@ -188,9 +188,10 @@ def batch_results(
     Returns:
         n results.
     """
-    made = [SearchResult.__new__(SearchResult) for _ in hits]
+    made = list(map(SearchResult.__new__, repeat(SearchResult, len(queries))))
+    deque(map(_MAKE.__set__, made, repeat(hits)), maxlen=0)
     columns: dict[str, Iterable[Any]] = {
-        "hits": hits,
+        "hits": range(len(queries)),
         "query": queries,
         "exact": repeat(exact),
         "seconds": repeat(seconds),

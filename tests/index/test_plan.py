@@ -57,7 +57,7 @@ def test_small_data_need_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_short_memory_leaves_parts_on_disk_and_says_so() -> None:
-    choice = choose(100_000_000, DIM, Budget(memory=parse_bytes("32GB")))
+    choice = choose(100_000_000, DIM, Budget(memory=parse_bytes("32GB"), min_recall=0.9))
     assert choice.recipe.name == "rabitq4"
     assert choice.estimate.memory <= 32e9
     assert choice.estimate.least_build_memory <= 32e9
