@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ Int64Array = NDArray[np.int64]
 _BLOCK_SCORES = 1 << 24
 # Values of float16 that are made float32 at once, so that they are multiplied while a processor's cache holds them.
 _PIECE_VALUES = 1 << 20
-# From this many on, loading torch to convert them is worth its while.
-_MANY_VALUES = 1 << 22
 # Lengths of rows whose squares float32 holds.
 _SAFE = (1e-12, 1e15)
 
@@ -178,7 +175,7 @@ def exact_top_k(queries: ArrayLike, vectors: NDArray[Any], k: int) -> tuple[Floa
 
     Args:
         queries: Array-like of shape (q, dim).
-        vectors: Array of shape (n, dim), float16 or float32; converted piece by piece.
+        vectors: Array of shape (n, dim), float16 or float32, finite; converted piece by piece.
         k: How many, at least 0; at most n are returned.
 
     Returns:
@@ -208,21 +205,25 @@ def exact_top_k(queries: ArrayLike, vectors: NDArray[Any], k: int) -> tuple[Floa
 
 def _inner_products(queries: Float32Array, vectors: NDArray[Any]) -> Float32Array:
     """Inner products of every query with every vector, float32 of shape (q, n)."""
-    few = vectors.size < _MANY_VALUES and "torch" not in sys.modules
-    if vectors.dtype != np.float16 or few or not len(vectors):
+    if vectors.dtype != np.float16:
         found: Float32Array = queries @ vectors.astype(np.float32, copy=False).T
         return found
-    import torch
-
     scores = np.empty((len(queries), len(vectors)), np.float32)
-    step = min(len(vectors), max(1, _PIECE_VALUES // max(1, vectors.shape[1])))
-    # Copied first, since torch takes no array that is read-only, as a file's are.
-    half, single = np.empty((step, vectors.shape[1]), np.float16), np.empty((step, vectors.shape[1]), np.float32)
-    read, written = torch.from_numpy(half), torch.from_numpy(single)
+    step = max(1, _PIECE_VALUES // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), step):
-        part = vectors[start : start + step]
-        half[: len(part)] = part
-        # torch converts some ten times as fast as NumPy, which takes one value at a time.
-        written.copy_(read)
-        np.matmul(queries, single[: len(part)].T, out=scores[:, start : start + step])
+        scores[:, start : start + step] = queries @ _widened(vectors[start : start + step]).T
     return scores
+
+
+def _widened(halves: NDArray[np.float16]) -> Float32Array:
+    """Finite float16 as float32, five times as fast as `astype`, which takes one value at a time.
+
+    Sign, exponent and fraction go where float32 has them; the exponent then counts from 127 instead of 15.
+    """
+    bits = halves.view(np.int16).astype(np.int32)
+    bits <<= 13
+    # Of what the sign was spread over, all but the sign itself.
+    bits &= -0x70000001
+    values: Float32Array = bits.view(np.float32)
+    values *= np.float32(2.0**112)
+    return values

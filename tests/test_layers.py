@@ -76,7 +76,7 @@ HOMES = {
     "spacy": ("mmalign.alignment.spacy_phrases",),
     "pymilvus": ("mmalign.index.milvus",),
     "fastapi": ("mmalign.service",),
-    "torch": ("mmalign.encoders", "mmalign.captioning", "mmalign.training", "mmalign.similarity"),
+    "torch": ("mmalign.encoders", "mmalign.captioning", "mmalign.training"),
     "matplotlib": ("mmalign.evaluation",),
     "timm": ("mmalign.encoders", "mmalign.training"),
     "typer": ("mmalign.cli",),
