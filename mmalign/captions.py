@@ -13,6 +13,7 @@ import numpy as np
 from mmalign.captioning.consensus import Consensus, word_weights
 from mmalign.captioning.context import Context, Retrieval, TextStore, retrieve_context
 from mmalign.captioning.drafts import Draft
+from mmalign.captioning.prompts import PROMPTED
 from mmalign.captioning.ranking import JUDGED, rank_by_fit
 from mmalign.encoders.base import Encoder
 from mmalign.errors import EncoderMismatchError, InputError
@@ -27,8 +28,6 @@ Judge = Callable[[Sequence[str]], Sequence[float]]
 MODES = ("decoder", "consensus", "nearest")
 READ = 150
 """Most retrieved captions that a trained decoder is given: it reads the nearest, and all of them vote."""
-PROMPTED = 3
-"""Most retrieved captions that a language model is prompted with."""
 
 _WORD = re.compile(r"\w+(?:['\u2019\-]\w+)*")
 # Words that say nothing of what is to be seen; evidence for them would be noise.
@@ -169,13 +168,14 @@ class Captioner:
     def _written(self, vector: Float32Array, context: Context, *, influence: bool, judge: Judge | None) -> Caption:
         decoder = self._decoder
         assert decoder is not None
-        read = context[: READ if self._trained else PROMPTED]
+        likelihoods = getattr(decoder, "log_likelihoods", None)
+        read = context[: PROMPTED if likelihoods is None else READ]
         drafts = _judged(decoder.caption(vector, read.captions), judge)
         gains = None
-        if influence and self._trained and len(read):
+        if influence and likelihoods is not None and len(read):
             contexts = [read.captions]
             contexts += [tuple(c for j, c in enumerate(read.captions) if j != i) for i in range(len(read))]
-            found = decoder.log_likelihoods(drafts[0].text, vector, contexts)  # type: ignore[attr-defined]
+            found = likelihoods(drafts[0].text, vector, contexts)
             gains = [float(found[0] - without) for without in found[1:]]
         mode = "decoder" if self.mode == "decoder" else decoder.name
         told = _told(drafts[0].text, drafts[0].score, mode, read, gains)

@@ -9,6 +9,8 @@ INSTRUCTION = (
     "These captions describe pictures like mine. Write one caption for my picture, of the same kind, that says what "
     "most of them say. Answer with the caption alone."
 )
+PROMPTED = 3
+"""Most retrieved captions that a language model is prompted with."""
 _MOST = 8
 _LETTERS = 200
 # "Caption 1: ...", "The caption is "...", "Here is one caption for your picture: ...".

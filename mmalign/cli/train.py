@@ -96,6 +96,13 @@ def train_captioner(
         Path | None, typer.Option(help="A TOML file of all settings; see docs/caption-model.md. Options come on top.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Whose embeddings the decoder reads. Default: lite.")] = None,
+    language_model: Annotated[
+        str | None,
+        typer.Option(
+            help="hf:NAME_OR_PATH: train a soft prefix that tells this language model of the picture, instead of a "
+            "decoder. The model itself stays as it is."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: 4.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
     cache: Annotated[
@@ -116,11 +123,13 @@ def train_captioner(
         mmalign train captioner --collection captioned.mm --text captions.txt --out runs/mine
 
         mmalign caption photo.jpg --mode runs/captioner
+
+        mmalign train captioner --text captions.txt --language-model hf:models/smollm2 --out runs/prefix
     """
     from mmalign.training import captioner
     from mmalign.training.captioner_config import read_captioner_config
 
-    options: dict[str, Any] = {"encoder": encoder, "epochs": epochs, "seed": seed}
+    options: dict[str, Any] = {"encoder": encoder, "epochs": epochs, "seed": seed, "language_model": language_model}
     data: dict[str, Any] = {
         "text": [str(path) for path in text] if text else None,
         "collections": [str(path) for path in collection] if collection else None,
@@ -145,7 +154,8 @@ def train_captioner(
     if as_json:
         print_json(report.to_dict())
         return
-    print(f"best epoch: {report.best['epoch']} of {report.epochs}, CIDEr {report.best['cider']:.1f}")
+    cider = f", CIDEr {report.best['cider']:.1f}" if "cider" in report.best else ""
+    print(f"best epoch: {report.best['epoch']} of {report.epochs}, nats a token {report.best['nats']:.3f}{cider}")
     print(f"decoder: {report.exported} (SHA-256 {report.sha256})")
 
 
@@ -200,9 +210,13 @@ def _print_captioner_record(record: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{name} {value}" for name, value in record["data"].items())
         say(f"{record['event']}: {record['parameters']} parameters, {counts}")
         return
+    if "cider" in record:
+        measured = f"CIDEr {record['cider']:.2f}   BLEU-4 {record['bleu4']:.2f}"
+    else:
+        measured = f"without the prefix {record['nats_without']:.4f}"
     print(
-        f"epoch {record['epoch']:>3}   loss {record['loss']:.4f}   nats a token {record['nats']:.4f}   "
-        f"CIDEr {record['cider']:.2f}   BLEU-4 {record['bleu4']:.2f}   {record['seconds']:.0f} s",
+        f"epoch {record['epoch']:>3}   loss {record['loss']:.4f}   nats a token {record['nats']:.4f}   {measured}   "
+        f"{record['seconds']:.0f} s",
         flush=True,
     )
 

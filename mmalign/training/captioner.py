@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mmalign.captioning.generate import Writing, write_captions
 from mmalign.captioning.model import ModelConfig, make_inputs, make_model, pad_targets
@@ -25,7 +24,9 @@ from mmalign.metrics.caption import score_captions
 from mmalign.metrics.cider import DocumentFrequencies
 from mmalign.metrics.ptb import caption_tokens
 from mmalign.training.captioner_config import CaptionerConfig
-from mmalign.training.captioner_data import CaptionerMaterial, Queries, load_material
+from mmalign.training.captioner_data import CaptionerMaterial, load_material
+from mmalign.training.captioner_examples import Example, Examples, fewer
+from mmalign.training.captioner_prefix import PrefixTrainer
 from mmalign.training.checkpoint import Checkpoints, state_digest
 from mmalign.training.optimization import RunningMean, schedule_factor
 from mmalign.training.options import parse_options
@@ -36,8 +37,6 @@ EXPORT = "captioner.safetensors"
 # Steps between two checkpoints: a kill repeats so many at most.
 _KEEP = 200
 _CLIP = 1.0
-# Batches of like length together cost less; so many batches' captions are sorted at once.
-_SORTED = 20
 # Rarer runs of words are nine tenths of all, and would make the file twice as large.
 _OFTEN = 3
 
@@ -52,7 +51,7 @@ def train_captioner(
     progress: Progress | None = None,
     log: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainingReport:
-    """Train a decoder for an encoder's embeddings, and export the best epoch.
+    """Train a decoder for an encoder's embeddings, or a soft prefix for a language model, and export the best epoch.
 
     Args:
         config: What to learn from, and how.
@@ -81,7 +80,8 @@ def train_captioner(
         config, chosen, cache=folder / "cache" if cache is None else Path(cache), progress=progress
     )
     with seeded(config.seed, where):
-        trainer = _Trainer(config, material, dim=chosen.dim, folder=folder, device=where)
+        kind = PrefixTrainer if config.language_model else _Trainer
+        trainer = kind(config, material, dim=chosen.dim, folder=folder, device=where)
         header = {"config": config.to_dict(), "data": material.counts, "parameters": trainer.parameters,
                   "threads": torch.get_num_threads()}  # fmt: skip
         resumed = carry_out(trainer, folder, header=header, log=log, progress=progress)
@@ -137,11 +137,8 @@ class _Trainer:
             folder,
             identity=state_digest(self._model.state_dict(), material.digest),
         )
-        self._views = len(material.pairs.vectors) // max(1, config.views)
-        self._examples = [(row, target) for row in range(self._views) for target in material.pairs.targets[row]]
-        texts = len(material.texts.targets)
-        self._texts = min(config.texts_per_epoch or texts, texts)
-        self.steps = max(1, -(-(len(self._examples) + self._texts) // config.batch_size))
+        self._examples = Examples(config, material, lengths=[len(tokens) for tokens in self._tokens])
+        self.steps = self._examples.steps
         self.epoch, self.step = 1, 0
         self.best: dict[str, Any] | None = None
         self._history: list[dict[str, Any]] = []
@@ -175,7 +172,7 @@ class _Trainer:
         while self.epoch <= self._config.epochs:
             begun, losses = time.monotonic(), []
             self._model.train()
-            for number, batch in enumerate(self._batches()):
+            for number, batch in enumerate(self._examples.batches(self.epoch)):
                 if number < self.step:
                     continue
                 if stop():
@@ -221,31 +218,12 @@ class _Trainer:
         except OSError as error:
             raise StorageError(f"the decoder cannot be exported to {folder}: {error}; free space") from error
 
-    def _batches(self) -> Iterator[list[tuple[Queries, int, int]]]:
-        """The examples of this epoch: queries, row, and the sentence to be written."""
-        material, config = self._material, self._config
-        rng = np.random.default_rng([config.seed, self.epoch])
-        examples = []
-        for row, target in self._examples:
-            view = int(rng.integers(config.views)) * self._views
-            examples.append((material.pairs, row + view, target))
-        texts = rng.permutation(len(material.texts.targets))[: self._texts].tolist()
-        examples += [(material.texts, row, material.texts.targets[row][0]) for row in texts]
-        order = rng.permutation(len(examples))
-        batches = []
-        for start in range(0, len(order), config.batch_size * _SORTED):
-            part = sorted(order[start : start + config.batch_size * _SORTED].tolist(),
-                          key=lambda row: len(self._tokens[examples[row][2]]))  # fmt: skip
-            batches += [part[i : i + config.batch_size] for i in range(0, len(part), config.batch_size)]
-        for number in rng.permutation(len(batches)).tolist():
-            yield [examples[row] for row in batches[number]]
-
-    def _learn(self, batch: Sequence[tuple[Queries, int, int]], done: int, total: int) -> float:
+    def _learn(self, batch: Sequence[Example], done: int, total: int) -> float:
         config = self._config
         rng = np.random.default_rng([config.seed, self.epoch, self.step, 1])
         bare, blind = rng.random(len(batch)) < config.drop_context, rng.random(len(batch)) < config.drop_vector
         contexts = [
-            [] if without else [self._tokens[near] for near in self._nearest(queries.contexts[row], rng)]
+            [] if without else [self._tokens[near] for near in fewer(queries.contexts[row], rng)]
             for (queries, row, _), without in zip(batch, bare, strict=True)
         ]
         vectors = np.stack([queries.vectors[row] for queries, row, _ in batch])
@@ -263,12 +241,6 @@ class _Trainer:
         self._optimizer.step()
         self._mean.update()
         return float(loss.detach())
-
-    def _nearest(self, context: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """The retrieved captions; now and then fewer of them, so that the decoder can do with any number."""
-        if rng.random() < 0.7:
-            return context
-        return context[: int(rng.integers(1, len(context) + 1))]
 
     @torch.inference_mode()
     def _measure(self) -> dict[str, float]:

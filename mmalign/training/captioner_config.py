@@ -72,6 +72,10 @@ class CaptionerConfig:
         context: Captions retrieved for each.
         drop_context: Share of the examples without retrieved captions.
         drop_vector: Share without an embedding.
+        language_model: A language model of Hugging Face, `hf:NAME_OR_PATH`, that a soft prefix is trained for, instead
+            of a decoder: vectors made from the embedding, which the model, itself unchanged, reads before its prompt.
+            `vocabulary`, `fusion`, `width`, `layers`, `smoothing`, `drop_vector` and `start` then mean nothing.
+        prefix_length: How many vectors a soft prefix has.
         start: A decoder's file whose weights and vocabulary are begun with; none for random ones.
         seed: Of everything random.
         bf16: Whether to compute in bfloat16 where that is safe.
@@ -96,6 +100,8 @@ class CaptionerConfig:
     context: int = 32
     drop_context: float = 0.1
     drop_vector: float = 0.1
+    language_model: str = ""
+    prefix_length: int = 8
     start: str = ""
     seed: int = 0
     bf16: bool = True
@@ -105,10 +111,15 @@ class CaptionerConfig:
             ("vocabulary", 300, 65536), ("width", 8, 4096), ("layers", 1, 48), ("epochs", 1, 10000),
             ("texts_per_epoch", 0, 10**9), ("batch_size", 1, 65536), ("learning_rate", 0, 10), ("weight_decay", 0, 10),
             ("warmup", 0, 10**6), ("smoothing", 0, 0.9), ("text_cosine", 0.05, 1), ("picture_cosine", 0.05, 1),
-            ("views", 1, 64), ("context", 1, 256), ("drop_context", 0, 1), ("drop_vector", 0, 1),
+            ("views", 1, 64), ("prefix_length", 1, 256), ("context", 1, 256), ("drop_context", 0, 1),
+            ("drop_vector", 0, 1),
         ):  # fmt: skip
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} must be from {least} to {most}, got {getattr(self, name)}")
+
+        kind, _, name = self.language_model.partition(":")
+        if self.language_model and not (kind == "hf" and name):
+            raise InputError(f"language_model is hf:NAME_OR_PATH, got {self.language_model!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -151,4 +162,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return {name: _absolute(entry, folder, name) for name, entry in value.items()}
     if isinstance(value, list):
         return [_absolute(entry, folder, key) for entry in value]
+    if key == "language_model" and (folder / str(value).removeprefix("hf:")).exists():
+        # Else it is a name on the hub.
+        return f"hf:{folder / str(value).removeprefix('hf:')}"
     return str(folder / value) if key in ("text", "manifest", "collections", "start") and value else value

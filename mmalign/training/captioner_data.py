@@ -246,7 +246,13 @@ def _sentences(
     for sentence in _unlike(texts, measured, config.data.fuzzy_twins, "text", counts):
         number(sentence)
     if len(found) < 10:
-        raise InputError(f"{len(found)} sentences are too few to learn from; expected ten different ones at least")
+        wanted = "expected ten different ones at least"
+        if config.data.collections and not captions:
+            wanted += (
+                ": the pictures of the collection have no captions; name sentences with --text, or caption them first "
+                "with: mmalign caption --write"
+            )
+        raise InputError(f"{len(found)} sentences are too few to learn from; {wanted}")
     return found, owners
 
 

@@ -16,6 +16,7 @@ from mmalign.captioning.decoder import load_decoder
 from mmalign.captioning.prompts import chat_prompt, first_caption, plain_prompt
 from mmalign.encoders.wheels import PinnedFile, load_pinned
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
+from tests.captioning.toy import tiny_language_model
 
 CONTEXT = ["Two dogs run through the snow .", "A dog in the snow .", "Two dogs playing outside in winter ."]
 SMOLLM2 = PinnedFile(
@@ -28,21 +29,8 @@ SMOLLM2 = PinnedFile(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    path = tmp_path_factory.mktemp("gpt2")
-    words = ["<unk>", "</s>", "a", "dog", "two", "dogs", "snow", "run", "caption", ":", "the", "of"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>").save_pretrained(path)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(words), n_positions=128, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1
-    )
-    GPT2LMHeadModel(config).save_pretrained(path)
-    return path
+    words = ["a", "dog", "two", "dogs", "snow", "run", "caption", ":", "the", "of"]
+    return tiny_language_model(tmp_path_factory.mktemp("gpt2"), words)
 
 
 def test_a_folder_of_hugging_face_writes(folder: Path) -> None:

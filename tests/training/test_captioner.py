@@ -320,7 +320,9 @@ def test_a_collection_of_another_encoder_is_refused(data: CaptionerData, tmp_pat
         EncoderMismatchError, match=r"embedded by others .*this training is for words.*--encoder others"
     ):
         load_material(config(alone), WordEncoder(), cache=tmp_path / "cache")
-    with pytest.raises(InputError, match="0 sentences are too few"):
+    with pytest.raises(
+        InputError, match=r"0 sentences are too few.*of the collection have no captions; name sentences with --text"
+    ):
         load_material(config(alone), Other(), cache=tmp_path / "cache")
     with pytest.raises(CollectionNotFoundError, match="no collection at"):
         load_material(config(replace(alone, collections=("none.mm",))), Other(), cache=tmp_path / "cache")

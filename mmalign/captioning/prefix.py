@@ -1,0 +1,170 @@
+"""A soft prefix: vectors, made from a picture's embedding, that a frozen language model reads before its prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmalign.errors import InputError, ModelUnavailableError
+from mmalign.similarity import Float32Array, as_matrix, l2_normalize
+
+FORMAT = "mmalign soft prefix 1"
+_HEADER = "mmalign"
+_MEAN = "vector_mean"
+_NOTES = ("encoder", "fingerprint", "language_model", "language_model_digest", "license", "provenance")
+
+
+class SoftPrefix(nn.Module):
+    """Maps an embedding to the vectors of `length` tokens that are none.
+
+    Args:
+        dim: Width of the embedding.
+        width: Of the language model's token vectors.
+        length: How many vectors.
+        scale: Root mean square of the language model's own token vectors, so that the first ones are no louder.
+
+    Source: Mokady et al., ClipCap: CLIP Prefix for Image Captioning, 2021.
+    """
+
+    def __init__(self, dim: int, width: int, *, length: int = 8, scale: float = 1.0) -> None:
+        super().__init__()
+        self.dim, self.width, self.length, self.scale = dim, width, length, scale
+        hidden = max(dim, width)
+        self.inner = nn.Linear(dim, hidden)
+        self.outer = nn.Linear(hidden, length * width)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Make prefixes.
+
+        Args:
+            vectors: Shape (n, dim), rows of length 1, the mean of pictures taken off.
+
+        Returns:
+            Shape (n, length, width).
+        """
+        # Entries of a unit vector are about 1 / sqrt(dim).
+        made: torch.Tensor = self.outer(torch.tanh(self.inner(vectors * self.dim**0.5)))
+        return self.scale * made.view(-1, self.length, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixFile:
+    """What a prefix's file holds.
+
+    Attributes:
+        prefix: The network.
+        mean: The mean embedding of pictures, which is taken off each one, shape (dim,), float32.
+        notes: `encoder` (name), `fingerprint`, `language_model` (the spec that loads it), `language_model_digest`,
+            `license` and `provenance`.
+    """
+
+    prefix: SoftPrefix
+    mean: Float32Array
+    notes: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the encoder whose embeddings it reads."""
+        return self.notes["fingerprint"]
+
+    def moved(self, vector: Float32Array) -> torch.Tensor:
+        """Take the mean off an embedding, as it was in the training.
+
+        Args:
+            vector: Shape (dim,), as the encoder gives it.
+
+        Returns:
+            Shape (1, dim), of length 1.
+
+        Raises:
+            DimensionError: Another width.
+        """
+        return torch.from_numpy(l2_normalize(as_matrix(vector, dim=self.prefix.dim, name="vector") - self.mean))
+
+
+def write_prefix(path: Path, file: PrefixFile) -> str:
+    """Write a prefix to one safetensors file, float32.
+
+    Args:
+        path: The file.
+        file: What it is to hold.
+
+    Returns:
+        SHA-256 of the file as 64 hex digits.
+
+    Raises:
+        InputError: A note is missing.
+    """
+    import hashlib
+
+    from safetensors.torch import save
+
+    if missing := [note for note in _NOTES if not file.notes.get(note)]:
+        raise InputError(f"expected the notes {', '.join(_NOTES)}; {missing} missing")
+    prefix = file.prefix
+    header = {
+        "format": FORMAT,
+        "notes": dict(file.notes),
+        "config": {"dim": prefix.dim, "width": prefix.width, "length": prefix.length, "scale": prefix.scale},
+    }
+    tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in prefix.state_dict().items()}
+    tensors[_MEAN] = torch.from_numpy(np.asarray(file.mean, np.float32))
+    content = save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_prefix(path: Path) -> PrefixFile:
+    """Read what `write_prefix` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ModelUnavailableError: It cannot be read, or is something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            header = json.loads((stored.metadata() or {}).get(_HEADER, "{}"))
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no iterator
+        if header.get("format") != FORMAT:
+            raise ValueError(f"its format is {header.get('format')!r}, expected {FORMAT!r}")
+        config, notes = header["config"], header["notes"]
+        mean = state.pop(_MEAN).numpy()
+        with torch.random.fork_rng(devices=[]):
+            prefix = SoftPrefix(config["dim"], config["width"], length=config["length"], scale=config["scale"])
+        prefix.load_state_dict(state)
+        if missing := [note for note in _NOTES if not notes.get(note)]:
+            raise ValueError(f"the notes {missing} are missing")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise ModelUnavailableError(
+            f"{path} is not a soft prefix ({error}); expected the file that mmalign train captioner --language-model "
+            "exported"
+        ) from error
+    return PrefixFile(prefix.eval(), mean, notes)
+
+
+def is_prefix(path: Path) -> bool:
+    """Whether a safetensors file says that it holds a soft prefix.
+
+    Args:
+        path: The file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            return bool(json.loads((stored.metadata() or {}).get(_HEADER, "{}")).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError, SafetensorError):
+        return False
