@@ -120,6 +120,8 @@ _KNOWN = (
 )
 # Adverbs and adjectives that are nouns behind "the" or "its".
 _ENDS = ("back", "top", "front", "inside", "outside", "bottom", "home")
+# Pronouns that something is done to.
+_OBJECTS = frozenset("it him them himself herself itself themselves".split())  # noqa: SIM905 - as the other lists
 _DESCRIBES = ("able", "ible", "ant", "ous", "ful", "less", "ish", "ic", "ive")
 _INSIDE = ("det", "adj", "num", "poss")
 _NOMINAL = ("noun", "plain", "adj", "num")
@@ -154,6 +156,8 @@ def _in_place(tokens: Sequence[Token], i: int) -> str:
             return "adv"
         return "adj" if after in ("plain", "noun") else "noun"
     if guess == "adj":
+        # "an adult holding a baby"
+        ends = ends or (word in words.PEOPLE and after in ("ing", "verb"))
         return "noun" if ends and before in ("det", "adj", "num") and _stands_alone(tokens, i) else "adj"
     if guess == "prep":
         # A particle: "jumps up", "walks around".
@@ -242,7 +246,8 @@ def _unknown_verb(tokens: Sequence[Token], i: int, before: str, after: str) -> b
     word = tokens[i].lower
     if before == "prep" and tokens[i - 1].lower == "to" and (after == "det" or tokens[i - 2].tag == "verb"):
         return not is_plural(word) and after not in ("noun", "plain")
-    if before != "noun" or after not in ("prep", "det", "adv") or word in words.IRREGULAR_PLURALS:
+    object_ = i + 1 < len(tokens) and tokens[i + 1].lower in _OBJECTS
+    if before != "noun" or not (after in ("prep", "det", "adv") or object_) or word in words.IRREGULAR_PLURALS:
         return False
     if word.endswith(("ers", "ors", "ists", "ians")) or singular(word) in words.PEOPLE:
         return False

@@ -208,7 +208,7 @@ def load_recipe(spec: str) -> Recipe:
         return recipes["flat"]
     names = [*recipes, "auto"]
     near = difflib.get_close_matches(spec.lower(), names, n=3, cutoff=0.5)
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"the recipes are {', '.join(names)}"
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"the recipes are {', '.join(names)}."
     if not spec or spec[0].islower():
         # FAISS's factory strings begin with a capital, recipes do not; this needs no FAISS to say so.
         raise RecipeError(f"unknown index recipe {spec!r}; {remedy} Any FAISS factory string works too, such as SQ8")

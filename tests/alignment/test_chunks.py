@@ -69,6 +69,8 @@ def things(parsed: Parsed) -> list[int]:
         ("A snarling brown dog corners a cat", ["A snarling brown dog", "a cat"]),
         ("A boy jumps from one table to another", ["A boy", "one table", "another"]),
         ("a man and another follows", ["a man", "another"]),
+        ("an adult holding the baby mocks it", ["an adult", "the baby", "it"]),
+        ("an adult dog", ["an adult dog"]),
         # As many as the noun says, not one that does something.
         ("a couple dogs", ["a couple dogs"]),
         ("a black and white t-shirt", ["a black and white t-shirt"]),
