@@ -23,8 +23,8 @@ from mmalign.alignment.tables import IntArray, Tables, tabulate
 # Partial assignments kept at first, and how often that many times more are.
 _WIDTH = 64
 _GROWTH = 8
-# Numbers that a search may hold: slots x regions x width; 2 MiB of float64.
-_MOST_NUMBERS = 1 << 18
+# Numbers that a search may hold: slots x regions x width; 1 MiB of float64.
+_MOST_NUMBERS = 1 << 17
 # Rounds of messages.
 _ROUNDS = 3
 # Sums that differ by less are equal.
@@ -67,7 +67,9 @@ def search(problem: Problem, starts: Iterable[Assignment]) -> Found:
     width, rounds = 0, 0
     while bound > value + _TOLERANCE and width < most:
         rounds += 1
-        width = min(max(_WIDTH, width * _GROWTH), most)
+        wider = max(_WIDTH, width * _GROWTH)
+        # Not twice nearly the same.
+        width = wider if 2 * wider <= most else most
         choice, dropped = _sweep(shifted, value, width)
         if choice is not None:
             found = tables.assignment(_improve(tables, choice))
