@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(FAISS)
 # What is measured on: a folder with flickr8k/, coco/, imagenet_sample/ and ucm/.
 DATA ?= ../shared/data
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench bench-slow clean
 
 help:
 	@echo "make demo    index the gallery, search it, write demo/hits.png and demo/hits.html"
@@ -58,6 +58,15 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.caption_metrics $(DATA)/flickr8k/manifest.jsonl
 	$(BIN)/python -m benchmarks.caption_decoder $(DATA)/flickr8k/manifest.jsonl --split dev
 	$(BIN)/python -m benchmarks.caption_grounding $(DATA)/flickr8k/manifest.jsonl --split dev
+	$(BIN)/python -m benchmarks.caption_rerank $(DATA)/flickr8k/manifest.jsonl --split dev
+	$(BIN)/python -m benchmarks.report
+
+# What takes hours; each step goes on where it was stopped.
+bench-slow: $(STAMP)
+	$(BIN)/python -m benchmarks.index_memory make build/memory
+	$(BIN)/python -m benchmarks.index_memory build build/memory
+	$(BIN)/python -m benchmarks.index_memory search build/memory
+	$(BIN)/python -m benchmarks.caption_fusion examples/training/lite-captioner-1.toml build/fusion
 	$(BIN)/python -m benchmarks.report
 
 clean:

@@ -257,7 +257,8 @@ def _load(source: str) -> tuple[Any, Any]:
 
 
 def _reason(source: str, path: Path, error: Exception) -> str:
-    said = " ".join(str(error).split())[:300]
+    # What transformers says goes on for a page; its first sentence tells what is wrong.
+    said = " ".join(str(error).split()).split(". ")[0][:160].rstrip(".")
     if path.suffix == ".gguf":
         return (
             f"the GGUF file {path} cannot be loaded: {said}; transformers reads some architectures alone: take a file "
