@@ -24,6 +24,8 @@ COLUMN = "written_caption"
 
 # Written to the collection in one commit: a kill costs so many captions at most.
 _COMMIT = 256
+# Pictures that are captioned at once.
+_TOGETHER = 16
 
 
 def text_store(generation: Generation, *, progress: bool = True) -> TextStore:
@@ -141,8 +143,12 @@ class CollectionCaptioner:
                 part = names[start : start + _COMMIT]
                 _, vectors = store.embeddings(row_ids[start : start + _COMMIT])
                 rows: Float32Array = l2_normalize(vectors)
-                found = []
-                for name, vector in zip(part, rows, strict=True):
-                    found.append((name, self.captioner.caption(vector, exclude=[name])))
-                    advance(1)
+                found: list[tuple[str, Caption]] = []
+                for first in range(0, len(part), _TOGETHER):
+                    some = part[first : first + _TOGETHER]
+                    told = self.captioner.caption_many(
+                        rows[first : first + _TOGETHER], exclude=[[name] for name in some]
+                    )
+                    found += zip(some, told, strict=True)
+                    advance(len(some))
                 yield found

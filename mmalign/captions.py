@@ -129,17 +129,48 @@ class Captioner:
             InputError: Nothing was retrieved, and the mode needs it.
         """
         matrix = as_matrix(vector, dim=self._encoder.dim, name="the picture's embedding")
-        context = Context()
+        context = self._retrieved(matrix, [exclude])[0]
+        if self._decoder is not None:
+            return self._written(matrix[0], context, influence=influence, judge=judge)
+        return self._chosen(context, influence=influence, judge=judge)
+
+    def caption_many(self, vectors: Float32Array, *, exclude: Sequence[Names[str]]) -> list[Caption]:
+        """Caption some pictures; a trained decoder writes for all of them at once, in half of the time.
+
+        Args:
+            vectors: Their embeddings, shape (n, dim).
+            exclude: For each, sources whose captions must not be used.
+
+        Returns:
+            A caption for each.
+
+        Raises:
+            DimensionError: The embeddings have another width than the datastore's.
+            InputError: Nothing was retrieved for one of them, and the mode needs it.
+        """
+        matrix = as_matrix(vectors, dim=self._encoder.dim, name="the pictures' embeddings")
+        contexts = self._retrieved(matrix, exclude)
+        if self._decoder is None:
+            return [self._chosen(context, influence=False, judge=None) for context in contexts]
+        together = getattr(self._decoder, "caption_many", None)
+        written = (
+            together(matrix, [self._read(one).captions for one in contexts]) if together else [None] * len(contexts)
+        )
+        return [
+            self._written(vector, context, influence=False, judge=None, drafts=drafts)
+            for vector, context, drafts in zip(matrix, contexts, written, strict=True)
+        ]
+
+    def _retrieved(self, matrix: Float32Array, exclude: Sequence[Names[str]]) -> list[Context]:
+        contexts = [Context()] * len(matrix)
         if len(self._store):
-            context = retrieve_context(matrix, self._store, how=self._how, exclude=[exclude])[0]
-        if not len(context) and not self._trained:
+            contexts = retrieve_context(matrix, self._store, how=self._how, exclude=exclude)
+        if not all(map(len, contexts)) and not self._trained:
             raise InputError(
                 "no caption was retrieved for this picture: all are below the floor or its own; lower the floor, or "
                 "use --mode decoder, which can do without"
             )
-        if self._decoder is not None:
-            return self._written(matrix[0], context, influence=influence, judge=judge)
-        return self._chosen(context, influence=influence, judge=judge)
+        return contexts
 
     def _chosen(self, context: Context, *, influence: bool, judge: Judge | None) -> Caption:
         if self.mode == "nearest" or self._voting is None:
@@ -165,12 +196,24 @@ class Captioner:
         found = self._voting.choose(context, drafts=[text])
         return found[0].score if found else 0.0
 
-    def _written(self, vector: Float32Array, context: Context, *, influence: bool, judge: Judge | None) -> Caption:
+    def _read(self, context: Context) -> Context:
+        """What the decoder is given of it."""
+        return context[: READ if hasattr(self._decoder, "log_likelihoods") else PROMPTED]
+
+    def _written(
+        self,
+        vector: Float32Array,
+        context: Context,
+        *,
+        influence: bool,
+        judge: Judge | None,
+        drafts: list[Draft] | None = None,
+    ) -> Caption:
         decoder = self._decoder
         assert decoder is not None
         likelihoods = getattr(decoder, "log_likelihoods", None)
-        read = context[: PROMPTED if likelihoods is None else READ]
-        drafts = _judged(decoder.caption(vector, read.captions), judge)
+        read = self._read(context)
+        drafts = _judged(decoder.caption(vector, read.captions) if drafts is None else drafts, judge)
         gains = None
         if influence and likelihoods is not None and len(read):
             contexts = [read.captions]

@@ -132,3 +132,37 @@ def test_a_judge_sees_eight_drafts_of_a_decoder_at_most(monkeypatch: pytest.Monk
     assert told.text == "dog number 5"
     assert told.score == pytest.approx((2.6458 - 0.6547) / 2, abs=1e-3)
     assert told.alternatives == tuple(draft.text for draft in drafts[:4])
+
+
+class Written:
+    """A decoder that tells what it was given; `together` counts the pictures of each call."""
+
+    name, fingerprint = "toy", Toy.fingerprint
+
+    def __init__(self, *, many: bool) -> None:
+        self.together: list[int] = []
+        if many:
+            self.caption_many = self._many
+
+    def caption(self, vector: Any, context: Any) -> list[Draft]:
+        return self._many(vector[None], [context])[0]
+
+    def _many(self, vectors: Any, contexts: Any) -> list[list[Draft]]:
+        self.together.append(len(contexts))
+        told = zip(vectors, contexts, strict=True)
+        return [[Draft(f"a dog {vector.sum():.3f} {len(near)}", None, 1.0)] for vector, near in told]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "consensus", "one by one", "together"])
+def test_many_pictures_get_what_each_of_them_gets(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Written(many=mode == "together")
+    monkeypatch.setattr("mmalign.captioning.decoder.load_decoder", lambda *args, **options: decoder)
+    captioner = Captioner(Toy(), STORE, mode=mode)
+    vectors = l2_normalize([[1, 0, 0.1], [0, 0.1, 1], [1, 0.5, 0.5]])
+    exclude = [["a"], [], ["b", "c"]]
+    many = captioner.caption_many(vectors, exclude=exclude)
+    assert decoder.together == {"together": [3], "one by one": [1, 1, 1]}.get(mode, [])
+    alone = [captioner.caption(vector, exclude=own) for vector, own in zip(vectors, exclude, strict=True)]
+    assert [one.to_dict() for one in many] == [one.to_dict() for one in alone]
+    assert len({one.text for one in many}) > 1
+    assert captioner.caption_many(vectors[:0], exclude=[]) == []
