@@ -1,7 +1,7 @@
 """Write the measured figures into the pages: `benchmarks/RESULTS.md`, and README between its markers.
 
 README holds `<!-- measured: NAME -->` ... `<!-- end -->`; what lies between is replaced by the figures of
-`benchmarks/results/NAME.json`.
+`benchmarks/results/NAME.json`, or by some of them: `<!-- measured: NAME: figure; another figure -->`.
 
 python -m benchmarks.report
 """
@@ -14,16 +14,18 @@ from typing import Any
 
 from benchmarks.results import FOLDER, ROOT
 
-MARK = re.compile(r"(<!-- measured: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- measured: ([a-z_]+)(?:: ([^\n]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], only: str | None = None) -> str:
     """One measurement as a Markdown table with its circumstances; a figure may have several columns."""
-    figures: dict[str, Any] = result["figures"]
+    figures: dict[str, Any] = {name.replace("_", " "): value for name, value in result["figures"].items()}
+    if only:
+        figures = {name: figures[name] for name in only.split("; ")}
     cells = {name: value if isinstance(value, dict) else {"value": value} for name, value in figures.items()}
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     rows = [
-        f"| {name.replace('_', ' ')} | {' | '.join(str(row.get(column, '')) for column in columns)} |"
+        f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |"
         for name, row in cells.items()
     ]
     head = [f"| figure | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
@@ -42,7 +44,7 @@ def main() -> None:
 
     def fill(found: re.Match[str]) -> str:
         # What was not measured yet keeps its place.
-        return f"{found[1]}\n{table(results[found[2]])}\n{found[3]}" if found[2] in results else found[0]
+        return f"{found[1]}\n{table(results[found[2]], found[3])}\n{found[4]}" if found[2] in results else found[0]
 
     filled = MARK.sub(fill, text)
     readme.write_text(filled, encoding="utf-8")

@@ -96,6 +96,8 @@ def test_a_page_shows_columns_and_single_values() -> None:
     result = {"date": "2026-01-01", "data": "x", "machine": "m", "commit": "c"}
     single = report.table({**result, "figures": {"a_b": 1, "c": "two"}})
     assert single.splitlines()[:4] == ["| figure | value |", "| --- | ---: |", "| a b | 1 |", "| c | two |"]
+    some = report.table({**result, "figures": {"a_b": 1, "c": 2, "d_e": 3}}, only="d e; a b")
+    assert some.splitlines()[2:5] == ["| d e | 3 |", "| a b | 1 |", ""]
     several = report.table(
         {**result, "figures": {"a": {"lite@2": 1, "chance": 0.5}, "b": {"lite@2": 2, "95%": "1 to 3"}}}
     )
