@@ -24,10 +24,7 @@ def table(result: dict[str, Any], only: str | None = None) -> str:
         figures = {name: figures[name] for name in only.split("; ")}
     cells = {name: value if isinstance(value, dict) else {"value": value} for name, value in figures.items()}
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    rows = [
-        f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |"
-        for name, row in cells.items()
-    ]
+    rows = [f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |" for name, row in cells.items()]
     head = [f"| figure | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     where = f"Measured on {result['date']}: {result['data']}; {result['machine']}; commit {result['commit']}."
     return "\n".join([*head, *rows, "", where]) + "\n"

@@ -174,7 +174,7 @@ class HFDecoder:
                 tokens = language.prompt(context, room=_WORDS + prefix.prefix.length)
                 made = prefix.prefix(prefix.moved(vector).to(language.device))
                 told = language.embed(tokens)
-                shown = {"inputs_embeds": torch.cat([made.to(told.dtype), told], dim=1)}
+                shown = {"inputs_embeds": torch.cat([told, made.to(told.dtype)], dim=1)}
                 length = shown["inputs_embeds"].shape[1]
             found = language.model.generate(
                 **shown,

@@ -1,4 +1,4 @@
-"""A soft prefix: vectors, made from a picture's embedding, that a frozen language model reads before its prompt."""
+"""A soft prefix: vectors, made from a picture's embedding, that a frozen language model reads behind its prompt."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class CaptionerConfig:
         drop_context: Share of the examples without retrieved captions.
         drop_vector: Share without an embedding.
         language_model: A language model of Hugging Face, `hf:NAME_OR_PATH`, that a soft prefix is trained for, instead
-            of a decoder: vectors made from the embedding, which the model, itself unchanged, reads before its prompt.
+            of a decoder: vectors made from the embedding, which the model, itself unchanged, reads behind its prompt.
             `vocabulary`, `fusion`, `width`, `layers`, `smoothing`, `drop_vector` and `start` then mean nothing.
         prefix_length: How many vectors a soft prefix has.
         start: A decoder's file whose weights and vocabulary are begun with; none for random ones.

@@ -212,8 +212,8 @@ class PrefixTrainer:
         rows = []
         for one, prefix, answer in zip(told, prefixes, answers, strict=True):
             prompt = language.prompt(one.context, room=_ROOM + self._prefix.length)
-            words = language.embed(torch.cat([prompt[0], answer]))
-            rows.append(torch.cat([prefix.to(words.dtype), words]))
+            asked, said = language.embed(prompt[0]), language.embed(answer)
+            rows.append(torch.cat([asked, prefix.to(asked.dtype), said]))
         # Padded on the left: the answers are what comes last in each row.
         lengths = torch.tensor([len(row) for row in rows], device=self._device)
         shown = _padded(rows, 0)

@@ -107,7 +107,7 @@ def test_the_loss_is_that_of_one_row_after_the_other(config: CaptionerConfig, tm
     for item, answer in zip(told, answers, strict=True):
         prefix = one._prefix(torch.from_numpy(item.vector[None]))[0]
         for shown, blind in ((prefix, False), (prefix[:0], True)):
-            rows = torch.cat([shown, language.embed(torch.cat([language.prompt(item.context)[0], answer]))])
+            rows = torch.cat([language.embed(language.prompt(item.context)[0]), shown, language.embed(answer)])
             scores = language.model(inputs_embeds=rows[None]).logits[0].log_softmax(-1).detach()
             start = len(rows) - len(answer) - 1
             cost = -sum(float(scores[start + i, token]) for i, token in enumerate(answer.tolist()))
@@ -165,7 +165,7 @@ def test_likelihood_with_a_prefix_is_the_models_own(config: CaptionerConfig, tmp
     told = language.tokenizer(draft.text, add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         moved = l2_normalize(vector[None] - file.mean)
-        shown = [file.prefix(torch.from_numpy(moved))[0], language.embed(language.prompt(context)[0])]
+        shown = [language.embed(language.prompt(context)[0]), file.prefix(torch.from_numpy(moved))[0]]
         shown.append(language.embed(torch.tensor(told)))
         scores = language.model(inputs_embeds=torch.cat(shown)[None]).logits[0].log_softmax(-1)
     total = sum(float(scores[len(scores) - len(told) - 1 + i, token]) for i, token in enumerate(told))
