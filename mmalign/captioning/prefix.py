@@ -17,6 +17,8 @@ from mmalign.similarity import Float32Array, as_matrix, l2_normalize
 FORMAT = "mmalign soft prefix 1"
 _HEADER = "mmalign"
 _MEAN = "vector_mean"
+# What a picture adds to the words that a prefix begins as.
+_QUIET = 0.1
 _NOTES = ("encoder", "fingerprint", "language_model", "language_model_digest", "license", "provenance")
 
 
@@ -38,6 +40,20 @@ class SoftPrefix(nn.Module):
         hidden = max(dim, width)
         self.inner = nn.Linear(dim, hidden)
         self.outer = nn.Linear(hidden, length * width)
+
+    @torch.no_grad()
+    def begin_as(self, tokens: torch.Tensor) -> None:
+        """Begin a training as the vectors of some words, whatever the picture.
+
+        A language model makes sense of words from the first step on, and of random vectors only after thousands.
+
+        Args:
+            tokens: Vectors of as many tokens as the prefix is long, shape (length, width).
+
+        Source: Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, 2021.
+        """
+        self.outer.bias.copy_(tokens.flatten() / self.scale)
+        self.outer.weight.mul_(_QUIET)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Make prefixes.

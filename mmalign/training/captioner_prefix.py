@@ -33,6 +33,8 @@ _CLIP = 1.0
 _TOGETHER = 8
 # Pictures that are measured on after an epoch: a language model takes a second for ten of them.
 _MEASURED = 64
+# What a prefix says before it has learnt anything; its last words, where it is shorter.
+_BEGUN = "A short caption of my picture, in lower case, that says who does what and where:"
 # Places for an answer; see `LanguageModel.answer`.
 _ROOM = 40
 
@@ -73,6 +75,9 @@ class PrefixTrainer:
         self._language = LanguageModel(config.language_model.removeprefix("hf:"), device=device)
         language = self._language
         self._prefix = SoftPrefix(dim, language.width, length=config.prefix_length, scale=language.scale).to(device)
+        begun = language.tokenizer(_BEGUN, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
+        repeated = begun.repeat(-(-config.prefix_length // len(begun)))[-config.prefix_length :]
+        self._prefix.begin_as(language.embed(repeated.to(device)).float())
         self._short = "logits_to_keep" in inspect.signature(language.model.forward).parameters
         self.parameters = sum(p.numel() for p in self._prefix.parameters())
         matrices = [p for p in self._prefix.parameters() if p.ndim > 1]
