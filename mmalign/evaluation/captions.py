@@ -12,6 +12,7 @@ import numpy as np
 from mmalign.captioning.consensus import Agreement, Consensus, word_weights
 from mmalign.captioning.context import Context, Retrieval, TextStore, retrieve_context
 from mmalign.captioning.drafts import Decoder
+from mmalign.captioning.prompts import PROMPTED
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import EncoderMismatchError, InputError
@@ -49,7 +50,7 @@ class LadderOptions:
     retrieval: Retrieval = Retrieval(k=150)  # noqa: RUF009 - frozen
     agreement: Agreement = Agreement()  # noqa: RUF009 - frozen
     read: int = 150
-    hf_read: int = 3
+    hf_read: int = PROMPTED
     seed: int = 0
     clip: bool = False
     rungs: tuple[str, ...] = RUNGS
