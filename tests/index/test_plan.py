@@ -66,6 +66,10 @@ def test_short_memory_leaves_parts_on_disk_and_says_so() -> None:
     assert told["hnsw"].startswith("searching takes ")
     assert told["gpu-flat"] == "it is for device cuda"
     assert told["ivf-disk"] == "a part of it would have to stay on disk"
+    # Nobody is promised more than was ever found.
+    more = choose(100_000_000, DIM, Budget(memory=parse_bytes("32GB"), min_recall=0.95))
+    assert more.recipe.name == "ivf-disk"
+    assert refusals(more)["rabitq4"] == "it found at most 94.8% of the nearest where it was measured"
     shorter = choose(100_000_000, DIM, Budget(memory=parse_bytes("10GB")))
     assert shorter.recipe.storage == "disk"
     assert shorter.candidates[0].on_disk
