@@ -23,8 +23,8 @@ from mmalign.alignment.tables import IntArray, Tables, tabulate
 # Partial assignments kept at first, and how often that many times more are.
 _WIDTH = 64
 _GROWTH = 8
-# Numbers that a search may hold: slots x regions x width; 1 MiB of float64.
-_MOST_NUMBERS = 1 << 17
+# Numbers that a search may hold: slots x regions x width; 768 KiB of float64.
+_MOST_NUMBERS = 3 << 15
 # Rounds of messages.
 _ROUNDS = 3
 # Sums that differ by less are equal.
