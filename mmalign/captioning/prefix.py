@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmalign.errors import InputError, ModelUnavailableError
+from mmalign.captioning.weight_file import format_of, read_weights, write_weights
+from mmalign.errors import ModelUnavailableError
 from mmalign.similarity import Float32Array, as_matrix, l2_normalize
 
 FORMAT = "mmalign soft prefix 1"
-_HEADER = "mmalign"
 _MEAN = "vector_mean"
 # What a picture adds to the words that a prefix begins as.
 _QUIET = 0.1
@@ -117,12 +116,6 @@ def write_prefix(path: Path, file: PrefixFile) -> str:
     Raises:
         InputError: A note is missing.
     """
-    import hashlib
-
-    from safetensors.torch import save
-
-    if missing := [note for note in _NOTES if not file.notes.get(note)]:
-        raise InputError(f"expected the notes {', '.join(_NOTES)}; {missing} missing")
     prefix = file.prefix
     header = {
         "format": FORMAT,
@@ -131,9 +124,7 @@ def write_prefix(path: Path, file: PrefixFile) -> str:
     }
     tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in prefix.state_dict().items()}
     tensors[_MEAN] = torch.from_numpy(np.asarray(file.mean, np.float32))
-    content = save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, tensors, header, notes=_NOTES)
 
 
 def read_prefix(path: Path) -> PrefixFile:
@@ -148,14 +139,8 @@ def read_prefix(path: Path) -> PrefixFile:
     Raises:
         ModelUnavailableError: It cannot be read, or is something else.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(path), framework="pt") as stored:
-            header = json.loads((stored.metadata() or {}).get(_HEADER, "{}"))
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no iterator
-        if header.get("format") != FORMAT:
-            raise ValueError(f"its format is {header.get('format')!r}, expected {FORMAT!r}")
+        header, state = read_weights(path, format_=FORMAT)
         config, notes = header["config"], header["notes"]
         mean = state.pop(_MEAN).numpy()
         with torch.random.fork_rng(devices=[]):
@@ -163,7 +148,7 @@ def read_prefix(path: Path) -> PrefixFile:
         prefix.load_state_dict(state)
         if missing := [note for note in _NOTES if not notes.get(note)]:
             raise ValueError(f"the notes {missing} are missing")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelUnavailableError(
             f"{path} is not a soft prefix ({error}); expected the file that mmalign train captioner --language-model "
             "exported"
@@ -172,15 +157,9 @@ def read_prefix(path: Path) -> PrefixFile:
 
 
 def is_prefix(path: Path) -> bool:
-    """Whether a safetensors file says that it holds a soft prefix.
+    """Whether a file says that it holds a soft prefix.
 
     Args:
         path: The file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            return bool(json.loads((stored.metadata() or {}).get(_HEADER, "{}")).get("format") == FORMAT)
-    except (OSError, ValueError, AttributeError, SafetensorError):
-        return False
+    return format_of(path) == FORMAT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,13 +14,14 @@ from mmalign.captioning.drafts import Draft
 from mmalign.captioning.generate import Writing, Written, write_captions
 from mmalign.captioning.model import ModelConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
 from mmalign.captioning.ranking import rank_drafts
+from mmalign.captioning.weight_file import read_weights, write_weights
 from mmalign.captioning.words import CaptionTokenizer
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
 from mmalign.metrics.cider import DocumentFrequencies
 from mmalign.similarity import Float32Array, as_matrix, l2_normalize
 
 FORMAT = "mmalign captioner 1"
-_HEADER = "mmalign"
+_NOTES = ("encoder", "fingerprint", "license", "provenance")
 _MEAN = "vector_mean"
 # Pictures that are written for at once, so that memory stays bounded.
 _TOGETHER = 16
@@ -64,12 +64,6 @@ def write_decoder(path: Path, file: DecoderFile) -> str:
     Raises:
         InputError: A note is missing, or a tensor holds what float16 cannot.
     """
-    import hashlib
-
-    from safetensors.torch import save
-
-    if missing := [note for note in ("encoder", "fingerprint", "license", "provenance") if not file.notes.get(note)]:
-        raise InputError(f"expected the notes encoder, fingerprint, license and provenance, {missing} missing")
     tensors = {}
     for name, tensor in file.state.items():
         stored = tensor.detach().cpu().half().contiguous()
@@ -88,10 +82,7 @@ def write_decoder(path: Path, file: DecoderFile) -> str:
     if file.frequencies is not None:
         counts = {" ".join(run): count for run, count in file.frequencies.counts.items()}
         header["frequencies"] = {"documents": file.frequencies.documents, "counts": counts}
-    # One entry: safetensors writes several in an order of chance, and the digest would be another each time.
-    content = save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, tensors, header, notes=_NOTES)
 
 
 def read_decoder(path: Path) -> DecoderFile:
@@ -106,14 +97,9 @@ def read_decoder(path: Path) -> DecoderFile:
     Raises:
         ModelUnavailableError: It cannot be read, or is something else.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(path), framework="pt") as stored:
-            header = json.loads((stored.metadata() or {}).get(_HEADER, "{}"))
-            state = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118 - no iterator
-        if header.get("format") != FORMAT:
-            raise ValueError(f"its format is {header.get('format')!r}, expected {FORMAT!r}")
+        header, stored = read_weights(path, format_=FORMAT)
+        state = {name: tensor.float() for name, tensor in stored.items()}
         known = {field.name for field in fields(ModelConfig)}
         config = ModelConfig(**{k: v for k, v in header["config"].items() if k in known})
         tokenizer = CaptionTokenizer(header["tokenizer"])
@@ -124,7 +110,7 @@ def read_decoder(path: Path) -> DecoderFile:
             frequencies = DocumentFrequencies(int(told["documents"]), counts)
         mean = state.pop(_MEAN).numpy()
         state["text_encoder.words.weight"] = state["decoder.words.weight"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailableError(
             f"{path} is not a caption decoder ({error}); expected the file that mmalign train captioner exported"
         ) from error

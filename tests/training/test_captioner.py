@@ -25,10 +25,11 @@ from mmalign.errors import (
 from mmalign.generation import ITEMS
 from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.store.lance_store import Store
-from mmalign.training import captioner, run_folder
+from mmalign.training import run_folder
 from mmalign.training.captioner import train_captioner
 from mmalign.training.captioner_config import CaptionerConfig, CaptionerData, read_captioner_config
 from mmalign.training.captioner_data import add_noise, load_material
+from mmalign.training.captioner_decoder import DecoderTrainer
 from mmalign.training.config import PartConfig
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 60, 230), "white": (245, 245, 245)}
@@ -128,7 +129,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
             if steps == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(captioner, "_KEEP", 2)
+    monkeypatch.setattr(DecoderTrainer, "keep_every", 2)
     with pytest.raises(KeyboardInterrupt):
         train_captioner(config(data), tmp_path / "cut", encoder=WordEncoder(), progress=stop_in_the_middle)
     again = train_captioner(config(data), tmp_path / "cut", encoder=WordEncoder())

@@ -19,7 +19,6 @@ from mmalign.captioning.prompts import plain_prompt
 from mmalign.captions import Captioner
 from mmalign.errors import DimensionError, EncoderMismatchError, InputError, ModelUnavailableError
 from mmalign.similarity import l2_normalize
-from mmalign.training import captioner_prefix as module
 from mmalign.training.captioner import train_captioner
 from mmalign.training.captioner_config import CaptionerConfig, CaptionerData, read_captioner_config
 from mmalign.training.captioner_prefix import PrefixTrainer, _Told
@@ -81,7 +80,7 @@ def test_captions_become_likelier_and_the_language_model_stays_as_it_is(
 def test_what_it_learns_is_the_picture(config: CaptionerConfig, tmp_path: Path) -> None:
     train_captioner(replace(config, epochs=40, drop_context=1.0), tmp_path / "run", encoder=WordEncoder())
     learnt = trainer(config, tmp_path / "other")
-    learnt._prefix.load_state_dict(read_prefix(tmp_path / "run" / "export" / "prefix.safetensors").prefix.state_dict())
+    learnt._network.load_state_dict(read_prefix(tmp_path / "run" / "export" / "prefix.safetensors").prefix.state_dict())
     encoder = WordEncoder()
     told = [f"a {colour} {thing}" for colour in COLOURS for thing in THINGS]
     vectors = l2_normalize(encoder.encode_text(told) - learnt._material.picture_mean)
@@ -105,7 +104,7 @@ def test_the_loss_is_that_of_one_row_after_the_other(config: CaptionerConfig, tm
     answers = [one._language.answer(item.caption) for item in told]
     language, expected, bare = one._language, 0.0, 0.0
     for item, answer in zip(told, answers, strict=True):
-        prefix = one._prefix(torch.from_numpy(item.vector[None]))[0]
+        prefix = one._network(torch.from_numpy(item.vector[None]))[0]
         for shown, blind in ((prefix, False), (prefix[:0], True)):
             rows = torch.cat([language.embed(language.prompt(item.context)[0]), shown, language.embed(answer)])
             scores = language.model(inputs_embeds=rows[None]).logits[0].log_softmax(-1).detach()
@@ -130,7 +129,7 @@ def test_a_stopped_run_ends_with_the_same_prefix(
         if steps == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_KEEP", 2)
+    monkeypatch.setattr(PrefixTrainer, "keep_every", 2)
     with pytest.raises(KeyboardInterrupt):
         train_captioner(config, tmp_path / "cut", encoder=WordEncoder(), progress=stop_in_the_middle)
     again = train_captioner(config, tmp_path / "cut", encoder=WordEncoder())
