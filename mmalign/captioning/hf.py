@@ -117,7 +117,14 @@ class LanguageModel:
         return torch.tensor(tokens[:_WORDS], dtype=torch.int64, device=self.device)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The vectors of tokens, shape (..., width)."""
+        """Look up the vectors of tokens.
+
+        Args:
+            tokens: int64 of any shape.
+
+        Returns:
+            The model's dtype, with the width as one more axis.
+        """
         found: torch.Tensor = self.model.get_input_embeddings()(tokens)
         return found
 
