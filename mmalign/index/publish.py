@@ -388,7 +388,12 @@ def _check_files(folder: Path, manifest: IndexManifest, *, verify: bool | None) 
         known = (str(folder / name), state.st_ino, state.st_size, state.st_mtime_ns)
         if not verify or known in _verified:
             continue
-        if _sha256(folder / name) != manifest.checksums[name]:
+        try:
+            checksum = _sha256(folder / name)
+        except OSError as error:
+            # Removed, or unreadable, since it was looked at.
+            raise IndexFileError(f"{folder / name} cannot be read: {error}; build the index again") from error
+        if checksum != manifest.checksums[name]:
             raise IndexFileError(f"{folder / name} is damaged: its checksum is another one; build the index again")
         _verified.add(known)
 

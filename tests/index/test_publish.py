@@ -155,21 +155,31 @@ def test_manifest_that_does_not_fit_its_index(tmp_path: Path) -> None:
         publish.load_current(tmp_path)
 
 
-def test_version_that_goes_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["_read_manifest", "_check_files", "_sha256", "load_index"])
+@pytest.mark.parametrize("newer", [True, False])
+def test_version_that_goes_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, newer: bool
+) -> None:
     publish.publish(tmp_path, small_index(5), manifest_of(5))
     old = publish.current(tmp_path)
-    check = publish._check_files
+    assert old is not None
+    original = getattr(publish, step)
 
-    def swap_meanwhile(folder: Path, manifest: IndexManifest, *, verify: bool | None) -> None:
-        if folder == old:
-            publish.publish(tmp_path, small_index(7), manifest_of(7, version=2))
-            shutil.rmtree(folder)
-        check(folder, manifest, verify=verify)
+    def swap_meanwhile(path: Path, *args: object, **options: object) -> object:
+        if old.exists() and path in (old, *old.iterdir()):
+            if newer:
+                publish.publish(tmp_path, small_index(7), manifest_of(7, version=2))
+            shutil.rmtree(old)
+        return original(path, *args, **options)
 
-    monkeypatch.setattr(publish, "_check_files", swap_meanwhile)
-    loaded = publish.load_current(tmp_path)
-    assert loaded is not None
-    assert len(loaded[0]) == 7
+    monkeypatch.setattr(publish, step, swap_meanwhile)
+    if newer:
+        loaded = publish.load_current(tmp_path)
+        assert loaded is not None
+        assert len(loaded[0]) == 7
+    else:
+        with pytest.raises(IndexFileError, match="build the index again"):
+            publish.load_current(tmp_path)
 
 
 def test_clean_keeps_what_is_asked_for(tmp_path: Path) -> None:
