@@ -43,7 +43,7 @@ def preprocessing_note(size: int) -> str:
 
 
 PREPROCESSING = preprocessing_note(INPUT_SIZE)
-"""The preprocessing of `lite@1` and of the training."""
+"""The preprocessing of `lite@1`."""
 
 MAP_CHANNELS = 1280
 STAGE_CHANNELS = (24, 48, 88, 120, 208, 352)
@@ -191,13 +191,7 @@ class EfficientNetLite2:
         cells = batch.shape[2] // STRIDE
 
         def means(places: torch.Tensor) -> torch.Tensor:
-            windows = []
-            for margin in margins:
-                rim = places.shape[2] // max(1, cells) * margin
-                inner = places[:, :, rim : places.shape[2] - rim, rim : places.shape[3] - rim]
-                # In float32: fp16 sums of a thousand places overflow or lose digits.
-                windows.append(inner.float().mean((2, 3)))
-            return torch.stack(windows, dim=1)
+            return window_means(places, cells=cells, margins=margins)
 
         last, stages = self._run(batch, means)
         return torch.cat([means(last), *stages], dim=2)
@@ -230,6 +224,28 @@ class EfficientNetLite2:
             if number > 0:
                 kept.append(keep(x))
         return net.bn2(net.conv_head(x)), kept
+
+
+def window_means(places: torch.Tensor, *, cells: int, margins: Sequence[int]) -> torch.Tensor:
+    """Means of a map over several windows, each the whole without a rim.
+
+    Args:
+        places: A map of shape (b, c, h, w).
+        cells: Cells of the network's last map along each side; those of this one may be finer.
+        margins: How many of these cells are left out along each edge, for each window; 0 for the whole.
+
+    Returns:
+        Tensor of shape (b, windows, c), float32.
+    """
+    import torch
+
+    windows = []
+    for margin in margins:
+        rim = places.shape[2] // max(1, cells) * margin
+        inner = places[:, :, rim : places.shape[2] - rim, rim : places.shape[3] - rim]
+        # In float32: fp16 sums of a thousand places overflow or lose digits.
+        windows.append(inner.float().mean((2, 3)))
+    return torch.stack(windows, dim=1)
 
 
 def convert_state(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch.nn import functional
 
-from mmalign.encoders.efficientnet import MAP_CHANNELS, PREPROCESSING, preprocess
-from mmalign.encoders.lite_weights import export_lite2
+from mmalign.encoders.efficientnet import MAP_CHANNELS, preprocess
+from mmalign.encoders.lite_weights import PICTURE_INPUT, export_lite2
 from mmalign.errors import InputError
 from mmalign.similarity import Float32Array
 from mmalign.training.class_names import CLASS_PROMPT, class_names
@@ -104,14 +104,14 @@ class LiteModel(TrainableEncoder):
                 Projection(width, dim=chosen.dim, dropout=chosen.input_dropout).to(device)
                 for width in (self.text_tower.features, self.picture_tower.features)
             )
-        self.image_version = f"{self.picture_tower.version}/{PREPROCESSING}/retain={bool(chosen.retain)}"
+        self.image_version = f"{self.picture_tower.version}/{PICTURE_INPUT.note}/retain={bool(chosen.retain)}"
         self.text_version = self.text_tower.version
         self._retained: torch.Tensor | None = None
         self._names: torch.Tensor | None = None
 
     def prepare_image(self, picture: Image) -> NDArray[np.uint8]:
         """See `TrainableEncoder.prepare_image`."""
-        return preprocess(picture)
+        return preprocess(picture, size=PICTURE_INPUT.size)
 
     def freeze_images(self, pictures: NDArray[np.uint8]) -> Arrays:
         """See `TrainableEncoder.freeze_images`: the map before the first trained block, means of earlier stages."""
@@ -131,7 +131,7 @@ class LiteModel(TrainableEncoder):
         training = self.training
         self.eval()
         with torch.inference_mode():
-            self.image_adapter.standardise(self.picture_tower(images))
+            self.image_adapter.standardise(self.picture_tower(images)[:, 0])
             self.text_adapter.standardise(self.text_tower(texts))
         self.train(training)
 
@@ -144,18 +144,19 @@ class LiteModel(TrainableEncoder):
     def embed_images(self, inputs: Tensors) -> torch.Tensor:
         """See `TrainableEncoder.embed_images`."""
         features = self.picture_tower(inputs)
-        scores = self.picture_tower.classify(features[:, :MAP_CHANNELS])
+        scores = self.picture_tower.classify(features[..., :MAP_CHANNELS])
         self._retained = None
         if self.training and "classes" in inputs:
             before = torch.softmax(inputs["classes"].float(), dim=1)
-            self._retained = functional.cross_entropy(scores, before)
+            self._retained = functional.cross_entropy(scores[:, 0], before)
         # The adapter's sums are long: float32, whatever the towers run in.
         with torch.autocast(features.device.type, enabled=False):
             embeddings: torch.Tensor = self.image_adapter(features.float())
             if self.options.prior and not self.training:
-                prior = torch.softmax(scores.float(), dim=1) @ self._name_embeddings()
+                prior = torch.softmax(scores.float(), dim=-1) @ self._name_embeddings()
                 embeddings = functional.normalize(embeddings + self.options.prior * prior, dim=-1)
-        return embeddings
+            weights = embeddings.new_tensor([1.0, PICTURE_INPUT.centre][: len(PICTURE_INPUT.margins)])
+            return functional.normalize(weights @ embeddings, dim=-1)
 
     def embed_texts(self, inputs: Tensors) -> torch.Tensor:
         """See `TrainableEncoder.embed_texts`."""

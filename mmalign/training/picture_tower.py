@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS, FEATURES, MAP_CHANNELS, EfficientNetLite2, tensor_shapes
+from mmalign.encoders.efficientnet import (
+    EFFICIENTNET_WEIGHTS,
+    FEATURES,
+    MAP_CHANNELS,
+    STRIDE,
+    EfficientNetLite2,
+    tensor_shapes,
+    window_means,
+)
+from mmalign.encoders.lite_weights import PICTURE_INPUT
 from mmalign.encoders.wheels import load_pinned
 from mmalign.similarity import Float32Array
 from mmalign.training.model import Arrays, Tensors
@@ -24,6 +33,8 @@ class PictureTower(nn.Module):
 
     The trained part keeps places before channels and runs its pointwise convolutions as matrix products, which a
     processor does several times faster in bfloat16 than it does convolutions.
+
+    A picture is looked at as the encoder does, in the windows of `PICTURE_INPUT`.
 
     Args:
         trained: How many of the 23 blocks are trained, counted from the end; the last pointwise convolution, before
@@ -65,24 +76,24 @@ class PictureTower(nn.Module):
         """Run the frozen blocks.
 
         Args:
-            pictures: Array of shape (b, 288, 288, 3), uint8.
+            pictures: Array of shape (b, 320, 320, 3), uint8.
             classes: Whether to run the whole network, too, for what it now says of the 1,000 classes.
 
         Returns:
-            `map` (b, h, w, c), float16; `means` (b, m), float32, of the stages that end in the frozen part; and
-            `classes` (b, 1000), float16, scores before the softmax.
+            `map` (b, h, w, c), float16; `means` (b, windows, m), float32, of the stages that end in the frozen part;
+            and `classes` (b, 1000), float16, scores before the softmax.
         """
         whole, net = self._whole[-1], self._whole[-1].net
         with torch.inference_mode():
             x = net.bn1(net.conv_stem(whole.to_input(list(pictures)).to(self._dtype)))
-            means = []
+            means = [torch.zeros(len(x), len(PICTURE_INPUT.margins), 0, device=x.device)]
             for stage, place in self._frozen:
                 x = net.blocks[stage][place](x)
                 if f"blocks.{stage}.{place}" in self._ends:
-                    means.append(x.float().mean((2, 3)))
+                    means.append(_windows(x))
             result = {
                 "map": x.permute(0, 2, 3, 1).half().contiguous().cpu().numpy(),
-                "means": torch.cat(means, dim=1).cpu().numpy() if means else np.zeros((len(pictures), 0), np.float32),
+                "means": torch.cat(means, dim=2).cpu().numpy(),
             }
             if classes:
                 for stage, blocks in enumerate(net.blocks):
@@ -102,18 +113,18 @@ class PictureTower(nn.Module):
             inputs: What `freeze` returned, as tensors.
 
         Returns:
-            Tensor of shape (b, 2120), float32: means over the places of the last map, then of stages 2 to 7.
+            Tensor of shape (b, windows, 2120), float32: means over the places of the last map, then of stages 2 to 7.
         """
         x, means = inputs["map"].float(), [inputs["means"].float()]
         for name, block in zip(self._names, self.blocks, strict=True):
             x = block(x)
             if name in self._ends:
-                means.append(x.float().mean((1, 2)))
+                means.append(_windows(x.permute(0, 3, 1, 2)))
         last = functional.hardtanh(self.head(x), 0.0, _LARGEST)
-        return torch.cat([last.float().mean((1, 2)), *means], dim=1)
+        return torch.cat([_windows(last.permute(0, 3, 1, 2)), *means], dim=2)
 
     def classify(self, last: torch.Tensor) -> torch.Tensor:
-        """Scores of the 1,000 ImageNet classes before the softmax, from the means of the last map (b, 1280)."""
+        """Scores of the 1,000 ImageNet classes before the softmax, from the means of the last map (..., 1280)."""
         scores: torch.Tensor = self.classifier(last)
         return scores
 
@@ -189,6 +200,11 @@ class _Depthwise(torch.autograd.Function):
         turned = kernel.flip(2, 3).contiguous()
         to_input = functional.conv2d(gradient, turned, padding=kernel.shape[-1] // 2, groups=len(kernel))
         return to_input, None, gradient.float().sum((0, 2, 3))
+
+
+def _windows(places: torch.Tensor) -> torch.Tensor:
+    """The means that the encoder takes of a map of shape (b, c, h, w)."""
+    return window_means(places, cells=PICTURE_INPUT.size // STRIDE, margins=PICTURE_INPUT.margins)
 
 
 def _pointwise(convolution: Any) -> nn.Linear:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS, MAP_CHANNELS, EfficientNetLite2, preprocess
 from mmalign.encoders.lite2 import Lite2Encoder, WeightFile
+from mmalign.encoders.lite_weights import PICTURE_INPUT
 from mmalign.encoders.minilm import MiniLM
-from mmalign.encoders.towers import POOLING, PictureInput, text_features
+from mmalign.encoders.towers import POOLING, text_features
 from mmalign.encoders.wheels import locate
 from mmalign.errors import InputError, MissingExtraError
 from mmalign.training.class_names import class_names
@@ -30,7 +31,7 @@ except MissingExtraError:
 
 def pictures(count: int = 2) -> np.ndarray:
     paths = sorted((Path(__file__).parents[2] / "examples/gallery/images").glob("*.jpg"))
-    return np.stack([preprocess(Image.open(path).convert("RGB")) for path in paths[:count]])
+    return np.stack([preprocess(Image.open(path).convert("RGB"), size=PICTURE_INPUT.size) for path in paths[:count]])
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -44,8 +45,8 @@ def test_both_parts_of_the_picture_tower_make_the_whole_network(trained: int) ->
     frozen = tower.freeze(pictures(), classes=True)
     with torch.inference_mode():
         found = tower(tensors(frozen))
-        expected = whole.features(whole.to_input(list(pictures())))
-        scores = tower.classify(expected[:, :MAP_CHANNELS])
+        expected = whole.window_features(whole.to_input(list(pictures())), margins=PICTURE_INPUT.margins)
+        scores = tower.classify(expected[:, 0, :MAP_CHANNELS])
     # The map between the parts is kept as float16.
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
     np.testing.assert_allclose(frozen["classes"], scores.numpy(), atol=0.05)
@@ -96,11 +97,7 @@ def test_only_what_is_meant_to_be_trained_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("prior", [0.0, 2.0])
-def test_the_exported_weights_encode_as_the_model_does(
-    tmp_path: Path, prior: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The training looks at 288 pixels, and once.
-    monkeypatch.setattr(Lite2Encoder, "picture_input", PictureInput())
+def test_the_exported_weights_encode_as_the_model_does(tmp_path: Path, prior: float) -> None:
     model = LiteModel({"prior": prior, "retain": 0.1}, device=CPU, seed=1)
     frozen = tensors(model.freeze_images(pictures(12))), tensors(model.freeze_texts(TEXTS))
     model.standardise(*frozen)
