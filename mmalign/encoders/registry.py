@@ -26,7 +26,7 @@ LITE_SPEC = LITE_SPECS[0]
 
 _FORMS = (
     "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
-    "open_clip:hf-hub:org/name, st:MODEL, st:/path or adapter:/path"
+    "open_clip:hf-hub:org/name, st:MODEL, st:/path, lite:/path or adapter:/path"
 )
 _MEMBERS = ("name", "dim", "fingerprint", "modalities", "encode_text", "encode_image")
 
@@ -37,8 +37,8 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     Args:
         spec: `lite` (or a version of it, such as `lite@1`), `open_clip:MODEL/WEIGHTS`,
             `open_clip:MODEL@/path/to/checkpoint`, `open_clip:local-dir:/path`, `open_clip:hf-hub:org/name`,
-            `st:MODEL`, `st:/path`, `adapter:/path` (what a training exported); or an object that has what `Encoder`
-            asks for, which is returned as it is.
+            `st:MODEL`, `st:/path`, `lite:/path` and `adapter:/path` (what a training exported); or an object that has
+            what `Encoder` asks for, which is returned as it is.
         device: A torch device such as `cpu` or `cuda:1`; None for CUDA where there is one, else the processor.
 
     Returns:
@@ -62,6 +62,10 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     family, colon, rest = name.partition(":")
     if colon and rest and family == "open_clip":
         return _open_clip(rest, device)
+    if colon and rest and family == "lite":
+        from mmalign.encoders.lite2 import Lite2Encoder, trained_weights
+
+        return Lite2Encoder(device=device, weights=trained_weights(rest))
     if colon and rest and family == "adapter":
         from mmalign.encoders.adapted import AdaptedEncoder
 

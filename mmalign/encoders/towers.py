@@ -110,6 +110,11 @@ class TwoTowerEncoder(StreamingEncoder):
 
     @property
     @abstractmethod
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that hold its weights; the calibration is kept beside the first, under its name."""
+
+    @property
+    @abstractmethod
     def text_adapter(self) -> Adapter:
         """From pooled text features to the shared space."""
 
@@ -121,7 +126,7 @@ class TwoTowerEncoder(StreamingEncoder):
     @property
     def calibration_path(self) -> Path:
         """Where this version's calibration is kept, beside its weights."""
-        return Path(__file__).with_name("weights") / f"{self.name.replace('@', '-')}.calibration.json"
+        return self.weight_files[0].with_suffix(".calibration.json")
 
     @cached_property
     def calibration(self) -> Calibration | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmalign.encoders.lite2 import TOKENIZER, Lite2Encoder, WeightFile
 from mmalign.encoders.lite_weights import export_lite2, load_lite2
 from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.quantised import Quantised, write_tensors
+from mmalign.encoders.registry import load_encoder
 from mmalign.encoders.towers import PictureInput, image_features
 from mmalign.errors import InputError, ModelUnavailableError
 from tests.encoders.lite2_files import NOTES, random_states, wheel_states, write
@@ -63,9 +65,9 @@ def pictures(root: Path) -> list[Path]:
     return sorted((root / "examples" / "gallery" / "images").iterdir())[::25]
 
 
-def test_it_is_an_encoder(encoder: Lite2Encoder) -> None:
+def test_it_is_an_encoder(encoder: Lite2Encoder, wheel_file: WeightFile) -> None:
     assert isinstance(encoder, Encoder)
-    assert (encoder.name, encoder.dim, encoder.modalities) == ("lite@2", 384, {"text", "image"})
+    assert (encoder.name, encoder.dim, encoder.modalities) == (f"lite:{wheel_file.path}", 384, {"text", "image"})
     assert len(encoder.fingerprint) == 64
 
 
@@ -196,9 +198,35 @@ def test_other_bytes_are_refused(random_file: WeightFile, tmp_path: Path) -> Non
         Lite2Encoder(weights=WeightFile(tmp_path / "none", random_file.sha256))
 
 
+def test_trained_weights_are_named_by_their_path(random_file: WeightFile, tmp_path: Path) -> None:
+    shutil.copy(random_file.path, tmp_path / "lite-2.safetensors")
+    encoder = load_encoder(f"lite:{tmp_path}")
+    assert isinstance(encoder, Lite2Encoder)
+    again = load_encoder(encoder.name)
+    assert encoder.name == again.name == f"lite:{tmp_path / 'lite-2.safetensors'}"
+    assert encoder.fingerprint == again.fingerprint == Lite2Encoder(weights=random_file).fingerprint
+    assert encoder.calibration is None
+    assert encoder.calibration_path.parent == tmp_path
+    np.testing.assert_array_equal(
+        encoder.encode_text(["a dog"]), Lite2Encoder(weights=random_file).encode_text(["a dog"])
+    )
+    # The shipped ones keep their name and what was fitted for them.
+    shipped = Lite2Encoder()
+    assert shipped.name == "lite@2"
+    assert shipped.calibration is not None
+
+
+def test_trained_weights_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"holds lite-2\.safetensors, such as OUT/export"):
+        load_encoder(f"lite:{tmp_path}")
+    (tmp_path / "lite-2.safetensors").write_bytes(b"no weights" * 9)
+    with pytest.raises(ModelUnavailableError, match=r"not a weight file of lite@2.*run the training again"):
+        load_encoder(f"lite:{tmp_path}")
+
+
 def _rewritten(file: WeightFile, path: Path, **changes: Any) -> WeightFile:
     """The file with a tensor replaced, or left out where the change is None."""
-    weights = load_lite2(file.path, sha256=file.sha256)
+    weights = load_lite2(file.path, sha256=file.sha256, remedy="")
     sides = {side: dict(getattr(weights, side)) for side in ("text", "image", "text_adapter", "image_adapter")}
     metadata = dict(weights.metadata) | changes.pop("metadata", {})
     for name, tensor in changes.items():
@@ -237,7 +265,7 @@ def test_no_weight_file_at_all(tmp_path: Path, content: bytes) -> None:
 
 
 def test_what_is_kept_how(random_file: WeightFile) -> None:
-    weights = load_lite2(random_file.path, sha256=random_file.sha256)
+    weights = load_lite2(random_file.path, sha256=random_file.sha256, remedy="")
     words = weights.text["embeddings.word_embeddings.weight"]
     assert isinstance(words, Quantised)
     assert words.values.base is not None  # mapped, not copied
