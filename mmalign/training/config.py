@@ -91,7 +91,8 @@ class ModelConfig:
     Attributes:
         kind: `lite`, `open_clip` or `adapter`.
         start: Finished runs of the same model, the mean of whose best weights is trained on; none for the model's own.
-            Runs of other seeds do not average well; those of one seed with other data, losses or rates do.
+            A run that is named twice counts twice. Runs of other seeds do not average well; those of one seed with
+            other data, losses or rates do.
         options: The model's own settings: every other key of `[model]`.
     """
 

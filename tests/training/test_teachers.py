@@ -142,17 +142,17 @@ def test_a_teacher_sees_the_mean_of_the_views(runs: Path, tmp_path: Path) -> Non
         np.testing.assert_allclose(found.images["0"][row], total / np.linalg.norm(total), atol=2e-3)
 
 
-def test_the_mean_of_two_runs_is_gone_on_from(runs: Path, tmp_path: Path) -> None:
+def test_the_mean_of_two_runs_one_counted_twice_is_gone_on_from(runs: Path, tmp_path: Path) -> None:
     manifest = runs / "d" / "manifest.jsonl"
     gentle = {"epochs": 1, "learning_rate": 1e-9, "warmup": 0}
     train(settings(manifest, optimization={"epochs": 2, "seed": 5}, model={"dim": 16}), tmp_path / "a")
     train(settings(manifest, optimization={"epochs": 6, "seed": 5}, model={"dim": 16}), tmp_path / "b")
-    both = {"dim": 16, "start": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    both = {"dim": 16, "start": [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "b")]}
     train(settings(manifest, optimization=gentle, model=both), tmp_path / "mean")
     a, b, mean = (load_trained(tmp_path / n, device=torch.device("cpu")).state_dict() for n in ("a", "b", "mean"))
     moved = 0
     for name, found in mean.items():
-        expected = (a[name] + b[name]) / 2 if found.is_floating_point() else b[name]
+        expected = (a[name] + 2 * b[name]) / 3 if found.is_floating_point() else b[name]
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
         moved += int(not torch.equal(a[name], b[name]))
     assert moved
