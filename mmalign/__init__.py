@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmalign.errors import MMAlignError
     from mmalign.evaluation.retrieval import evaluate_retrieval
     from mmalign.query import Query
-    from mmalign.types import AddReport, Box, Hit, Item, Phrase, Region, Relation, SearchResult, Skip
+    from mmalign.types import AddReport, Box, Hit, Item, Note, Phrase, Region, Relation, SearchResult, Skip
 
     __version__: str
 
@@ -30,6 +30,7 @@ _HOMES = {
     "Hit": "mmalign.types",
     "Item": "mmalign.types",
     "MMAlignError": "mmalign.errors",
+    "Note": "mmalign.types",
     "Phrase": "mmalign.types",
     "Query": "mmalign.query",
     "Region": "mmalign.types",
@@ -52,6 +53,7 @@ __all__ = [
     "Hit",
     "Item",
     "MMAlignError",
+    "Note",
     "Phrase",
     "Query",
     "Region",

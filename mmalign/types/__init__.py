@@ -3,6 +3,7 @@
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
 from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
+from mmalign.types.notes import Note
 from mmalign.types.places import Box, Phrase, Region, Relation
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Hit",
     "HitRegion",
     "Item",
+    "Note",
     "Phrase",
     "ReencodeReport",
     "Region",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mmalign.types.notes import Note
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -51,6 +53,10 @@ class AddReport:
         skipped: Items that could not be used, with the reason.
         encoded: Pictures that went through the encoder.
         seconds: Wall time.
+        kept_out: Items of the source that stay out because they were removed earlier.
+        unread: Files that look like media and are not read, by the ending of their names, such as `.mp4`.
+        renamed: Columns that are kept under another name than the source's, the source's name to the column.
+        notes: What else a person should know, such as a cell that was left out; `about` names its place.
     """
 
     added: int = 0
@@ -61,6 +67,10 @@ class AddReport:
     skipped: tuple[Skip, ...] = ()
     encoded: int = 0
     seconds: float = 0.0
+    kept_out: int = 0
+    unread: Mapping[str, int] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
