@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,7 +29,7 @@ from mmalign.reader import Reader, Work
 from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain, to_array
 from mmalign.store.lance_store import Store
-from mmalign.types import AddReport, Item, Skip
+from mmalign.types import AddReport, Item, Note, Skip, Unread
 
 # A commit is due after so many seconds or items: what a power cut can cost.
 _COMMIT_SECONDS = 5.0
@@ -97,13 +98,16 @@ class Ingest:
         self._batch_size = batch_size
         self._progress = progress
         self._skipped: list[Skip] = []
+        self._notes: list[Note] = []
+        self._unread: Counter[str] = Counter()
+        self._renamed: dict[str, str] = {}
         self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded"), 0)
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[Float32Array] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self._last_commit = time.monotonic()
 
-    def run(self, source: Iterable[Item | Skip], *, prune_under: str | None = None) -> AddReport:
+    def run(self, source: Iterable[Item | Skip | Note | Unread], *, prune_under: str | None = None) -> AddReport:
         """Bring the collection up to date.
 
         Args:
@@ -136,13 +140,31 @@ class Ingest:
         return self._report(started)
 
     def _report(self, started: float) -> AddReport:
-        return AddReport(**self._counts, skipped=tuple(self._skipped), seconds=time.monotonic() - started)
+        return AddReport(
+            added=self._counts["added"],
+            updated=self._counts["updated"],
+            moved=self._counts["moved"],
+            unchanged=self._counts["unchanged"],
+            removed=self._counts["removed"],
+            encoded=self._counts["encoded"],
+            skipped=tuple(self._skipped),
+            seconds=time.monotonic() - started,
+            unread=dict(self._unread.most_common()),
+            renamed=self._renamed,
+            notes=tuple(self._notes),
+        )
 
-    def _scan(self, source: Iterable[Item | Skip]) -> list[Item]:
+    def _scan(self, source: Iterable[Item | Skip | Note | Unread]) -> list[Item]:
         """Read the whole source; several rows for one picture become one item with all their captions."""
         items: dict[tuple[str | None, str], Item] = {}
         with track("Scanning", None, enabled=self._progress) as advance:
             for entry in source:
+                if isinstance(entry, Note):
+                    self._notes.append(entry)
+                    continue
+                if isinstance(entry, Unread):
+                    self._unread[entry.ending] += entry.count
+                    continue
                 advance(1)
                 if isinstance(entry, Skip):
                     self._skipped.append(entry)

@@ -20,6 +20,7 @@ PUBLIC = [
     "Hit",
     "Item",
     "MMAlignError",
+    "Note",
     "Phrase",
     "Query",
     "Region",

@@ -2,7 +2,7 @@
 
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
-from mmalign.types.items import AddReport, Item, ReencodeReport, Skip
+from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, Unread
 from mmalign.types.notes import Note
 from mmalign.types.places import Box, Phrase, Region, Relation
 
@@ -22,5 +22,6 @@ __all__ = [
     "Relation",
     "SearchResult",
     "Skip",
+    "Unread",
     "batch_results",
 ]

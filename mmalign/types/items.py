@@ -41,6 +41,19 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """Files of one kind that look like media and are not read.
+
+    Attributes:
+        ending: What their names end in, lower-case, such as `.mp4`; empty for names without an ending.
+        count: How many there are, at least 1.
+    """
+
+    ending: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class AddReport:
     """What one `Collection.add` did, in numbers of items.
 
@@ -74,7 +87,10 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        return asdict(self) | {"skipped": [asdict(skip) for skip in self.skipped]}
+        return asdict(self) | {
+            "skipped": [asdict(skip) for skip in self.skipped],
+            "notes": [str(note) for note in self.notes],
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class Note(str):
     about: str
 
     def __new__(cls, text: str, *, remedy: str = "", about: str = "") -> Note:
+        """Join the parts; a text is made here and cannot be changed later."""
         made = super().__new__(cls, f"{text}; {remedy}" if remedy else text)
         made.text, made.remedy, made.about = text, remedy, about
         return made
