@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmalign.caption_search import refresh_captions
 from mmalign.captioning.context import Retrieval, TextStore
 from mmalign.captions import Captioner
 from mmalign.encoders.base import ImageLike
@@ -38,15 +37,9 @@ def text_store(generation: Generation, *, progress: bool = True) -> TextStore:
     Returns:
         The captions, each with the id of its item as its source; none where no item has one.
     """
-    items = generation.latest()
-    store = refresh_captions(generation.captions, items, lambda: generation.encoder, dim=items.dim, progress=progress)
-    fingerprint = generation.encoder.fingerprint
-    row_ids, table = (None, None) if store is None else store.scan(["uri", "captions", "embedding"])
-    if store is None or table is None or row_ids is None or not len(row_ids):
-        return TextStore((), l2_normalize([[0.0] * items.dim])[:0], (), fingerprint)
-    _, vectors = store.embeddings(row_ids)
-    captions = [told[0] for told in table.column("captions").to_pylist()]
-    return TextStore(captions, vectors, table.column("uri").to_pylist(), fingerprint)
+    found = generation.caption_searcher(progress=progress).captions
+    names = found.items.take(found.owners, ["id"]).column("id").to_pylist() if len(found) else []
+    return TextStore(found.texts(), found.vectors(), names, generation.encoder.fingerprint)
 
 
 class CollectionCaptioner:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmalign.caption_search import refresh_captions, search_captions
 from mmalign.confidence import check_probability, hits_to_fetch, judge
 from mmalign.encoders.base import Encoder, ImageLike
 from mmalign.encoders.registry import load_encoder, newer_version
@@ -27,7 +26,7 @@ from mmalign.errors import (
     MetadataError,
 )
 from mmalign.explaining import check_words, depth, explain_hits, hint
-from mmalign.generation import ITEMS, LOCK, Generation, check_encoder, clear_earlier, clear_unfinished
+from mmalign.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
 from mmalign.hits import HitReader
 from mmalign.index import publish
 from mmalign.index.base import check_k
@@ -372,28 +371,26 @@ class Collection:
         Raises:
             InputError: Neither `ids` nor `where`.
             FilterError: The filter names an unknown column or is not valid SQL.
-            CollectionError: With `purge`, while another process encodes the collection anew or builds an index on disk.
+            CollectionError: With `purge`, while another process encodes the collection anew or builds an index on disk,
+                or writes to it for longer than a minute.
         """
         if ids is None and where is None:
             raise InputError("say what to remove: ids or where")
         if not purge:
             with self._writing() as generation:
                 return _delete(generation.writer(), ids, where)
-        with alone_in_reencoding(self.path), self._writing() as generation:
-            if not publish.clear_work(generation.index):
-                raise CollectionError(
-                    f"an index of {self.path} is being built from the items as they were; wait for that process, and "
-                    "purge then"
-                )
-            store = generation.writer()
-            removed = _delete(store, ids, where)
-            store.purge()
-            manifest = publish.read_manifest(generation.index)
-            if manifest is not None:
-                generation.build_index(manifest.recipe, min_recall=kept_recall(manifest))
-                publish.clean(generation.index, keep=1)
-            clear_earlier(self.path, at_once=True)
-            clear_unfinished(self.path)
+        with alone_in_reencoding(self.path):
+            with alone_in_writing(self.path):
+                generation = self._current()
+                if not publish.clear_work(generation.index):
+                    raise CollectionError(
+                        f"an index of {self.path} is being built from the items as they were; wait for that process, "
+                        "and purge then"
+                    )
+                removed = _delete(generation.writer(), ids, where)
+                generation.purge()
+            with self._writing() as generation:
+                generation.purge_index()
         return removed
 
     def update(self, ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
@@ -602,16 +599,14 @@ class Collection:
         started = time.perf_counter()
         generation = self._current()
         asked = self._encode([query], generation)
-        items = generation.latest()
-        captions = refresh_captions(generation.captions, items, lambda: generation.encoder, dim=items.dim)
-        hits = () if captions is None else search_captions(captions, items, asked.vectors[0], k, where=where)
+        searcher = generation.caption_searcher()
         return SearchResult(
-            hits=hits,
+            hits=searcher.search(asked.vectors[0], k, where=where),
             query=asked.texts[0],
             exact=True,
             seconds=time.perf_counter() - started,
             collection=str(self.path),
-            notes=asked.notes[0],
+            notes=asked.notes[0] + searcher.captions.notes,
         )
 
     def caption(

@@ -24,9 +24,11 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mmalign.calibration import Calibration
+from mmalign.caption_search import LOCK as CAPTIONS_LOCK
+from mmalign.caption_search import CaptionSearcher, purge_captions, refresh_captions
 from mmalign.confidence import find_calibration
 from mmalign.encoders.base import Encoder
-from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError, InputError
+from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError, IndexFileError, InputError
 from mmalign.index import publish
 from mmalign.index.base import Index
 from mmalign.index.building import build_index
@@ -35,6 +37,7 @@ from mmalign.index.faiss_gpu import place_index
 from mmalign.index.plan import check_memory, choose, chooses_exact, installed_budget
 from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import Device, Recipe, load_recipe
+from mmalign.locks import lock
 from mmalign.progress import track
 from mmalign.promise import HeldOut, drift_notes, hold_out, kept_recall, measure_promise, outgrown
 from mmalign.searcher import Searcher
@@ -56,6 +59,8 @@ _SAMPLE = 1000
 _LOOKS = 50
 # How long an earlier generation stays, so that a search in another process can finish with it.
 _KEEP_SECONDS = 3600.0
+# How long to wait for those that write, where nobody else may.
+_WAIT_FOR_WRITERS = 60.0
 _Stamp = tuple[int, int, int]
 
 
@@ -97,8 +102,11 @@ class Generation:
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
+        self._caption_searcher: CaptionSearcher | None = None
         self._remarks: tuple[tuple[str | None, int] | None, tuple[str, ...]] = (None, ())
         self._lock = threading.Lock()
+        # Apart from the other one: to embed new captions may take minutes, in which pictures can be searched.
+        self._captions_lock = threading.Lock()
 
     @classmethod
     def open(cls, path: Path, encoder: Encoder | None, *, load: Callable[[str], Encoder]) -> Generation:
@@ -190,6 +198,24 @@ class Generation:
                     if remark is not None and remark not in known.notes:
                         known.notes += (remark,)
                 self._searcher = known
+            return known
+
+    def caption_searcher(self, *, progress: bool = True) -> CaptionSearcher:
+        """What searches the captions of the newest items; captions that are new are embedded first.
+
+        Args:
+            progress: Whether to show a progress bar.
+        """
+        with self._captions_lock:
+            known = self._caption_searcher
+            if known is None or not known.current:
+                items = self.latest()
+                known = CaptionSearcher(
+                    refresh_captions(
+                        self.captions, items, lambda: self.encoder, dim=self.description.dim, progress=progress
+                    )
+                )
+                self._caption_searcher = known
             return known
 
     def build_index(
@@ -292,6 +318,39 @@ class Generation:
         self.writer().compact()
         return published
 
+    def purge(self) -> None:
+        """Leave no byte of removed items in items, captions and other generations; while nobody else writes.
+
+        The index follows with `purge_index`, while others may write again.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        store = self.writer()
+        store.purge()
+        purge_captions(self.captions, store)
+        clear_earlier(self.path, at_once=True)
+        clear_unfinished(self.path)
+
+    def purge_index(self) -> None:
+        """Leave no byte of removed items in any version of the index; the one in use is built again where it has some.
+
+        Raises:
+            As `build_index`.
+        """
+        try:
+            manifest = publish.read_manifest(self.index)
+            searcher = self.searcher()
+            held = searcher.index is None or searcher.uncovered > len(searcher.tail)
+        except IndexFileError:
+            manifest, held = None, False
+        if manifest is None:
+            # None is in use, or one that nobody can read.
+            publish.withdraw(self.index)
+        elif held:
+            self.build_index(manifest.asked or manifest.recipe, min_recall=kept_recall(manifest))
+        publish.clean(self.index, keep=1)
+
     def upkeep(self) -> Action:
         """Say what is to be done with the index in use; see `mmalign.upkeep`."""
         searcher = self.searcher()
@@ -378,6 +437,27 @@ def check_encoder(path: Path, description: Description, encoder: Encoder) -> Non
         )
 
 
+@contextmanager
+def alone_in_writing(path: Path) -> Iterator[None]:
+    """Keep other processes from writing to a collection while the block runs; what they are writing is waited for.
+
+    Args:
+        path: The collection.
+
+    Raises:
+        CollectionError: Another process has been writing for a minute.
+    """
+    deadline = time.monotonic() + _WAIT_FOR_WRITERS
+    while True:
+        with lock(path / LOCK, wait=False) as alone:
+            if alone:
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise CollectionError(f"another process is writing to {path}; wait until it is done, or stop it")
+        time.sleep(0.05)
+
+
 def clear_earlier(path: Path, *, at_once: bool = False) -> None:
     """Remove the generations before the one in use, an hour after that was put in use.
 
@@ -396,6 +476,7 @@ def clear_earlier(path: Path, *, at_once: bool = False) -> None:
         return
     for name in (ITEMS, INDEX, CAPTIONS):
         shutil.rmtree(path / name, ignore_errors=True)
+    (path / CAPTIONS_LOCK).unlink(missing_ok=True)
     for number, folder in _generations(path):
         if number < description.generation:
             shutil.rmtree(folder, ignore_errors=True)

@@ -50,7 +50,7 @@ LAYERS = {
     "mmalign.evaluation": 3.0,
     "mmalign.training": 3.15,
     "mmalign.ingest": 3.1,
-    "mmalign.caption_search": 3.1,
+    "mmalign.caption_search": 3.02,
     "mmalign.captions": 3.15,
     "mmalign.grounding": 3.15,
     "mmalign.caption_items": 3.16,

@@ -287,6 +287,8 @@ class Store:
     def purge(self) -> None:
         """Rewrite the data without deleted rows and drop every older version, so that no byte of them is left.
 
+        Nobody else may write meanwhile.
+
         Raises:
             StorageError: The disk refused.
         """
@@ -296,7 +298,8 @@ class Store:
                     f"{self._dataset.uri} cannot be purged while other processes write to it; stop them and run the "
                     "same again"
                 )
-            self._dataset.cleanup_old_versions(older_than=timedelta(0))
+            # Also what a writer that was killed has left and no version names.
+            self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
 
     # Reading -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,202 @@
+"""Searching captions: what a loop over them finds, kept between calls, and also where nothing may be written."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmalign import Collection
+from mmalign.errors import FilterError, StorageError
+from mmalign.store.lance_store import Store
+from tests.tools.color_encoder import COLORS, ColorEncoder, paint
+
+DIM = 16
+
+
+class WordEncoder:
+    """Each text a vector of its own; counts what it encodes."""
+
+    name = "words@1"
+    dim = DIM
+    fingerprint = hashlib.sha256(b"words@1").hexdigest()
+    modalities = frozenset({"text", "image"})
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        self.texts += texts
+        return np.stack([vector_of(text) for text in texts])
+
+    def encode_image(self, images: Sequence[object], *, batch_size: int = 32) -> np.ndarray:
+        raise AssertionError("no picture is encoded here")
+
+
+def vector_of(text: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    vector = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def captioned(path: Path, encoder: object, count: int = 40, *, each: int = 3) -> Collection:
+    """Items without pictures, with captions of which some are the same in several items."""
+    collection = Collection.create(path, encoder=encoder)
+    names = [f"i{number}" for number in range(count)]
+    vectors = np.random.default_rng(3).normal(size=(count, collection.dim))
+    collection.add_embeddings(names, vectors, metadata={"number": list(range(count))})
+    for number, name in enumerate(names):
+        texts = [f"a thing of kind {number % 7}"] + [f"{name} in view {view}" for view in range(each - 1)]
+        collection.update([name], {"captions": texts})
+    return collection
+
+
+def expected(collection: Collection, query: str, k: int, *, where: str | None = None) -> list[tuple[str, str, float]]:
+    """By a loop over what the items hold."""
+    _, table = collection.snapshot().scan(["id", "captions"], where=where)
+    found = []
+    for row in table.to_pylist():
+        for text in dict.fromkeys(row["captions"] or []):
+            score = float(vector_of(text).astype(np.float16).astype(np.float32) @ vector_of(query))
+            found.append((row["id"], text, score))
+    return sorted(found, key=lambda one: -one[2])[:k]
+
+
+def check(collection: Collection, query: str, k: int = 12, *, where: str | None = None) -> None:
+    result = collection.search_captions(query, k=k, where=where)
+    wanted = expected(collection, query, k, where=where)
+    assert [hit.score for hit in result] == pytest.approx([score for _, _, score in wanted], abs=1e-5)
+    # Equal captions may come in any order.
+    whole = {(name, text) for name, text, _ in expected(collection, query, 10_000, where=where)}
+    got = [(hit.id, hit.metadata["captions"][0]) for hit in result]
+    assert set(got) <= whole
+    assert len(set(got)) == len(got)
+
+
+def test_it_finds_what_a_loop_finds(tmp_path: Path) -> None:
+    collection = captioned(tmp_path / "a.mm", WordEncoder())
+    for k in (0, 1, 12, 1000):
+        for _ in range(2):
+            check(collection, "a thing of kind 3", k=k)
+    check(collection, "i7 in view 1", where="number < 20")
+    assert len(collection.search_captions("x", where="number < 0")) == 0
+    with pytest.raises(FilterError):
+        collection.search_captions("x", where="nothing = 1")
+
+
+def test_it_follows_what_happens_to_the_items(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    collection = captioned(tmp_path / "a.mm", encoder)
+    check(collection, "x")
+    collection.update(["i1", "i2"], {"captions": ["new words", "new words", "i3 in view 0"]})
+    check(collection, "new words")
+    collection.remove(["i5"])
+    check(collection, "i5 in view 0")
+    other = Collection.open(tmp_path / "a.mm", encoder=WordEncoder())
+    other.update(["i9"], {"captions": []})
+    other.search_captions("x")
+    check(collection, "i9 in view 0")
+    other.add_embeddings(["i5"], np.ones((1, DIM)))
+    other.update(["i5"], {"captions": ["back again"]})
+    check(collection, "back again")
+    collection.update([f"i{number}" for number in range(40)], {"captions": []})
+    assert len(collection.search_captions("x")) == 0
+
+
+def test_each_caption_is_encoded_once_and_nothing_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = WordEncoder()
+    collection = captioned(tmp_path / "a.mm", encoder)
+    collection.search_captions("first")
+    assert len(encoder.texts) == 40 * 3 + 1
+    # The second search brings the vectors into memory.
+    collection.search_captions("second")
+    reads: list[object] = []
+    scan, embeddings = Store.scan, Store.embeddings
+    monkeypatch.setattr(Store, "scan", lambda *a, **b: (reads.append(a), scan(*a, **b))[1])
+    monkeypatch.setattr(Store, "embeddings", lambda *a, **b: (reads.append(a), embeddings(*a, **b))[1])
+    for query in ("third", "fourth"):
+        assert len(collection.search_captions(query)) == 10
+    assert reads == []
+    assert len(encoder.texts) == 40 * 3 + 4
+    Collection.open(tmp_path / "a.mm", encoder=encoder).search_captions("fifth")
+    assert len(encoder.texts) == 40 * 3 + 5
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[tuple[Path, object]]:
+    """A file system that can be made one that may only be read."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system here")
+
+    def close() -> None:
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+
+    yield folder, close
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("before", ["never searched", "searched", "searched, then changed"])
+def test_captions_of_a_collection_that_may_only_be_read(read_only: tuple[Path, object], before: str) -> None:
+    folder, close = read_only
+    collection = captioned(folder / "a.mm", WordEncoder())
+    if before != "never searched":
+        collection.search_captions("x")
+    if before == "searched, then changed":
+        collection.update(["i1"], {"captions": ["new words"]})
+        collection.remove(["i2"])
+    close()  # type: ignore[operator]
+    encoder = WordEncoder()
+    opened = Collection.open(folder / "a.mm", encoder=encoder)
+    check(opened, "new words", k=1000)
+    check(opened, "i1 in view 0", where="number < 20")
+    fresh = {"never searched": 120, "searched": 0, "searched, then changed": 1}[before]
+    assert len(encoder.texts) == fresh + 2
+    notes = opened.search_captions("x").notes
+    assert bool(fresh) == any("may only be read" in note for note in notes)
+    with pytest.raises(StorageError):
+        opened.update(["i1"], {"captions": ["another"]})
+
+
+def test_a_caption_is_written_for_a_picture_of_a_collection_that_may_only_be_read(
+    read_only: tuple[Path, object], tmp_path: Path
+) -> None:
+    folder, close = read_only
+    collection = Collection.create(folder / "a.mm", encoder=ColorEncoder())
+    rows = [{"path": str(paint(tmp_path / f"{c}.png", c)), "caption": f"all {c}"} for c in COLORS]
+    collection.add(rows, progress=False)
+    close()  # type: ignore[operator]
+    opened = Collection.open(folder / "a.mm", encoder=ColorEncoder())
+    wanted = paint(tmp_path / "other.png", "green", detail=3)
+    assert opened.caption(wanted, mode="nearest").text == "all green"
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    """Files of a folder in which some bytes stand."""
+    needle = text.encode()
+    return [path.name for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def test_a_purge_leaves_no_byte_of_a_caption(tmp_path: Path) -> None:
+    collection = captioned(tmp_path / "a.mm", WordEncoder())
+    collection.search_captions("x")
+    collection.update(["i8"], {"captions": ["SECRETWORDS"]})
+    collection.search_captions("x")
+    assert files_with(tmp_path, "SECRETWORDS")
+    assert collection.remove(["i8"], purge=True) == 1
+    assert files_with(tmp_path, "SECRETWORDS") == []
+    assert files_with(tmp_path, "i8 in view 0") == []
+    check(collection, "i7 in view 1")
+    # What an update has replaced goes with the next purge, too.
+    collection.update(["i9"], {"captions": ["OTHERSECRET"]})
+    collection.search_captions("x")
+    collection.update(["i9"], {"captions": ["harmless"]})
+    collection.remove(["i10"], purge=True)
+    assert files_with(tmp_path, "OTHERSECRET") == []
