@@ -176,6 +176,29 @@ class Collection:
             except CollectionExistsError:
                 return cls.open(path, encoder=encoder)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the path: whoever reads it opens the collection as it is then, with its encoder loaded by name.
+
+        An encoder that was handed in as an object is not pickled; one that has no name that `load_encoder` knows is to
+        be handed in again, with `Collection.open(path, encoder=...)`.
+        """
+        return _reopen, (str(self.path.absolute()), self._generation.device)
+
+    def __copy__(self) -> Collection:
+        return self._reopened()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Collection:
+        return self._reopened()
+
+    def _reopened(self) -> Collection:
+        """The same collection, opened once more with the encoder that is here."""
+        with self._lock:
+            generation = self._generation
+        made = Collection(self.path, generation.loaded_encoder)
+        made._generation.device = generation.device
+        made._fingerprint = self._fingerprint
+        return made
+
     @property
     def description(self) -> Description:
         """What the collection was made with."""
@@ -851,6 +874,11 @@ class Collection:
         """
         loaded = publish.load_current(self._current().index, verify=True)
         return None if loaded is None else loaded[1]
+
+
+def _reopen(path: str, device: Device) -> Collection:
+    """Undo `Collection.__reduce__`."""
+    return Collection.open(path, index_device=device)
 
 
 def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:

@@ -16,6 +16,7 @@ from mmalign.errors import MissingExtraError, MMAlignError
 from mmalign.index.faiss import check_faiss
 from mmalign.media.uris import uri_to_path
 from mmalign.promise import contract_of, drift_notes
+from mmalign.types import gives_json
 
 _PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")
 _EXTRAS = {
@@ -44,6 +45,7 @@ class Check:
     remedy: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the check as JSON-ready values."""
         return asdict(self)

@@ -167,6 +167,11 @@ class Generation:
             self._encoder = loaded
         return self._encoder
 
+    @property
+    def loaded_encoder(self) -> Encoder | None:
+        """The encoder where it is here already: handed in, or loaded by a search; else None."""
+        return self._encoder
+
     def calibration(self) -> Calibration | None:
         """What turns scores into probabilities: the collection's own, else the encoder's; None where there is none.
 

@@ -12,6 +12,7 @@ from mmalign.index.measure import Asked
 from mmalign.index.truth import exact_truth
 from mmalign.promise import HeldOut
 from mmalign.searcher import Searcher
+from mmalign.types import gives_json
 
 # Ties at the last place are found among so many further items without a look at the vectors.
 _SPARE = 32
@@ -59,6 +60,7 @@ class Recheck:
             f"({self.lower:.3f} to {self.upper:.3f}), {promise}, {how}"
         )
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values."""
         return asdict(self) | {"ok": self.ok}

@@ -21,7 +21,7 @@ from mmalign.index.base import Index
 from mmalign.index.contract import Contract
 from mmalign.index.publish import IndexManifest
 from mmalign.search_plan import Plan, Wish, plan_search, traits_of
-from mmalign.similarity import Float32Array, Int64Array, merge_top_k
+from mmalign.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
 from mmalign.store.lance_store import Store
 
 # Plans that are kept: a query takes microseconds less to answer where another one like it came before.
@@ -172,7 +172,7 @@ class Searcher:
         index = self.index
         if index is None or k == 0:
             found = self._rows.search_tail(queries, k, allowed=allowed)
-            return Found(*found, exact=True, effort=None, reason="compared with every item")
+            return Found(as_cosines(found[0]), found[1], exact=True, effort=None, reason="compared with every item")
         # The index's positions that may be found, and how many these are.
         mask = self._mask if allowed is None else self._allowed(allowed)
         rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
@@ -185,7 +185,8 @@ class Searcher:
                 found = merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
         effort = None if plan.way == "exact" else plan.effort or index.default_effort
         notes = (plan.reason,) if plan.fell_back else ()
-        return Found(*found, plan.way == "exact" or index.exhaustive, effort, plan.reason, notes)
+        exact = plan.way == "exact" or index.exhaustive
+        return Found(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
 
     def _plan(self, wish: Wish, index: Index) -> Plan:
         plan = self._plans.get(wish)

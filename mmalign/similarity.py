@@ -40,15 +40,18 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
         (1, 2)
     """
     try:
-        given = np.asarray(vectors)
+        given = np.asarray(_off_device(vectors))
         if given.dtype.kind not in "fiubO":
             # NumPy would read numbers from texts, take times for numbers, and drop imaginary parts.
             raise TypeError(f"expected real ones, got {given.dtype}")
         # What float32 cannot hold becomes infinite, and is refused as such.
         with np.errstate(over="ignore"):
             matrix = np.ascontiguousarray(given, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        # RuntimeError: what tensors and lists that are nested without end raise.
         raise InputError(f"{name} must be numbers of shape (n, dim): {error}") from error
+    if isinstance(vectors, np.ma.MaskedArray) and np.ma.getmaskarray(vectors).any():
+        raise InputError(f"{name} must be numbers of shape (n, dim): some of these are masked")
     if matrix.ndim == 1:
         matrix = matrix[None, :]
     if matrix.ndim != 2:
@@ -66,6 +69,16 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
             + ("" if given.dtype.itemsize <= 4 or given.dtype.kind != "f" else "; beyond 3.4e38 counts as infinite")
         )
     return matrix
+
+
+def _off_device(vectors: Any) -> Any:
+    """Bring tensors to where NumPy reads them: off the graphics card, without a gradient, in a type that it knows."""
+    if isinstance(vectors, list | tuple) and any(hasattr(one, "detach") for one in vectors):
+        return [_off_device(one) for one in vectors]
+    if not hasattr(vectors, "detach"):
+        return vectors
+    tensor = vectors.detach().cpu()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def l2_normalize(vectors: ArrayLike) -> Float32Array:
@@ -116,8 +129,23 @@ def cosine(a: ArrayLike, b: ArrayLike) -> Float32Array:
     """
     left = as_matrix(a, name="a")
     right = as_matrix(b, dim=left.shape[1], name="b")
-    result: Float32Array = l2_normalize(left) @ l2_normalize(right).T
-    return result
+    return as_cosines(l2_normalize(left) @ l2_normalize(right).T)
+
+
+def as_cosines(scores: Float32Array) -> Float32Array:
+    """Take off in place what rounding adds to cosines: vectors of float16 may be a little longer than 1.
+
+    Args:
+        scores: Inner products of vectors of length about 1, float32; -inf marks an empty place.
+
+    Returns:
+        The same array, from -1 to 1 where it is finite.
+    """
+    np.minimum(scores, np.float32(1), out=scores)
+    below = scores < -1
+    if below.any():
+        scores[below & (scores > -np.inf)] = -1
+    return scores
 
 
 def top_k(scores: NDArray[Any], k: int) -> tuple[Float32Array, Int64Array]:

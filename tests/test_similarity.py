@@ -7,7 +7,7 @@ import pytest
 
 from mmalign import similarity
 from mmalign.errors import DimensionError, InputError
-from mmalign.similarity import as_matrix, cosine, exact_top_k, l2_normalize, merge_top_k, top_k
+from mmalign.similarity import as_cosines, as_matrix, cosine, exact_top_k, l2_normalize, merge_top_k, top_k
 
 
 def naive_top_k(queries: np.ndarray, vectors: np.ndarray, k: int) -> list[list[int]]:
@@ -97,3 +97,24 @@ def test_as_matrix_says_what_is_wrong() -> None:
         as_matrix([[[1]]])
     with pytest.raises(InputError, match="must be numbers"):
         as_matrix([["a"]])
+
+
+def test_cosines_never_exceed_one() -> None:
+    """Rows of length 1 in float16 may be longer than 1, and their products with themselves more so."""
+    rows = l2_normalize(np.random.default_rng(0).standard_normal((2000, 24))).astype(np.float16)
+    queries = l2_normalize(rows.astype(np.float32))
+    raw = np.einsum("nd,nd->n", rows.astype(np.float32), queries)
+    assert raw.max() > 1, "else this shows nothing"
+    assert cosine(rows.astype(np.float32), rows.astype(np.float32)).max() <= 1
+    clipped = as_cosines(np.array([[1.0005, 0.5, -1.0002, -np.inf]], np.float32))
+    assert clipped.tolist() == [[1, 0.5, -1, -np.inf]]
+
+
+def test_tensors_that_need_a_gradient_are_read() -> None:
+    torch = pytest.importorskip("torch")
+    rows = torch.ones(2, 3, requires_grad=True)
+    np.testing.assert_array_equal(as_matrix(rows), np.ones((2, 3)))
+    np.testing.assert_array_equal(as_matrix([rows[0], rows[1]]), np.ones((2, 3)))
+    np.testing.assert_array_equal(as_matrix(rows.to(torch.bfloat16)), np.ones((2, 3)))
+    with pytest.raises(InputError, match="masked"):
+        as_matrix(np.ma.masked_equal([[1.0, 2.0]], 2.0))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mmalign.alignment.problem import FORBIDDEN, Assignment, Problem
 from mmalign.alignment.solvers import Solution, solve
-from mmalign.types import Phrase, Relation
+from mmalign.types import Phrase, Relation, gives_json
 
 TermKind = Literal["similarity", "none", "relation", "mention", "sharing"]
 
@@ -92,6 +92,7 @@ class Explanation:
     alternatives: tuple[Alternative, ...]
     text: str
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as JSON-ready values."""
         return asdict(self)

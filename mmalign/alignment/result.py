@@ -14,7 +14,7 @@ from mmalign.alignment.problem import Problem
 from mmalign.alignment.solvers import Solution
 from mmalign.alignment.spatial import overlaps
 from mmalign.errors import InputError
-from mmalign.types import Phrase, Region, Relation
+from mmalign.types import Phrase, Region, Relation, gives_json
 
 if TYPE_CHECKING:
     import networkx
@@ -38,6 +38,7 @@ class Link:
     region: int
     score: float
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the link as JSON-ready values."""
         return {"phrase": self.phrase, "region": self.region, "score": self.score}
@@ -163,6 +164,7 @@ class Alignment:
                 graph.add_edge(("phrase", relation.subject), ("phrase", other), kind=relation.kind, **known)
         return graph
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the alignment as JSON-ready values, without the matrix."""
         return {

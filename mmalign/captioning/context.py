@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
 from mmalign.metrics.ptb import caption_tokens
-from mmalign.similarity import Float32Array, Int64Array, as_matrix, exact_top_k, l2_normalize
+from mmalign.similarity import Float32Array, Int64Array, as_cosines, as_matrix, exact_top_k, l2_normalize
 
 Search = Callable[[Float32Array, int], tuple[Float32Array, Int64Array]]
 """Given queries of shape (q, dim) and a depth, returns `(scores, positions)` of shape (q, depth), best first, -1 in
@@ -91,7 +91,8 @@ class TextStore:
 
     def search(self, vectors: Float32Array, depth: int) -> tuple[Float32Array, Int64Array]:
         """The nearest captions by cosine; see `Search`."""
-        return exact_top_k(vectors, self.vectors, depth)
+        scores, places = exact_top_k(vectors, self.vectors, depth)
+        return as_cosines(scores), places
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,17 @@ def say_skipped(skipped: Sequence[Skip], *, most: int = 20) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one line of JSON on standard output."""
-    print(json.dumps(value, ensure_ascii=False, default=str))
+    """Print one line of JSON on standard output; what JSON has no word for, such as infinity, is null."""
+    from mmalign.types import json_ready
+
+    ready = json_ready(value)
+    text = json.dumps(ready, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        # A lone surrogate of a file's name, or a terminal that is not UTF-8: escaped, it means the same.
+        text = json.dumps(ready, allow_nan=False)
+    print(text)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.base import Encoder, ImageLike, StreamingEncoder, stream_image
+from mmalign.encoders.base import Encoder, ImageLike, KnownWords, KnowsWords, StreamingEncoder, stream_image
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
 from mmalign.similarity import Float32Array
@@ -99,6 +99,12 @@ class AdaptedEncoder(StreamingEncoder):
         """Say whether a text is longer than the encoder behind reads; False where that cannot tell."""
         ask = getattr(self.base, "truncates", None)
         return bool(ask(text)) if ask is not None else False
+
+    def knows(self, text: str) -> KnownWords:
+        """Say which words the encoder behind knows; all of them where that cannot tell."""
+        if isinstance(self.base, KnowsWords):
+            return self.base.knows(text)
+        return KnownWords(len(text.split()), (), nothing=False)
 
 
 def save_adapted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeAlias, Union, runtime_checkable
@@ -15,6 +16,37 @@ from mmalign.similarity import Float32Array
 
 ImageLike: TypeAlias = Union[Image, str, Path]  # noqa: UP007 - an alias that is also evaluated at run time
 """A decoded RGB picture, or a path to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWords:
+    """Which words of a text an encoder can tell from others.
+
+    Attributes:
+        words: How many words the text has; signs and punctuation are none.
+        unknown: Those that it cannot, each once, in order of the text.
+        nothing: Whether no word is known: the text's embedding then says nothing about what it means.
+    """
+
+    words: int
+    unknown: tuple[str, ...]
+    nothing: bool
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """An encoder that can say which words it does not know."""
+
+    def knows(self, text: str) -> KnownWords:
+        """Say which words of a text are known.
+
+        Args:
+            text: The text.
+
+        Returns:
+            How many words there are, and those that are unknown.
+        """
+        ...
 
 
 @runtime_checkable
@@ -29,10 +61,11 @@ class Encoder(Protocol):
 
     An encoder may also have `stream_image(images, *, batch_size)`, which yields the embeddings of consecutive
     batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
-    reads; and `calibration`, a `mmalign.calibration.Calibration` of its own fingerprint or None, which turns the scores
-    of text queries into probabilities; and `encode_patches(image)`, which embeds the places of one picture in the same
-    space: an array of shape (h, w, dim), float32, each row of length 1, row 0 at the top. An encoder of which some
-    models can do that and others cannot says so in `has_patches`.
+    reads; and `knows(text)`, which says which words it does not know (`KnowsWords`); and `calibration`, a
+    `mmalign.calibration.Calibration` of its own fingerprint or None, which turns the scores of text queries into
+    probabilities; and `encode_patches(image)`, which embeds the places of one picture in the same space: an array of
+    shape (h, w, dim), float32, each row of length 1, row 0 at the top. An encoder of which some models can do that and
+    others cannot says so in `has_patches`.
     """
 
     @property

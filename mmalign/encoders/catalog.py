@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmalign.encoders.registry import LITE_SPEC, LITE_SPECS
+from mmalign.types import gives_json
 
 _BOTH = ("image", "text")
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -46,6 +47,7 @@ class ModelCard:
     cached: bool = False
     bytes: int | None = None
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON-ready values."""
         return asdict(self)

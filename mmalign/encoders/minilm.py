@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.encoders.base import KnownWords
+from mmalign.encoders.known_words import WordPieces
 from mmalign.encoders.quantised import Tensor, map_safetensors, to_float32
 from mmalign.encoders.wheels import PinnedFile, load_pinned
 from mmalign.errors import MissingExtraError
@@ -158,6 +160,7 @@ class MiniLM:
         # The file asks for 128 tokens and padding to 128; the sentence encoder reads 256, and padding is done here.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._pieces = WordPieces(self._tokenizer)
         self._words = weights[_WORDS]
         self._weights = {name: to_float32(weights[name]) for name in tensor_shapes() if name != _WORDS}
 
@@ -170,9 +173,18 @@ class MiniLM:
         Returns:
             One list of token numbers a text, not truncated.
         """
-        # A lone surrogate, as in a file name that is not UTF-8, cannot be handed to the tokenizer.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch([_clean(text) for text in texts])]
+
+    def knows(self, text: str) -> KnownWords:
+        """Say which words of a text the vocabulary can tell from others.
+
+        Args:
+            text: The text.
+
+        Returns:
+            How many words there are, and those that are unknown.
+        """
+        return self._pieces.knows(_clean(text))
 
     def hidden_states(self, tokens: Sequence[Sequence[int]]) -> tuple[list[Float32Array], NDArrayBool]:
         """Run one batch through the model.
@@ -202,6 +214,11 @@ class MiniLM:
             x = transformer_layer(x, bias, weights, prefix=f"encoder.layer.{layer}.")
             states.append(x)
         return states, mask
+
+
+def _clean(text: str) -> str:
+    """The text as UTF-8: a lone surrogate, as in a file name that is not UTF-8, cannot go to the tokenizer."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def transformer_layer(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mmalign.calibration import Calibration
 from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.base import ImageLike, StreamingEncoder
+from mmalign.encoders.base import ImageLike, KnownWords, StreamingEncoder
 from mmalign.encoders.dense import CONTEXT, Resolution, encode_boxes, encode_cells
 from mmalign.encoders.device import compute_alone
 from mmalign.encoders.efficientnet import INPUT_SIZE, EfficientNetLite2, preprocess, preprocessing_note
@@ -177,6 +177,17 @@ class TwoTowerEncoder(StreamingEncoder):
             True where its end would be ignored.
         """
         return len(self._texts().tokenize([text])[0]) > MAX_TOKENS
+
+    def knows(self, text: str) -> KnownWords:
+        """Say which words of a text the model knows; emoji, other scripts and nonsense it does not.
+
+        Args:
+            text: The text.
+
+        Returns:
+            How many words there are, and those that are unknown.
+        """
+        return self._texts().knows(text)
 
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
         """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mmalign.errors import InputError
 from mmalign.evaluation.phrases import PhrasePicture
 from mmalign.metrics.grounding import Float64Array
+from mmalign.types import gives_json
 
 if TYPE_CHECKING:
     from mmalign.aligning import Evidence
@@ -121,6 +122,7 @@ class Absence:
     at_half: tuple[float, float] | None
     n: int
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values, in percent."""
         told: dict[str, Any] = {

@@ -33,7 +33,7 @@ from mmalign.metrics.calibration import (
 )
 from mmalign.metrics.retrieval import bootstrap_interval
 from mmalign.similarity import Float32Array
-from mmalign.types import Skip
+from mmalign.types import Skip, gives_json
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 BOUNDS = (0.1, 0.3, 0.5, 0.7)
@@ -111,6 +111,7 @@ class CalibrationReport:
     right: list[NDArray[np.bool_]]
     skipped: tuple[Skip, ...] = ()
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values, shares from 0 to 1."""
         return {

@@ -18,7 +18,7 @@ from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, precision_at_k, retrieval_ranks
 from mmalign.similarity import Float32Array, Int64Array, l2_normalize
-from mmalign.types import Skip
+from mmalign.types import Skip, gives_json
 
 PROMPTS = ("a photo of a {}",)
 """The default. With `lite@1`, averages over up to seven prompts were better on one set and worse on another."""
@@ -53,6 +53,7 @@ class ClassesTable:
     image_ranks: Int64Array
     skipped: tuple[Skip, ...] = ()
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON-ready values: counts, shares in percent, and what chance would reach.
 

@@ -32,7 +32,7 @@ from mmalign.metrics.grounding import (
 from mmalign.metrics.retrieval import bootstrap_interval
 from mmalign.progress import track
 from mmalign.similarity import Int64Array
-from mmalign.types import Box, Skip
+from mmalign.types import Box, Skip, gives_json
 
 CUTOFFS = (1, 5, 10)
 SOLVERS: tuple[SolverName, ...] = get_args(SolverName)
@@ -84,6 +84,7 @@ class GroundingTable:
     skipped: tuple[Skip, ...] = ()
     absence: Absence | None = None
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON-ready values, in percent; intervals cover 95% and are drawn over pictures."""
         first = self.solvers[self.settings["solver"]]

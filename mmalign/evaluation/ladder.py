@@ -11,7 +11,7 @@ import numpy as np
 from mmalign.metrics.caption import CaptionScores, score_captions
 from mmalign.metrics.cider import DocumentFrequencies
 from mmalign.metrics.ptb import caption_tokens
-from mmalign.types import Skip
+from mmalign.types import Skip, gives_json
 
 RUNGS = ("frequency", "nearest", "consensus", "decoder_no_retrieval", "decoder_random", "decoder", "hf", "human")
 """From the lowest; those that cannot be had are left out of a table, and said to be."""
@@ -53,6 +53,7 @@ class Ladder:
     skipped: tuple[Skip, ...] = ()
     seed: int = 0
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the ladder as JSON-ready values, all figures times 100."""
         rungs: dict[str, Any] = {

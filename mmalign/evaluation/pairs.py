@@ -17,7 +17,7 @@ from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics.retrieval import bootstrap_interval
 from mmalign.similarity import Float32Array, Int64Array
-from mmalign.types import Skip
+from mmalign.types import Skip, gives_json
 
 _FIELDS = ("type", "caption", "negative")
 
@@ -57,6 +57,7 @@ class PairsTable:
     owner: Int64Array
     skipped: tuple[Skip, ...] = ()
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON-ready values: counts, and accuracies with their intervals in percent.
 

@@ -15,7 +15,7 @@ from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, retrieval_ranks
 from mmalign.similarity import Int64Array
-from mmalign.types import Skip
+from mmalign.types import Skip, gives_json
 
 _CUTOFFS = (1, 5, 10)
 
@@ -55,6 +55,7 @@ class RetrievalTable:
     image_ranks: Int64Array
     skipped: tuple[Skip, ...] = ()
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON-ready values: counts, and any-hit at 1, 5 and 10 in percent.
 

@@ -14,6 +14,7 @@ from mmalign.index.estimate import Estimate, estimate, reached
 from mmalign.index.layout import EXACT
 from mmalign.index.recipe import Device, Recipe, has_faiss_installed, list_recipes
 from mmalign.quantities import show_bytes, show_bytes_up, show_seconds
+from mmalign.types import gives_json
 
 # Codes that keep the order of the nearest, to about 1e-3 of a score.
 _LOSSLESS = frozenset({EXACT, "Flat", "SQfp16"})
@@ -80,6 +81,7 @@ class Candidate:
         # Exact search over the vectors that are there builds nothing.
         return found.least_memory if found.factory == EXACT else max(found.least_memory, found.least_build_memory)
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the candidate as JSON-ready values."""
         told = {"recipe": self.recipe.name} if self.estimate is None else self.estimate.to_dict()
@@ -102,6 +104,7 @@ class Choice:
     reason: str
     candidates: tuple[Candidate, ...]
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the choice as JSON-ready values."""
         return {"recipe": self.recipe.name, "reason": self.reason} | {

@@ -14,6 +14,7 @@ from mmalign.metrics.bleu import ORDERS, bleu_counts, bleu_from_counts
 from mmalign.metrics.cider import DocumentFrequencies, cider_d
 from mmalign.metrics.ptb import caption_tokens
 from mmalign.metrics.rouge import rouge_l
+from mmalign.types import gives_json
 
 FIGURES = ("cider", *(f"bleu{order}" for order in range(1, ORDERS + 1)), "rouge_l")
 """Names of the figures, in the order in which they are printed."""
@@ -41,6 +42,7 @@ class CaptionScores:
         values = [self.cider.mean(), *bleu_from_counts(self.bleu), self.rouge_l.mean()]
         return {name: 100 * float(value) for name, value in zip(FIGURES, values, strict=True)}
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the number of candidates and the figures, times 100, as JSON-ready values."""
         return {"n": len(self), **{name: round(value, 4) for name, value in self.figures().items()}}

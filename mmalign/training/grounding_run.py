@@ -25,7 +25,7 @@ from mmalign.progress import track
 from mmalign.training.grounding import HeadData, HeadTraining, train_head
 from mmalign.training.grounding_data import Basis, CellCache
 from mmalign.training.grounding_scoring import fit_scoring
-from mmalign.types import Box
+from mmalign.types import Box, gives_json
 
 HEAD_FILE = "grounding-head.safetensors"
 
@@ -50,6 +50,7 @@ class HeadReport:
     losses: dict[str, Any]
     scoring: Scoring
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
         return {**asdict(self), "path": str(self.path)}

@@ -16,6 +16,7 @@ import torch
 from mmalign.errors import InputError, StorageError, TrainingInterrupted
 from mmalign.training.logs import TrainingLog
 from mmalign.training.pictures import Progress
+from mmalign.types import gives_json
 
 RUN_FILE = "run.json"
 """What a run's folder keeps of its configuration."""
@@ -45,6 +46,7 @@ class TrainingReport:
     data: Mapping[str, Any]
     sha256: str = ""
 
+    @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
         told: dict[str, Any] = {

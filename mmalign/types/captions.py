@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmalign.types.json_ready import json_ready_dict
 from mmalign.types.places import Region
 
 
@@ -28,7 +29,8 @@ class CaptionEvidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        return {"text": self.text, "source": self.source, "score": self.score, "influence": self.influence}
+        told = {"text": self.text, "source": self.source, "score": self.score, "influence": self.influence}
+        return json_ready_dict(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ class CaptionSpan:
         """Return JSON-ready values."""
         told: dict[str, Any] = {"text": self.text, "start": self.start, "end": self.end, "kind": self.kind}
         if self.kind == "word":
-            return {**told, "evidence": list(self.evidence), "supported": self.supported}
-        region = None if self.region is None else self.region.to_dict()
-        return {**told, "region": region, "supported": self.supported, "probability": self.probability}
+            return json_ready_dict({**told, "evidence": self.evidence, "supported": self.supported})
+        found = {"region": self.region, "supported": self.supported, "probability": self.probability}
+        return json_ready_dict({**told, **found})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,14 @@ class Caption:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        return {
-            "caption": self.text,
-            "score": self.score,
-            "mode": self.mode,
-            "evidence": [entry.to_dict() for entry in self.evidence],
-            "spans": [span.to_dict() for span in self.spans],
-            "alternatives": list(self.alternatives),
-            "notes": list(self.notes),
-        }
+        return json_ready_dict(
+            {
+                "caption": self.text,
+                "score": self.score,
+                "mode": self.mode,
+                "evidence": self.evidence,
+                "spans": self.spans,
+                "alternatives": self.alternatives,
+                "notes": self.notes,
+            }
+        )

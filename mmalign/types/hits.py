@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import Any, overload
 
+from mmalign.types.json_ready import json_ready
 from mmalign.types.places import Box
 
 
@@ -27,7 +28,7 @@ class HitRegion:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the region as JSON-ready values."""
-        return {"phrase": self.phrase, "box": self.box.to_list(), "score": self.score}
+        return {"phrase": self.phrase, "box": json_ready(self.box.to_list()), "score": json_ready(self.score)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,21 @@ class Hit:
     agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the hit as JSON-ready values; `regions` and `agreement` only where there are any."""
+        """Return the hit as JSON-ready values; `regions` and `agreement` only where there are any.
+
+        Dates and times of the metadata become ISO 8601, and what is not finite None; see `json_ready`.
+        """
         told: dict[str, Any] = {
             "id": self.id,
             "uri": self.uri,
-            "score": self.score,
-            "probability": self.probability,
-            "metadata": dict(self.metadata),
+            "score": json_ready(self.score),
+            "probability": json_ready(self.probability),
+            "metadata": json_ready(self.metadata),
         }
         if self.regions is not None:
             told["regions"] = [region.to_dict() for region in self.regions]
         if self.agreement is not None:
-            told["agreement"] = self.agreement
+            told["agreement"] = json_ready(self.agreement)
         return told
 
 
@@ -117,8 +121,8 @@ class SearchResult(_OfBatch, Sequence[Hit]):
             "hits": [hit.to_dict() for hit in self.hits],
             "exact": self.exact,
             "effort": self.effort,
-            "seconds": self.seconds,
-            "notes": list(self.notes),
+            "seconds": json_ready(self.seconds),
+            "notes": json_ready(self.notes),
         }
 
 

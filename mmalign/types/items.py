@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mmalign.types.json_ready import json_ready_dict
 from mmalign.types.notes import Note
 
 
@@ -87,10 +88,8 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        return asdict(self) | {
-            "skipped": [asdict(skip) for skip in self.skipped],
-            "notes": [str(note) for note in self.notes],
-        }
+        told = asdict(self) | {"skipped": [asdict(skip) for skip in self.skipped], "notes": self.notes}
+        return json_ready_dict(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +116,4 @@ class ReencodeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        return asdict(self) | {"dropped": [asdict(skip) for skip in self.dropped]}
+        return json_ready_dict(asdict(self) | {"dropped": [asdict(skip) for skip in self.dropped]})

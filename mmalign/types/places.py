@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmalign.errors import InputError
+from mmalign.types.json_ready import json_ready_dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,9 @@ class Region:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the region as JSON-ready values."""
-        return {"box": self.box.to_list(), "source": self.source, "score": self.score, "label": self.label}
+        return json_ready_dict(
+            {"box": self.box.to_list(), "source": self.source, "score": self.score, "label": self.label}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,8 @@ class Phrase:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the phrase as JSON-ready values."""
-        return {"text": self.text, "start": self.start, "end": self.end, "head": self.head, "plural": self.plural}
+        told = {"text": self.text, "start": self.start, "end": self.end, "head": self.head, "plural": self.plural}
+        return json_ready_dict(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +146,5 @@ class Relation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the relation as JSON-ready values."""
-        return {"subject": self.subject, "objects": list(self.objects), "kind": self.kind, "text": self.text}
+        told = {"subject": self.subject, "objects": self.objects, "kind": self.kind, "text": self.text}
+        return json_ready_dict(told)
