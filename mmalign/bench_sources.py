@@ -112,7 +112,7 @@ def _open_collection(path: Path) -> Collection:
 def _captions(collection: Collection, count: int, rng: np.random.Generator) -> Float32Array | None:
     if collection.description.encoder is None:
         return None
-    _, table = collection.snapshot().scan(["captions"], where="captions IS NOT NULL")
+    _, table = collection.snapshot().scan(["captions"], also="captions IS NOT NULL")
     texts = [text for own in table.column("captions").to_pylist() for text in own]
     if not texts:
         return None

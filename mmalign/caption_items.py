@@ -11,6 +11,7 @@ from mmalign.captions import Captioner
 from mmalign.encoders.base import ImageLike
 from mmalign.generation import Generation
 from mmalign.grounding import AlignmentJudge, ground_caption
+from mmalign.media.uris import path_to_uri
 from mmalign.progress import track
 from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.types import Caption
@@ -105,8 +106,8 @@ class CollectionCaptioner:
     def _own(self, image: ImageLike) -> Sequence[str]:
         if not isinstance(image, str | Path):
             return ()
-        uri = str(Path(image).absolute()).replace("'", "''")
-        _, table = self._generation.latest().scan(["id"], where=f"uri = '{uri}'")
+        uri = path_to_uri(Path(image).absolute()).replace("'", "''")
+        _, table = self._generation.latest().scan(["id"], also=f"uri = '{uri}'")
         return [str(name) for name in table.column("id").to_pylist()]
 
     def caption_items(
@@ -126,10 +127,8 @@ class CollectionCaptioner:
             FilterError: The filter names an unknown column or is not valid SQL.
         """
         store = self._generation.latest()
-        conditions = [f"({where})"] if where else []
-        if COLUMN in store.columns and not again:
-            conditions.append(f"{COLUMN} IS NULL")
-        row_ids, table = store.scan(["id"], where=" AND ".join(conditions) or None)
+        left = f"{COLUMN} IS NULL" if COLUMN in store.columns and not again else None
+        row_ids, table = store.scan(["id"], where=where, also=left)
         names = table.column("id").to_pylist()
         with track("Captioning", len(names), enabled=progress) as advance:
             for start in range(0, len(names), _COMMIT):

@@ -282,7 +282,7 @@ class _Wanted:
     def read(cls, items: Store) -> _Wanted:
         import pyarrow.compute as pc
 
-        row_ids, table = items.scan(["id", "captions"], where="captions IS NOT NULL")
+        row_ids, table = items.scan(["id", "captions"], also="captions IS NOT NULL")
         column = table.column("captions").combine_chunks()
         encoded = pc.dictionary_encode(pc.list_flatten(column))
         encoded = encoded.combine_chunks() if hasattr(encoded, "combine_chunks") else encoded

@@ -101,7 +101,7 @@ def check_collection(path: Path) -> list[Check]:
         bad += int(np.count_nonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE)))
     remedy = f"remove the collection and index again: rm -r {path}" if bad else ""
     checks.append(Check("embeddings", bad == 0, f"{bad:,} of {count:,} are not of length 1", remedy))
-    _, table = store.scan(["uri"], where="kind = 'image'")
+    _, table = store.scan(["uri"], also="kind = 'image'")
     for uri in table.column("uri").to_pylist():
         local = uri_to_path(uri)
         gone += local is not None and not local.is_file()

@@ -108,7 +108,7 @@ def hold_out(
 
 
 def _texts(store: Store, count: int, rng: np.random.Generator) -> list[str]:
-    rows = store.row_ids(where="captions IS NOT NULL AND array_length(captions) > 0")
+    rows = store.row_ids(also="captions IS NOT NULL AND array_length(captions) > 0")
     chosen = rng.permutation(rows)[:count] if len(rows) >= _CAPTIONED else rows[:0]
     told = store.take(chosen, ["captions"]).column("captions").to_pylist() if len(chosen) else []
     texts = list(dict.fromkeys(captions[int(rng.integers(len(captions)))] for captions in told))

@@ -73,6 +73,7 @@ HOMES = {
     "open_clip": ("mmalign.encoders.open_clip",),
     "sentence_transformers": ("mmalign.encoders.sentence_transformers",),
     "lance": ("mmalign.store",),
+    "sqlglot": ("mmalign.store",),
     "networkx": ("mmalign.alignment",),
     "spacy": ("mmalign.alignment.spacy_phrases",),
     "pymilvus": ("mmalign.index.milvus",),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import lance
 import numpy as np
 
+from mmalign.errors import StorageError
 from mmalign.similarity import Int64Array
 from mmalign.store.lance_store import Store
 
@@ -80,7 +81,7 @@ def find_changes(
             written=new.row_ids(since=since, fragments=come) if come else gone[0],
             known={name: ids for name, ids in kept.items() if name in after and name not in differ - pruned},
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, StorageError):
         return None
 
 

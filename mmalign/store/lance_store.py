@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmalign.errors import CollectionFormatError, FilterError, StorageError
+from mmalign.errors import CollectionFormatError, FilterError, MMAlignError, StorageError
 from mmalign.similarity import Int64Array
 from mmalign.store.columns import to_array
 
@@ -28,6 +29,10 @@ _COMPACT_FRAGMENTS = 16
 _CONFLICT_RETRIES = 10
 _READ_AHEAD = 256 << 20
 _RETRY = timedelta(minutes=5)
+# How Lance's own errors can be told from those of Python.
+_LANCE_SAYS = re.compile(
+    r"Lance|lance|Task was aborted|panicked|Invalid user input|External error|Arrow error|Not found:"
+)
 
 
 def base_schema(dim: int) -> pa.Schema:
@@ -106,9 +111,11 @@ class Store:
             CollectionFormatError: There is no readable dataset.
         """
         try:
-            dataset = lance.dataset(str(path))
-        except (ValueError, OSError) as error:
-            raise CollectionFormatError(f"{path} is not a readable item store: {_first_line(error)}") from error
+            with storage_errors(path, reading=True):
+                dataset = lance.dataset(str(path))
+        except StorageError as error:
+            reason = _first_line(error.__cause__ or error)
+            raise CollectionFormatError(f"{path} is not a readable item store: {reason}") from error
         missing = [name for name in base_schema(1).names if name not in dataset.schema.names]
         if missing:
             raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")
@@ -121,15 +128,21 @@ class Store:
             version: Of the dataset.
         """
         try:
-            return Store(lance.dataset(self._dataset.uri, version=version))
-        except (ValueError, OSError):
+            with storage_errors(self._dataset.uri, reading=True):
+                return Store(lance.dataset(self._dataset.uri, version=version))
+        except StorageError:
             return None
 
     def latest(self) -> Store:
-        """Return this store at its newest committed version: itself where nothing has changed since."""
-        if self._dataset.latest_version == self._dataset.version:
-            return self
-        return Store(lance.dataset(self._dataset.uri))
+        """Return this store at its newest committed version: itself where nothing has changed since.
+
+        Raises:
+            StorageError: The items cannot be read.
+        """
+        with storage_errors(self._dataset.uri, reading=True):
+            if self._dataset.latest_version == self._dataset.version:
+                return self
+            return Store(lance.dataset(self._dataset.uri))
 
     @property
     def dataset(self) -> lance.LanceDataset:
@@ -153,7 +166,8 @@ class Store:
         return {field.name: field.type for field in self._dataset.schema if field.name not in base}
 
     def __len__(self) -> int:
-        return int(self._dataset.count_rows())
+        with storage_errors(self._dataset.uri, reading=True):
+            return int(self._dataset.count_rows())
 
     # Writing -------------------------------------------------------------------------------------------------------
 
@@ -257,9 +271,9 @@ class Store:
         Raises:
             StorageError: The disk refused.
         """
-        if not force and len(self._dataset.get_fragments()) < _COMPACT_FRAGMENTS:
-            return
         with storage_errors(self._dataset.uri):
+            if not force and len(self._dataset.get_fragments()) < _COMPACT_FRAGMENTS:
+                return
             # Without luck between two writers it is left to the next time: nothing depends on it.
             if self._rewrite():
                 self._dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
@@ -303,21 +317,26 @@ class Store:
 
     # Reading -------------------------------------------------------------------------------------------------------
 
-    def scan(self, columns: Sequence[str], *, where: str | None = None) -> tuple[Int64Array, pa.Table]:
+    def scan(
+        self, columns: Sequence[str], *, where: str | None = None, also: str | None = None
+    ) -> tuple[Int64Array, pa.Table]:
         """Read columns of all items, or of those that a filter lets through.
 
         Args:
             columns: Column names.
-            where: SQL over the columns.
+            where: A filter as a user writes it.
+            also: A further condition in Lance's own dialect, written by mmalign itself.
 
         Returns:
             `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
 
         Raises:
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter cannot be understood, or cannot be answered for some item.
+            StorageError: The items cannot be read.
         """
+        condition = _both(self.filter_sql(where), also)
         with self._filtering(where):
-            table = self._dataset.scanner(columns=list(columns), filter=where, with_row_id=True).to_table()
+            table = self._dataset.scanner(columns=list(columns), filter=condition, with_row_id=True).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
 
     def row_ids(
@@ -326,27 +345,73 @@ class Store:
         where: str | None = None,
         since: int | None = None,
         fragments: Sequence[lance.LanceFragment] | None = None,
+        also: str | None = None,
     ) -> Int64Array:
         """The row ids of all items, or of those that a filter lets through.
 
         Args:
-            where: SQL over the columns.
+            where: A filter as a user writes it.
             since: Only items written after this dataset version.
             fragments: Only items that lie in these fragments of the dataset.
+            also: A further condition in Lance's own dialect, written by mmalign itself.
 
         Returns:
             Array of shape (n,), int64.
 
         Raises:
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter cannot be understood, or cannot be answered for some item.
+            StorageError: The items cannot be read.
         """
-        parts = [f"({where})"] if where is not None else []
-        if since is not None:
-            parts.append(f"_row_last_updated_at_version > {int(since)}")
+        newer = None if since is None else f"_row_last_updated_at_version > {int(since)}"
+        condition = _both(_both(self.filter_sql(where), newer), also)
         with self._filtering(where):
-            condition = " AND ".join(parts) or None
             scanner = self._dataset.scanner(columns=[], filter=condition, with_row_id=True, fragments=fragments)
             return _row_ids(scanner.to_table())
+
+    def filter_sql(self, where: str | None) -> str | None:
+        """Check a filter against the columns, and write it in Lance's own dialect.
+
+        Args:
+            where: A filter as a user writes it; None for no filter.
+
+        Returns:
+            The condition, or None.
+
+        Raises:
+            FilterError: The filter cannot be understood; the text says what the columns hold.
+        """
+        if where is None:
+            return None
+        # Late: most searches have no filter, and need no parser.
+        from mmalign.store.filters import TextAndNumberError, refusal, to_lance
+
+        schema = self._dataset.schema
+        try:
+            return to_lance(where, schema)
+        except TextAndNumberError as error:
+            reason = self._why_text(error.column, error.number)
+            raise FilterError(refusal(where, reason, schema)) from error
+
+    def _why_text(self, column: str, number: str) -> str:
+        """Say why a column that is compared with a number is text."""
+        row = 0
+        some = "x"
+        with storage_errors(self._dataset.uri, reading=True):
+            for batch in self._dataset.to_batches(columns=["id", column]):
+                for name, value in zip(*(part.to_pylist() for part in batch.columns), strict=True):
+                    row += 1
+                    if value is not None and not _is_number(value):
+                        shown = value if len(value) <= 60 else value[:57] + "..."
+                        return (
+                            f"{column} is text, because of row {row}: {shown!r} (item {name!r}), and {number} is a "
+                            f"number; compare it with a text, {number!r}, or write TRY_CAST({_quoted(column)} AS "
+                            f"DOUBLE), which is NULL where there is no number"
+                        )
+                    some = some if value is None else value
+        return (
+            f"{column} is text, though it holds nothing but numbers, such as {some!r}, and {number} is a number; "
+            f"write CAST({_quoted(column)} AS DOUBLE)"
+        )
 
     def take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
         """Read columns of given items.
@@ -357,10 +422,14 @@ class Store:
 
         Returns:
             n rows in the order asked for.
+
+        Raises:
+            StorageError: The items cannot be read.
         """
         wanted = np.asarray(row_ids, dtype=np.int64)
         unique, inverse = np.unique(wanted, return_inverse=True)
-        table = self._dataset._take_rows(unique.tolist(), columns=[*columns, "_rowid"])
+        with storage_errors(self._dataset.uri, reading=True):
+            table = self._dataset._take_rows(unique.tolist(), columns=[*columns, "_rowid"])
         # The order that comes back is not the order asked for.
         order = np.argsort(_row_ids(table), kind="stable")
         return table.take(pa.array(order[inverse])).drop_columns(["_rowid"])
@@ -389,11 +458,13 @@ class Store:
             `(row_ids, embeddings)`: int64 of shape (n,), and float16 of shape (n, dim).
         """
         # Lance would read 2 GiB ahead of a reader that is slow because it builds an index.
-        for batch in self._dataset.to_batches(
+        batches = self._dataset.to_batches(
             columns=["embedding"], with_row_id=True, batch_size=rows, io_buffer_size=_READ_AHEAD
-        ):
-            table = pa.Table.from_batches([batch])
-            yield _row_ids(table), self._matrix(table.column("embedding"))
+        )
+        with storage_errors(self._dataset.uri, reading=True):
+            for batch in batches:
+                table = pa.Table.from_batches([batch])
+                yield _row_ids(table), self._matrix(table.column("embedding"))
 
     def _matrix(self, column: pa.ChunkedArray) -> Float16Array:
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
@@ -402,15 +473,51 @@ class Store:
 
     @contextmanager
     def _filtering(self, where: str | None) -> Iterator[None]:
+        """Turn what a filter meets among the items, such as a text that is cast and no number, into a FilterError."""
         try:
-            yield
-        except (ValueError, OSError) as error:
-            if where is None:
+            with storage_errors(self._dataset.uri, reading=True):
+                yield
+        except StorageError as error:
+            reason = None if where is None else _reason_of_filter(str(error.__cause__))
+            if reason is None:
                 raise
-            names = [name for name in self._dataset.schema.names if name not in ("embedding", "said")]
-            raise FilterError(
-                f"cannot filter by {where!r}: {_first_line(error)}\ncolumns here: {', '.join(names)}"
-            ) from error
+            from mmalign.store.filters import refusal
+
+            raise FilterError(refusal(str(where), reason, self._dataset.schema)) from error
+
+
+def _both(one: str | None, two: str | None) -> str | None:
+    return f"({one}) AND ({two})" if one is not None and two is not None else one if two is None else two
+
+
+def _quoted(column: str) -> str:
+    return column if column.isidentifier() else f'"{column}"'
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason_of_filter(text: str) -> str | None:
+    """What is wrong with a filter, of an error that Lance met when it planned or ran it; None for any other error."""
+    if (found := re.search(r"(?:Cannot cast|Can't cast)[^,\n]*|Error parsing timestamp from[^,\n]*", text)) is not None:
+        return f"{found[0]} for some item; TRY_CAST gives NULL there"
+    if "overflow" in text.lower() or "out of range Int64" in text:
+        return "what it calculates is more than 64 bits hold for some item; write CAST(... AS DOUBLE)"
+    if (found := re.search(r"regex parse error:.*?error: ([^,\n]*)", text, re.DOTALL)) is not None:
+        return f"a regular expression cannot be read: {found[1]}"
+    if "egular expression did not compile" in text:
+        return "a regular expression is too large"
+    if "Error parsing statement" in text:
+        # It was written here, so that only its depth can be wrong.
+        return "it is nested too deeply"
+    if (found := re.search(r"Error applying filter expression to batch: ([^\n]*)", text)) is not None:
+        return found[1].split(", /home/")[0]
+    return None
 
 
 def _row_ids(table: pa.Table) -> Int64Array:
@@ -427,15 +534,42 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the disk refuses into a StorageError that says what to do."""
+def storage_errors(path: str | os.PathLike[str], *, reading: bool = False) -> Iterator[None]:
+    """Turn what the disk refuses, and what Lance or Arrow fails at, into a StorageError that says what to do.
+
+    Args:
+        path: The dataset.
+        reading: Whether it is being read; else it is being written, and the text says that nothing is lost.
+    """
     try:
         yield
-    except OSError as error:
-        raise _refusal(path, error) from error
+    except MMAlignError:
+        raise
+    except Exception as error:
+        if not _from_lance(error):
+            raise
+        raise _refusal(path, error, reading=reading) from error
+    except BaseException as error:
+        # A panic in Rust is no Exception, so that nothing catches it; Ctrl-C and its like are none either.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _refusal(path, error, reading=reading) from error
 
 
-def _refusal(path: str | os.PathLike[str], error: Exception) -> StorageError:
+def _from_lance(error: Exception) -> bool:
+    """Whether an error is one that Lance, Arrow or the disk raises, and not a fault of mmalign's own code."""
+    if isinstance(error, OSError | pa.ArrowException):
+        return True
+    # Lance gives ValueError and RuntimeError for its own errors, the latter for a panic in one of its threads.
+    return isinstance(error, ValueError | RuntimeError) and bool(_LANCE_SAYS.search(str(error)))
+
+
+def _refusal(path: str | os.PathLike[str], error: BaseException, *, reading: bool = False) -> StorageError:
+    if reading:
+        return StorageError(
+            f"cannot read {path}: {_first_line(error)}. The items may be damaged or being replaced; run the same "
+            "again, and see `mmalign doctor`"
+        )
     remedy = "free some space" if "os error 28" in str(error) or "No space" in str(error) else "check the disk"
     return StorageError(
         f"cannot write to {path}: {_first_line(error)}. "
