@@ -6,13 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mmalign.captioning.context import Retrieval, TextStore
 from mmalign.captions import Captioner
 from mmalign.encoders.base import ImageLike
 from mmalign.generation import Generation
 from mmalign.grounding import AlignmentJudge, ground_caption
-from mmalign.media.uris import path_to_uri
+from mmalign.media.images import decode_image
+from mmalign.media.uris import to_uri
 from mmalign.progress import track
+from mmalign.query import stored_picture
 from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.types import Caption
 
@@ -84,7 +88,7 @@ class CollectionCaptioner:
         """Caption a picture; captions of the same file in the collection are not used.
 
         Args:
-            image: A decoded picture or a path.
+            image: A decoded picture, a path, a `file://` URI or a URL.
             influence: As for `Captioner.caption`.
             aligner: Looks for phrases in the picture; None leaves out both of what follows.
             ground: Whether to tell where the caption's phrases are.
@@ -96,18 +100,32 @@ class CollectionCaptioner:
         Raises:
             DecodeError: The picture cannot be read.
         """
-        vector = self._generation.encoder.encode_image([image])[0]
+        own = self._own(image)
+        vector, image = self._look(image, needed=aligner is not None)
         judge = AlignmentJudge(image, aligner) if rerank and aligner is not None else None
-        caption = self.captioner.caption(vector, exclude=self._own(image), influence=influence, judge=judge)
+        caption = self.captioner.caption(vector, exclude=own, influence=influence, judge=judge)
         if aligner is None or not ground or not caption.text.strip():
             return caption
         return ground_caption(caption, image, aligner, found=judge.align(caption.text) if judge else None)
 
+    def _look(self, image: ImageLike, *, needed: bool) -> tuple[Float32Array, ImageLike]:
+        """The picture's embedding, that which is in the collection or a new one; and the picture where it is needed."""
+        found = None
+        if isinstance(image, str | Path):
+            name = to_uri(image)
+            found = stored_picture(self._generation.latest(), name)
+            if not isinstance(found, np.ndarray):
+                image = decode_image(name if found is None else found.data, uri=name).image
+            elif needed:
+                image = decode_image(name).image
+        if isinstance(found, np.ndarray):
+            return found, image
+        return self._generation.encoder.encode_image([image])[0], image
+
     def _own(self, image: ImageLike) -> Sequence[str]:
         if not isinstance(image, str | Path):
             return ()
-        uri = path_to_uri(Path(image).absolute()).replace("'", "''")
-        _, table = self._generation.latest().scan(["id"], also=f"uri = '{uri}'")
+        _, table = self._generation.latest().find("uri", to_uri(image), ["id"])
         return [str(name) for name in table.column("id").to_pylist()]
 
     def caption_items(

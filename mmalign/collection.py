@@ -35,9 +35,11 @@ from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import Device
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
+from mmalign.media.policy import MediaPolicy
 from mmalign.media.sources import open_source, source_folder
+from mmalign.media.uris import same_uris
 from mmalign.promise import contract_of, drift_notes, kept_recall, told_recall
-from mmalign.query import Encoded, Query, QueryLike, encode_queries
+from mmalign.query import Encoded, Query, QueryLike, as_queries, encode_queries, stored_picture
 from mmalign.recheck import Recheck, recheck
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.store.columns import column_name, infer_columns, plain
@@ -231,9 +233,17 @@ class Collection:
         return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
 
     def has(self, name: str) -> bool:
-        """Whether there is an item with this id or URI."""
-        _, table = self.snapshot().scan(["id", "uri"])
-        return any(name in column.to_pylist() for column in table.columns)
+        """Whether there is an item with this id, URI or path.
+
+        Raises:
+            InputError: Not a text.
+        """
+        if not isinstance(name, str):
+            raise InputError(f"an item is called by its id or URI, a text, got {type(name).__name__}")
+        store = self.snapshot()
+        return len(store.find("id", name, ["id"])[0]) > 0 or any(
+            len(store.find("uri", uri, ["id"])[0]) for uri in same_uris(name)
+        )
 
     def snapshot(self) -> Store:
         """The items as they are now; what is committed later does not show."""
@@ -305,6 +315,7 @@ class Collection:
         prune: bool = False,
         progress: bool = True,
         batch_size: int = 32,
+        policy: MediaPolicy | None = None,
     ) -> AddReport:
         """Bring the collection up to date with a source of pictures.
 
@@ -318,6 +329,7 @@ class Collection:
             prune: Remove items of that folder whose file is gone.
             progress: Whether to show progress bars.
             batch_size: Pictures that go through the encoder at once.
+            policy: What may be read, such as which hosts of URLs; None for that of the environment.
 
         Returns:
             What was done.
@@ -337,7 +349,7 @@ class Collection:
         items = open_source(source, metadata=metadata)
         with self._writing() as generation:
             store = generation.writer()
-            ingest = Ingest(store, lambda: generation.encoder, batch_size=batch_size, progress=progress)
+            ingest = Ingest(store, lambda: generation.encoder, batch_size=batch_size, progress=progress, policy=policy)
             report = ingest.run(items, prune_under=under)
             store.compact()
         return report
@@ -499,6 +511,8 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
     ) -> list[SearchResult]: ...
     @overload
     def search(
@@ -510,6 +524,8 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
     def search(
         self,
@@ -520,6 +536,8 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
     ) -> SearchResult | list[SearchResult]:
         """Find the items nearest to a query; every committed item is seen, indexed or not.
 
@@ -538,6 +556,9 @@ class Collection:
                 the words say where things are, such as `a dog left of a bicycle`, the best 50 hits are put in order
                 by how well their pictures bear that out (`agreement`) as well as by the score, and a note says so.
                 Takes as long as to align so many pictures.
+            allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
+                like, and no file and no server is looked at; a path is an error.
+            policy: What may be read where a query names a picture; None for that of the environment.
 
         Returns:
             The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
@@ -559,8 +580,14 @@ class Collection:
             if explain:
                 check_words(queries)
 
-        many = isinstance(query, list) or (isinstance(query, np.ndarray) and query.ndim == 2)
-        asked = self._encode(cast("list[Any] | NDArray[Any]", query) if many else [query], generation, check=check)
+        many, query = as_queries(query)
+        asked = self._encode(
+            cast("list[Any] | NDArray[Any]", query) if many else [query],
+            generation,
+            check=check,
+            allow_media=allow_media,
+            policy=policy,
+        )
         deep = depth(k, asked.queries) if explain else k
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
@@ -578,6 +605,7 @@ class Collection:
             generation.calibration,
             pictures=searcher.items if allowed is None else len(allowed),
             min_probability=min_probability,
+            meaningless=asked.meaningless,
         )
         hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
         remarks = judged.notes
@@ -600,7 +628,15 @@ class Collection:
         )
         return results if many else results[0]
 
-    def search_captions(self, query: QueryLike, *, k: int = 10, where: str | None = None) -> SearchResult:
+    def search_captions(
+        self,
+        query: QueryLike,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
+    ) -> SearchResult:
         """Find the captions nearest to a query: image-to-text where the query is a picture.
 
         Captions that are new since the last call are encoded first.
@@ -609,6 +645,8 @@ class Collection:
             query: As for `search`.
             k: How many captions.
             where: SQL over the columns of the items that the captions belong to.
+            allow_media: As for `search`.
+            policy: As for `search`.
 
         Returns:
             One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
@@ -621,7 +659,7 @@ class Collection:
         check_k(k)
         started = time.perf_counter()
         generation = self._current()
-        asked = self._encode([query], generation)
+        asked = self._encode([query], generation, allow_media=allow_media, policy=policy)
         searcher = generation.caption_searcher()
         return SearchResult(
             hits=searcher.search(asked.vectors[0], k, where=where),
@@ -713,13 +751,23 @@ class Collection:
         generation: Generation,
         *,
         check: Callable[[list[Query]], None] = lambda queries: None,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
     ) -> Encoded:
         def checked(queries: list[Query]) -> None:
             check(queries)
             if any(query.holds_vectors for query in queries):
                 self._check_unchanged(generation)
 
-        return encode_queries(asked, lambda: generation.encoder, dim=generation.description.dim, check=checked)
+        return encode_queries(
+            asked,
+            lambda: generation.encoder,
+            dim=generation.description.dim,
+            check=checked,
+            allow_media=allow_media,
+            policy=policy,
+            stored=lambda uri: stored_picture(generation.latest(), uri, policy=policy),
+        )
 
     def _aligner_of(self, generation: Generation) -> Aligner:
         """What looks for words in pictures; kept until there is another encoder."""
@@ -884,12 +932,11 @@ def _reopen(path: str, device: Device) -> Collection:
 def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:
     row_ids, table = store.scan(["id", "uri"], where=where)
     if ids is not None:
-        wanted = set(ids)
-        chosen = [
-            i
-            for i, (name, uri) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True))
-            if name in wanted or uri in wanted
-        ]
+        names, uris = (column.to_pylist() for column in table.columns)
+        wanted, there = set(ids), set(names)
+        # What is an item's id means that item; else it is a URI or a path.
+        places = {uri for name in wanted - there for uri in same_uris(name)} | wanted
+        chosen = [i for i, (name, uri) in enumerate(zip(names, uris, strict=True)) if name in wanted or uri in places]
         row_ids = row_ids[chosen]
     return store.delete(row_ids)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from mmalign.calibration import FILE, RIVALS, Calibration
 from mmalign.encoders.base import Encoder
-from mmalign.errors import CalibrationError, InputError, QueryError
+from mmalign.errors import CalibrationError, QueryError
 from mmalign.metrics.calibration import Float64Array
+from mmalign.quantities import check_share
 from mmalign.query import Query, distinct
 from mmalign.searcher import Found
 
@@ -47,8 +48,7 @@ def check_probability(least: float | None, queries: list[Query]) -> None:
     """
     if least is None:
         return
-    if isinstance(least, bool) or not isinstance(least, int | float | np.number) or not 0 <= least <= 1:
-        raise InputError(f"min_probability is a number from 0 to 1, got {least!r}")
+    check_share("min_probability", least)
     other = next((query for query in queries if not query.is_words), None)
     if other is not None:
         raise QueryError(
@@ -106,6 +106,7 @@ def judge(
     *,
     pictures: int,
     min_probability: float | None,
+    meaningless: Set[int] = frozenset(),
 ) -> Judged:
     """Give the hits of queries in words their probabilities, and drop what is unlikely.
 
@@ -116,6 +117,8 @@ def judge(
         calibration: Gives the calibration of the encoder, or None; called only where there is a query in words.
         pictures: How many pictures were searched.
         min_probability: Hits below it are dropped; None keeps all.
+        meaningless: Places of queries of whose words the encoder knows none. They get no probability, and with
+            `min_probability` no hits.
 
     Returns:
         The hits that are left.
@@ -140,6 +143,7 @@ def judge(
     if fitted is not None and pictures:
         scores = np.where(found.row_ids[words] >= 0, found.scores[words], -np.inf)
         probabilities[words] = fitted.probabilities(scores, pictures=pictures)
+        probabilities[list(meaningless)] = np.nan
         if pictures > _FAR * fitted.largest:
             remark = (
                 f"the probabilities were measured among {fitted.smallest:,} to {fitted.largest:,} pictures, and "
@@ -156,10 +160,11 @@ def judge(
     row_ids = found.row_ids.copy()
     row_ids[:, k:] = -1
     if min_probability is not None:
-        unlikely = (row_ids >= 0) & (probabilities < min_probability)
+        # What has no probability is not known to be likely.
+        unlikely = (row_ids >= 0) & ~(probabilities >= min_probability)
         row_ids[unlikely] = -1
         for position in words:
-            if unlikely[position].any() and not (row_ids[position] >= 0).any():
+            if position not in meaningless and unlikely[position].any() and not (row_ids[position] >= 0).any():
                 best = probabilities[position, 0]
                 notes[position] += (
                     f"the best hit has probability {best:.2g}, below min_probability {min_probability:g}",

@@ -23,6 +23,7 @@ import numpy as np
 from mmalign.encoders.base import Encoder, stream_image
 from mmalign.errors import AddInterrupted
 from mmalign.media.images import Picture
+from mmalign.media.policy import MediaPolicy
 from mmalign.media.uris import uri_to_path
 from mmalign.progress import track
 from mmalign.reader import Reader, Work
@@ -88,15 +89,23 @@ class Ingest:
         encoder: Gives the encoder; called only when a picture must be encoded.
         batch_size: Pictures that go through the encoder at once.
         progress: Whether to show progress bars.
+        policy: What may be read; None for that of the environment.
     """
 
     def __init__(
-        self, store: Store, encoder: Callable[[], Encoder], *, batch_size: int = 32, progress: bool = True
+        self,
+        store: Store,
+        encoder: Callable[[], Encoder],
+        *,
+        batch_size: int = 32,
+        progress: bool = True,
+        policy: MediaPolicy | None = None,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._batch_size = batch_size
         self._progress = progress
+        self._policy = policy
         self._skipped: list[Skip] = []
         self._notes: list[Note] = []
         self._unread: Counter[str] = Counter()
@@ -239,7 +248,7 @@ class Ingest:
         """Read, and encode what is new to the collection, committing as it goes."""
         if not work:
             return
-        reader = Reader(work, lambda digest: digest not in self._known.by_digest)
+        reader = Reader(work, lambda digest: digest not in self._known.by_digest, policy=self._policy)
         with track("Reading", len(work), enabled=self._progress) as advance:
             pictures = reader.pictures()
             stream: Iterator[Float32Array] = iter(())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from PIL.Image import Image
 
 from mmalign.media.images import Picture, load_pictures
+from mmalign.media.policy import MediaPolicy
 from mmalign.types import Item, Skip
 
 
@@ -40,11 +41,15 @@ class Reader:
     Args:
         work: The items to read.
         wanted: Asked with the SHA-256 of the bytes whether to decode them.
+        policy: What may be read; None for that of the environment.
     """
 
-    def __init__(self, work: Sequence[Work], wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self, work: Sequence[Work], wanted: Callable[[str], bool], *, policy: MediaPolicy | None = None
+    ) -> None:
         self._work = work
         self._wanted = wanted
+        self._policy = policy
         self._lock = threading.Lock()
         self._waiting: deque[Picture] = deque()
         self._jobs: dict[str, list[Work]] = {}
@@ -53,7 +58,7 @@ class Reader:
 
     def pictures(self) -> Generator[Image, None, None]:
         """Yield the decoded pictures that must be encoded; queue all others as settled."""
-        loaded = load_pictures((job.item.uri for job in self._work), wanted=self._wanted)
+        loaded = load_pictures((job.item.uri for job in self._work), wanted=self._wanted, policy=self._policy)
         try:
             for job, picture in zip(self._work, loaded, strict=True):
                 if isinstance(picture, Skip) or picture.image is None:

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.coverage import Coverage
-from mmalign.errors import IndexFileError, InputError, MissingExtraError
+from mmalign.errors import IndexFileError, MissingExtraError
 from mmalign.exact_rows import ExactRows
 from mmalign.index import publish
 from mmalign.index.base import Index
 from mmalign.index.contract import Contract
 from mmalign.index.publish import IndexManifest
+from mmalign.quantities import check_share
 from mmalign.search_plan import Plan, Wish, plan_search, traits_of
 from mmalign.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
 from mmalign.store.lance_store import Store
@@ -167,8 +168,8 @@ class Searcher:
         Raises:
             InputError: `min_recall` is not from 0 to 1.
         """
-        if min_recall is not None and not 0 <= min_recall <= 1:
-            raise InputError(f"min_recall is a number from 0 to 1, got {min_recall!r}")
+        if min_recall is not None:
+            check_share("min_recall", min_recall)
         index = self.index
         if index is None or k == 0:
             found = self._rows.search_tail(queries, k, allowed=allowed)

@@ -40,7 +40,7 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
         (1, 2)
     """
     try:
-        given = np.asarray(_off_device(vectors))
+        given = np.asarray(off_device(vectors))
         if given.dtype.kind not in "fiubO":
             # NumPy would read numbers from texts, take times for numbers, and drop imaginary parts.
             raise TypeError(f"expected real ones, got {given.dtype}")
@@ -71,10 +71,17 @@ def as_matrix(vectors: ArrayLike, *, dim: int | None = None, name: str = "vector
     return matrix
 
 
-def _off_device(vectors: Any) -> Any:
-    """Bring tensors to where NumPy reads them: off the graphics card, without a gradient, in a type that it knows."""
+def off_device(vectors: Any) -> Any:
+    """Bring tensors to where NumPy reads them: off the graphics card, without a gradient, in a type that it knows.
+
+    Args:
+        vectors: A tensor, a list of tensors, or anything else.
+
+    Returns:
+        The same where there is nothing to do.
+    """
     if isinstance(vectors, list | tuple) and any(hasattr(one, "detach") for one in vectors):
-        return [_off_device(one) for one in vectors]
+        return [off_device(one) for one in vectors]
     if not hasattr(vectors, "detach"):
         return vectors
     tensor = vectors.detach().cpu()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from mmalign.cli import app
 from mmalign.collection import Collection
 from mmalign.grounding import AlignmentJudge
+from mmalign.media.uris import path_to_uri
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,10 @@ def test_the_alignment_has_a_say(photos: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_all_items_are_written_once(photos: Path) -> None:
     words = ("caption", "-c", photos / "walls.mm", "--write", "--mode", "consensus", "--json")
-    first = [json.loads(line) for line in run(*words).splitlines()]
+    first = json.loads(run(*words))
     assert len(first) == 3
-    assert run(*words) == ""
-    assert len(run(*words, "--again").splitlines()) == 3
+    assert json.loads(run(*words)) == []
+    assert len(json.loads(run(*words, "--again"))) == 3
     collection = Collection.open(photos / "walls.mm")
     kept = {hit.id: hit.metadata["written_caption"] for hit in collection.search("a wall", k=3)}
     assert kept == {entry["id"]: entry["caption"] for entry in first}
@@ -82,6 +83,15 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_captioned(phot
     )
     assert str(photos / "blue.png") in told
     assert "broken" not in told
+    # What mmalign prints for a name that is not printable is a picture as well, and several are one document.
+    odd = photos / "two\nlines.png"
+    Image.new("RGB", (48, 48), (30, 60, 230)).save(odd)
+    names = [path_to_uri(odd), str(photos / "broken.png"), (photos / "blue.png").as_uri().replace("blue", "bl%75e")]
+    many = json.loads(run("caption", *names, "-c", photos / "walls.mm", "--mode", "nearest", "--json", status=1))
+    assert [entry["image"] for entry in many] == names
+    assert "not a picture" in many[1]["error"]
+    assert "blue" not in many[2]["caption"], "a caption of its own"
+    odd.unlink()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from mmalign.calibration import Calibration
 from mmalign.collection import Collection
+from mmalign.encoders.base import KnownWords
 from mmalign.errors import CalibrationError, InputError, QueryError
 from mmalign.query import Query
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -173,3 +174,33 @@ def test_copies_of_a_picture_do_not_make_it_unlikely(photos: Collection, tmp_pat
     # One picture more in the collection, and no rival more.
     odds = before / (1 - before) * np.exp(-0.4 * np.log(10 / 9))
     assert [first.probability, second.probability] == pytest.approx([odds / (1 + odds)] * 2, rel=1e-4)
+
+
+class Knowing(Calibrated):
+    """Knows the words for colours."""
+
+    def knows(self, text: str) -> KnownWords:
+        unknown = tuple(word for word in text.split() if word not in COLORS)
+        return KnownWords(len(text.split()), unknown, nothing=len(unknown) == len(text.split()))
+
+
+def test_words_that_nobody_knows_have_no_probability(photos: Collection) -> None:
+    knowing = Collection.open(photos.path, encoder=Knowing())
+    plain = photos.search("blue", k=3)
+    for query in ("zwrx", "\U0001f984", "zwrx qqq"):
+        found = knowing.search(query, k=3)
+        assert [hit.probability for hit in found] == [None] * 3
+        assert any("knows no word" in note for note in found.notes)
+        # Asked for the likely ones, there are none, for the one reason that there is.
+        likely = knowing.search(query, k=3, min_probability=0.0)
+        assert likely.hits == ()
+        assert [note for note in likely.notes if "probability" in note] == []
+        assert any("knows no word" in note for note in likely.notes)
+    assert [hit.probability for hit in knowing.search("blue", k=3)] == [hit.probability for hit in plain]
+    # In a batch each goes by its own words; what is half known has a probability, and a note.
+    known, unknown, half = knowing.search(["blue", "zwrx", "zwrx blue"], k=3)
+    assert known.hits == plain.hits
+    assert {hit.probability for hit in unknown} == {None}
+    assert all(hit.probability is not None for hit in half)
+    assert "does not know 'zwrx'" in half.notes[0]
+    assert photos.search("zwrx", k=1)[0].probability is not None, "an encoder that cannot tell"

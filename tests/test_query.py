@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmalign.collection import Collection
+from mmalign.encoders.base import KnownWords
 from mmalign.errors import DecodeError, DimensionError, QueryError
-from mmalign.query import PictureRef, Query
-from tests.tools.color_encoder import ColorEncoder, paint
+from mmalign.query import PictureRef, Query, Term
+from mmalign.types import Note
+from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 
 @pytest.fixture
@@ -115,7 +118,10 @@ def test_a_text_that_is_too_long_is_said() -> None:
     assert "its end was ignored" in notes[0]
 
 
-def test_a_url_is_a_picture(folder: Path) -> None:
+def test_a_url_is_a_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMALIGN_ALLOW_PRIVATE_NETWORK", "1")
+    monkeypatch.setenv("no_proxy", "*")
+
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -133,3 +139,50 @@ def test_a_url_is_a_picture(folder: Path) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_weights_and_terms_that_are_none() -> None:
+    for wrong in ("2", None, True, float("nan"), float("inf"), 1j):
+        with pytest.raises(QueryError, match="weight"):
+            Query("dog") * wrong  # type: ignore[operator]
+        with pytest.raises(QueryError, match="weight"):
+            Query((Term("dog", wrong),))  # type: ignore[arg-type]
+    for wrong in ("cat", None, 3):
+        with pytest.raises(QueryError, match="make one with Query"):
+            Query("dog") + wrong  # type: ignore[operator]
+        with pytest.raises(QueryError, match="make one with Query"):
+            Query("dog") - wrong  # type: ignore[operator]
+    for wrong in (None, b"dog", {}, {1.0}, object(), [Term("a"), "b"], (Term(None),)):  # type: ignore[arg-type]
+        with pytest.raises(QueryError):
+            Query(wrong)  # type: ignore[arg-type]
+    for wrong in (None, 3, b"dog", ["dog"], ""):
+        with pytest.raises(QueryError):
+            Query.words(wrong)  # type: ignore[arg-type]
+
+
+class Knowing(ColorEncoder):
+    """Knows the words for colours."""
+
+    def knows(self, text: str) -> KnownWords:
+        words = text.split()
+        unknown = tuple(word for word in words if word not in COLORS)
+        return KnownWords(len(words), unknown, nothing=len(unknown) == len(words))
+
+
+def test_words_that_the_encoder_does_not_know_are_said(tmp_path: Path) -> None:
+    for color in ("red", "blue"):
+        paint(tmp_path / "photos" / f"{color}.png", color)
+    encoder = Knowing()
+    made = Collection.create(tmp_path / "c.mm", encoder=encoder)
+    made.add(tmp_path / "photos", progress=False)
+    known, half, none = made.search(["red", "red zwrx", "zwrx \x1b[31m"])
+    assert known.notes == ()
+    assert half.notes == (
+        "color@1 does not know 'zwrx'; put it in plain English words, or use an encoder that was trained on such texts "
+        "(`mmalign models`)",
+    )
+    assert none.notes[0].startswith("color@1 knows no word of 'zwrx \\x1b[31m', so the hits mean nothing")
+    assert isinstance(none.notes[0], Note)
+    assert none.notes[0].about == "encoder"
+    # A sum means something as long as one term does.
+    assert "knows no word of 'zwrx'" in made.search("red + zwrx").notes[0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmalign.cli.collections import open_collection
-from mmalign.cli.output import CollectionOption, JsonOption, print_json, say
+from mmalign.cli.output import CollectionOption, JsonOption, json_list, print_json, say
 from mmalign.errors import DecodeError, InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ _SHOWN = 5
 
 def caption(
     image: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures. None with --write: all items of the collection.")
+        list[str] | None,
+        typer.Argument(help="Pictures: paths or URLs. None with --write: all items of the collection."),
     ] = None,
     collection: CollectionOption = None,
     mode: Annotated[
@@ -57,7 +58,8 @@ def caption(
 ) -> None:
     """Describe pictures, from the captions of the pictures in a collection that are like them.
 
-    Captions of the picture itself are never used. --write goes on where it was stopped.
+    Captions of the picture itself are never used. --write goes on where it was stopped. With --json one picture is an
+    object, several and --write are a list.
 
     For example:
 
@@ -78,30 +80,36 @@ def caption(
                 "--write stores captions alone; leave --evidence, --ground, --rerank-by-alignment and --floor out"
             )
         count = 0
-        for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=not as_json):
-            count += 1
-            if as_json:
-                print_json({"id": name, "caption": told.text})
+        with json_list() if as_json else nullcontext() as put:
+            for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=not as_json):
+                count += 1
+                if put is not None:
+                    put({"id": name, "caption": told.text})
         say(f"{count:,} captions written as written_caption of {opened.path}")
         return
     failed = 0
-    for path in image or ():
-        try:
-            told = opened.caption(path, mode=mode, influence=evidence, ground=ground, rerank=rerank, floor=floor)
-        except DecodeError as error:
-            # The others can still be had; the status tells that one could not.
-            failed += 1
-            say(f"error: {error}")
-            continue
-        if as_json:
-            print_json({"image": str(path), **told.to_dict()})
-        else:
-            _print(path, told, named=len(image or ()) > 1, evidence=evidence)
+    paths = image or []
+    # One picture is one object, several are a list.
+    with json_list() if as_json and len(paths) > 1 else nullcontext(print_json) as put:
+        for path in paths:
+            try:
+                told = opened.caption(path, mode=mode, influence=evidence, ground=ground, rerank=rerank, floor=floor)
+            except DecodeError as error:
+                # The others can still be had; the status tells that one could not.
+                failed += 1
+                say(f"error: {error}")
+                if as_json:
+                    put({"image": path, "error": error.reason})
+                continue
+            if as_json:
+                put({"image": path, **told.to_dict()})
+            else:
+                _print(path, told, named=len(paths) > 1, evidence=evidence)
     if failed:
         raise typer.Exit(1)
 
 
-def _print(path: Path, told: Caption, *, named: bool, evidence: bool) -> None:
+def _print(path: str, told: Caption, *, named: bool, evidence: bool) -> None:
     for note in told.notes:
         say(f"note: {note}")
     print(f"{path}: {told.text}" if named else told.text)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign.cli.output import CollectionOption, EncoderOption, JsonOption, print_json, say, say_skipped
+from mmalign.cli.output import (
+    CollectionOption,
+    EncoderOption,
+    JsonOption,
+    PrivateOption,
+    media_policy,
+    print_json,
+    say,
+    say_skipped,
+)
 from mmalign.cli.reencoding import print_reencode, run_reencode, say_notes
 from mmalign.errors import AddInterrupted, InputError, SourceError
 
@@ -49,6 +58,7 @@ def index(
         bool,
         typer.Option("--drop-missing", help="With --reencode: remove items whose picture cannot be read any more."),
     ] = False,
+    allow_private: PrivateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a collection of pictures, or bring it up to date.
@@ -94,7 +104,7 @@ def index(
     else:
         opened = Collection.open_or_create(path, encoder=encoder)
     try:
-        report = opened.add(source, prune=prune, progress=not as_json)
+        report = opened.add(source, prune=prune, progress=not as_json, policy=media_policy(allow_private=allow_private))
         opened.refresh_index(recipe, progress=not as_json)
     except AddInterrupted as stop:
         _print_report(opened, stop.report, renewed, as_json=as_json)
@@ -182,6 +192,7 @@ def search(
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write the hits as a picture (.png) or a page (.html).")
     ] = None,
+    allow_private: PrivateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures by words, by a picture, or by both.
@@ -201,16 +212,23 @@ def search(
         mmalign search photo.jpg --captions
     """
     opened = open_collection(collection)
+    policy = media_policy(allow_private=allow_private)
     if not captions:
         result = opened.search(
-            query, k=k, where=where, min_recall=min_recall, min_probability=min_probability, explain=explain
+            query,
+            k=k,
+            where=where,
+            min_recall=min_recall,
+            min_probability=min_probability,
+            explain=explain,
+            policy=policy,
         )
     elif explain:
         raise InputError("--explain looks for words in pictures; leave it out with --captions")
     elif min_recall is not None:
         raise InputError("captions are searched exactly; leave out --min-recall with --captions")
     elif min_probability is None:
-        result = opened.search_captions(query, k=k, where=where)
+        result = opened.search_captions(query, k=k, where=where, policy=policy)
     else:
         raise InputError("--min-probability was measured for pictures; leave it out with --captions")
     if contact_sheet is not None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from mmalign.media.policy import MediaPolicy
     from mmalign.types import Skip
 
 CollectionOption = Annotated[
@@ -25,6 +27,13 @@ CollectionOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+PrivateOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private-network",
+        help="Fetch URLs of hosts in private networks and on this machine, too; else $MMALIGN_ALLOW_PRIVATE_NETWORK.",
+    ),
+]
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -34,6 +43,17 @@ EncoderOption = Annotated[
         "see `mmalign models`. Default: the collection's own, or lite for a new one.",
     ),
 ]
+
+
+def media_policy(*, allow_private: bool) -> MediaPolicy | None:
+    """What may be read: that of the environment, with private networks where the option allows them."""
+    if not allow_private:
+        return None
+    from dataclasses import replace
+
+    from mmalign.media.policy import MediaPolicy
+
+    return replace(MediaPolicy.from_environment(), allow_private_networks=True)
 
 
 def say(text: str) -> None:
@@ -51,6 +71,30 @@ def say_skipped(skipped: Sequence[Skip], *, most: int = 20) -> None:
 
 def print_json(value: Any) -> None:
     """Print one line of JSON on standard output; what JSON has no word for, such as infinity, is null."""
+    print(_json(value))
+
+
+@contextmanager
+def json_list() -> Iterator[Callable[[Any], None]]:
+    """Print a list of JSON as it grows, an entry a line: one whole document, also where the work ends early.
+
+    Yields:
+        A function that prints one more entry.
+    """
+    count = 0
+
+    def put(value: Any) -> None:
+        nonlocal count
+        print(f"{',' if count else '['}\n{_json(value)}", end="", flush=True)
+        count += 1
+
+    try:
+        yield put
+    finally:
+        print("\n]" if count else "[]")
+
+
+def _json(value: Any) -> str:
     from mmalign.types import json_ready
 
     ready = json_ready(value)
@@ -60,7 +104,7 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         # A lone surrogate of a file's name, or a terminal that is not UTF-8: escaped, it means the same.
         text = json.dumps(ready, allow_nan=False)
-    print(text)
+    return text
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

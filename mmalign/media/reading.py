@@ -6,28 +6,13 @@ import errno
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from mmalign.errors import DecodeError
+from mmalign.media.policy import MAX_BYTES, MediaPolicy
 from mmalign.media.uris import is_url, uri_to_path
-
-if TYPE_CHECKING:
-    from urllib.request import OpenerDirector
-
-MAX_BYTES = 1 << 29
-"""Largest file that is read, in bytes: enough for an uncompressed picture at the pixel limit."""
-
-_USER_AGENT = "mmalign/0.1 (picture indexer)"
-_TIMEOUT_S = 20.0
-_DOWNLOAD_S = 120.0
-_CHUNK = 1 << 16
-_URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +44,20 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_media(uri: str, *, max_bytes: int = MAX_BYTES, stop: Callable[[], bool] | None = None) -> Media:
+def read_media(
+    uri: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    stop: Callable[[], bool] | None = None,
+    policy: MediaPolicy | None = None,
+) -> Media:
     """Read a local file or an http(s) URL whole.
 
     Args:
         uri: A path, a `file://` URI or an http(s) URL.
         max_bytes: Refuse anything larger.
-        stop: Asked between the pieces of a download; when it says True, the download is given up.
+        stop: Asked now and then during a download; when it says True, the download is given up.
+        policy: What may be read; None for that of the environment.
 
     Returns:
         The bytes and, for a file, its modification time.
@@ -73,13 +65,22 @@ def read_media(uri: str, *, max_bytes: int = MAX_BYTES, stop: Callable[[], bool]
     Raises:
         DecodeError: It cannot be read; `reason` says why.
     """
+    policy = MediaPolicy.from_environment() if policy is None else policy
+    limit = min(max_bytes, policy.max_bytes)
     if is_url(uri):
-        return Media(_download(uri, max_bytes, stop), None)
+        if not policy.allow_network:
+            raise DecodeError(uri, "URLs may not be fetched here")
+        # Late: most collections hold files alone.
+        from mmalign.media.downloads import download
+
+        return Media(download(uri, policy, max_bytes=limit, stop=stop), None)
+    if not policy.allow_files:
+        raise DecodeError(uri, "local files may not be read here")
     path = uri_to_path(uri)
     if path is None:
         scheme = uri.partition("://")[0]
         raise DecodeError(uri, f"{scheme}:// cannot be read; give a path, a file:// URI or an http(s) URL")
-    return _read_file(uri, path, max_bytes)
+    return _read_file(uri, path, limit)
 
 
 def os_reason(error: OSError) -> str:
@@ -118,7 +119,7 @@ def _read_file(uri: str, path: Path, max_bytes: int) -> Media:
             raise DecodeError(uri, "a folder, not a picture")
         if not stat.S_ISREG(status.st_mode):
             raise DecodeError(uri, "not a regular file")
-        _check_size(uri, status.st_size, max_bytes)
+        check_size(uri, status.st_size, max_bytes)
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
             data: bytes = file.readall()
     except OSError as error:
@@ -128,78 +129,18 @@ def _read_file(uri: str, path: Path, max_bytes: int) -> Media:
     return Media(data, status.st_mtime_ns)
 
 
-def _check_size(uri: str, size: int, max_bytes: int) -> None:
+def check_size(uri: str, size: int, max_bytes: int) -> None:
+    """Refuse what is empty or too large.
+
+    Args:
+        uri: What to call it.
+        size: In bytes.
+        max_bytes: The limit.
+
+    Raises:
+        DecodeError: It is.
+    """
     if size == 0:
         raise DecodeError(uri, "empty file (0 bytes)")
     if size > max_bytes:
         raise DecodeError(uri, f"too large: {size:,} bytes, the limit is {max_bytes:,}")
-
-
-@cache
-def _opener() -> OpenerDirector:
-    # Not urllib's default opener: that one would follow a redirect to ftp:// or open file://.
-    from urllib import request
-
-    opener = request.OpenerDirector()
-    for handler in (
-        request.ProxyHandler,
-        request.UnknownHandler,
-        request.HTTPHandler,
-        request.HTTPSHandler,
-        request.HTTPDefaultErrorHandler,
-        request.HTTPRedirectHandler,
-        request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    opener.addheaders = [("User-Agent", _USER_AGENT)]
-    return opener
-
-
-def _ascii_url(url: str) -> str:
-    parts = urlsplit(url)
-    netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
-    return urlunsplit((parts.scheme, netloc, quote(parts.path, safe=_URL_SAFE), quote(parts.query, safe=_URL_SAFE), ""))
-
-
-def _download(uri: str, max_bytes: int, stop: Callable[[], bool] | None) -> bytes:
-    from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
-
-    try:
-        with _opener().open(_ascii_url(uri), timeout=_TIMEOUT_S) as response:
-            return _receive(uri, response, max_bytes, stop)
-    except HTTPError as error:
-        error.close()
-        raise DecodeError(uri, f"the server answered HTTP {error.code} {error.reason}") from error
-    except TimeoutError as error:
-        raise DecodeError(uri, f"no answer within {_TIMEOUT_S:.0f} s") from error
-    except URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise DecodeError(uri, f"no answer within {_TIMEOUT_S:.0f} s") from error
-        raise DecodeError(uri, f"cannot be fetched ({error.reason}); is there a network?") from error
-    except (OSError, HTTPException) as error:
-        raise DecodeError(uri, f"the download broke off ({error or type(error).__name__})") from error
-    except ValueError as error:
-        raise DecodeError(uri, f"not a URL that can be fetched: {error}") from error
-
-
-def _receive(uri: str, response: Any, max_bytes: int, stop: Callable[[], bool] | None) -> bytes:
-    declared = response.headers.get("Content-Length", "")
-    expected = int(declared) if declared.isdigit() else None
-    if expected is not None:
-        _check_size(uri, expected, max_bytes)
-    deadline = time.monotonic() + _DOWNLOAD_S
-    received = bytearray()
-    # read1 returns what has arrived; read would wait for a full piece and let a slow server hold the worker.
-    while piece := response.read1(_CHUNK):
-        received += piece
-        if len(received) > max_bytes:
-            raise DecodeError(uri, f"too large: more than the limit of {max_bytes:,} bytes")
-        if stop is not None and stop():
-            raise DecodeError(uri, "interrupted")
-        if time.monotonic() > deadline:
-            raise DecodeError(uri, f"took longer than {_DOWNLOAD_S:.0f} s to arrive")
-    if expected is not None and len(received) < expected:
-        raise DecodeError(uri, f"truncated download: {len(received):,} of {expected:,} bytes")
-    _check_size(uri, len(received), max_bytes)
-    return bytes(received)

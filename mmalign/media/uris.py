@@ -104,3 +104,23 @@ def to_uri(text: str | os.PathLike[str], *, base: str | os.PathLike[str] | None 
             return _UNPRINTABLE.sub(lambda found: quote(found[0], errors="surrogateescape"), text)
         return path_to_uri(path)
     return path_to_uri(name if base is None else os.path.join(base, name))  # noqa: PTH118 - a hot path
+
+
+def same_uris(name: str) -> tuple[str, ...]:
+    """Every URI that an item may have which a person calls by this name.
+
+    Args:
+        name: A URI as mmalign prints it, one that is encoded in another way, a path, or anything else.
+
+    Returns:
+        The name itself, and the form in which its URI is kept where that is another.
+
+    Example:
+        >>> same_uris("file:///photos/a%20b.jpg")
+        ('file:///photos/a%20b.jpg', '/photos/a b.jpg')
+    """
+    try:
+        kept = to_uri(name)
+    except InputError:
+        return (name,)
+    return (name,) if kept == name else (name, kept)

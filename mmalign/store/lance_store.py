@@ -413,6 +413,25 @@ class Store:
             f"write CAST({_quoted(column)} AS DOUBLE)"
         )
 
+    def find(self, column: str, value: str, columns: Sequence[str]) -> tuple[Int64Array, pa.Table]:
+        """Read columns of the items of which a text column holds exactly one value.
+
+        Args:
+            column: `id`, `uri` or `sha256`.
+            value: Any text; it is compared, never parsed.
+            columns: The columns to read.
+
+        Returns:
+            `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
+        """
+        if "\0" in value or (not value.isascii() and _has_surrogates(value)):
+            # No item can hold it, and neither can the text of a filter.
+            return np.zeros(0, np.int64), self._dataset.schema.empty_table().select(list(columns))
+        same = f"{column} = '{value.replace(chr(39), 2 * chr(39))}'"
+        with storage_errors(self._dataset.uri, reading=True):
+            table = self._dataset.scanner(columns=list(columns), filter=same, with_row_id=True).to_table()
+        return _row_ids(table), table.drop_columns(["_rowid"])
+
     def take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
         """Read columns of given items.
 
@@ -575,3 +594,7 @@ def _refusal(path: str | os.PathLike[str], error: BaseException, *, reading: boo
         f"cannot write to {path}: {_first_line(error)}. "
         f"Everything committed before is kept; {remedy} and run the same again"
     )
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -111,6 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An HTTP server on the loopback interface; `url` is its address and `body` the PNG that it serves."""
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("MMALIGN_ALLOW_PRIVATE_NETWORK", "1")
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.body = encode(photo, "PNG")
     server.over, server.dripping = threading.Event(), threading.Event()

@@ -45,7 +45,7 @@ def test_what_is_no_raster_picture_says_what_it_is() -> None:
     assert "web page" in reason(b"<!DOCTYPE html><html></html>")
     assert "JPEG XL" in reason(b"\xff\x0a" + bytes(20))
     assert "PDF" in reason(b"%PDF-1.7")
-    assert reason(b"hello world, no picture") == "not a picture, or of an unknown format (it starts with b'hello wo')"
+    assert reason(b"hello world, no picture") == "not a picture, or of a format that is not known"
     assert "not a picture" in reason(b"\0\0\0\x18ftypisom\0\0\0\0isommp42")
 
 
@@ -69,10 +69,9 @@ def test_avif_in_a_pillow_without_it_says_what_to_do(photo: Image.Image, monkeyp
 
 def test_suffixes_cover_what_pillow_writes() -> None:
     Image.init()
-    ours = {"JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI", "MPO", "ICO", "CUR", "TGA"}
+    ours = {"JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI"}
     named = {suffix for suffix in IMAGE_SUFFIXES if Image.EXTENSION.get(suffix) in ours}
-    shops = {".jpg_large", ".jpg-large", ".png_large", ".png-large"}
-    assert IMAGE_SUFFIXES - named == {".heic", ".heif", ".hif"} | shops
+    assert IMAGE_SUFFIXES - named == {".heic", ".heif", ".hif"}
 
 
 # Sources of bytes -----------------------------------------------------------------------------------------------

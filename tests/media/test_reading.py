@@ -98,6 +98,7 @@ def test_a_redirect_to_a_local_file_is_refused(server: Any) -> None:
 
 def test_no_server_is_a_clear_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("MMALIGN_ALLOW_PRIVATE_NETWORK", "1")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
