@@ -6,7 +6,7 @@ CAST, TRY_CAST and EXTRACT, and no keyword beyond those of conditions, so that a
 
 from __future__ import annotations
 
-from sqlglot import Token, Tokenizer, TokenType, exp, parser
+from sqlglot import Token, TokenType, exp, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
@@ -91,7 +91,7 @@ _ALLOWED = (
 
 
 class _Filter(Dialect):
-    class Tokenizer(Tokenizer):
+    class Tokenizer(tokens.Tokenizer):
         QUOTES = ["'"]  # noqa: RUF012
         IDENTIFIERS = ['"', "`"]  # noqa: RUF012
         STRING_ESCAPES = ["'"]  # noqa: RUF012
