@@ -25,7 +25,7 @@ from mmalign.evidence import Evidence, Where, detected, expected, heat_of, propo
 from mmalign.media.images import decode_image
 from mmalign.progress import track
 from mmalign.similarity import Float32Array
-from mmalign.types import Phrase, Relation
+from mmalign.types import Note, Phrase, Relation
 
 if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment
@@ -156,9 +156,9 @@ class Aligner:
             solution = solve(problem, solver=solver)
         notes = [*parsed.notes, *found.notes]
         if not parsed.phrases:
-            notes.append("the sentence names nothing that could be looked for; give phrases of your own")
+            notes.append(Note("the sentence names nothing that could be looked for", remedy="give phrases of your own"))
         elif not found.regions:
-            notes.append("there are no regions, so nothing could be matched")
+            notes.append(Note("there are no regions, so nothing could be matched"))
         return conclude(
             parsed,
             found.regions,
@@ -280,7 +280,7 @@ class Aligner:
         return ground_plainly(self.encoder, picture, texts)
 
     def _evidence(self, picture: Image.Image, texts: Sequence[str], regions: Regions, stages: Stages) -> Evidence:
-        notes: list[str] = []
+        notes: list[Note] = []
         with stages.time("encode"):
             where = self._ground(picture, texts)
         with stages.time("propose"):

@@ -18,7 +18,7 @@ from mmalign.captioning.ranking import JUDGED, rank_by_fit
 from mmalign.encoders.base import Encoder
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.similarity import Float32Array, as_matrix
-from mmalign.types import Caption, CaptionEvidence, CaptionSpan
+from mmalign.types import Caption, CaptionEvidence, CaptionSpan, Note
 
 if TYPE_CHECKING:
     from mmalign.captioning.drafts import Decoder
@@ -222,11 +222,11 @@ class Captioner:
             gains = [float(found[0] - without) for without in found[1:]]
         mode = "decoder" if self.mode == "decoder" else decoder.name
         told = _told(drafts[0].text, drafts[0].score, mode, read, gains)
-        notes: tuple[str, ...] = ()
+        notes: tuple[Note, ...] = ()
         if not len(read):
-            notes = ("nothing was retrieved; written from the picture's embedding alone",)
+            notes = (Note("nothing was retrieved; written from the picture's embedding alone"),)
         if influence and gains is None and len(read):
-            notes += (f"{decoder.name} does not tell how likely a caption is, so no influence is told",)
+            notes += (Note(f"{decoder.name} does not tell how likely a caption is, so no influence is told"),)
         return replace(told, alternatives=tuple(draft.text for draft in drafts[1:5]), notes=notes)
 
 

@@ -45,7 +45,7 @@ from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, ree
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
-from mmalign.types import AddReport, Caption, ReencodeReport, SearchResult, batch_results
+from mmalign.types import AddReport, Caption, Note, ReencodeReport, SearchResult, batch_results
 from mmalign.vectors import vector_rows
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class Collection:
             "notes": self.notes(),
         }
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """Say what the owner should know.
 
         Returns:
@@ -285,7 +285,7 @@ class Collection:
         except IndexFileError:
             return told
         contract = contract_of(manifest)
-        told += [] if contract is None else contract.notes
+        told += () if contract is None else contract.notes
         told += drift_notes(self.snapshot(), manifest)
         return told + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
 

@@ -15,6 +15,7 @@ from mmalign.metrics.calibration import Float64Array
 from mmalign.quantities import check_share
 from mmalign.query import Query, distinct
 from mmalign.searcher import Found
+from mmalign.types import Note
 
 # Collections up to so many times the largest gallery that a calibration was fitted on need no remark.
 _FAR = 10
@@ -32,7 +33,7 @@ class Judged:
 
     found: Found
     probabilities: Float64Array
-    notes: tuple[tuple[str, ...], ...]
+    notes: tuple[tuple[Note, ...], ...]
 
 
 def check_probability(least: float | None, queries: list[Query]) -> None:
@@ -127,7 +128,7 @@ def judge(
         CalibrationError: `min_probability` without a calibration, or with that of another encoder.
     """
     probabilities = np.full(found.scores.shape, np.nan)
-    notes: list[tuple[str, ...]] = [()] * len(queries)
+    notes: list[tuple[Note, ...]] = [()] * len(queries)
     worded = {query for query in distinct(queries) if query.is_words}
     words = [position for position, query in enumerate(queries) if query in worded] if worded else []
     fitted = None
@@ -139,15 +140,16 @@ def judge(
             if min_probability is not None:
                 raise
             for position in words:
-                notes[position] = (f"no probabilities: {error}",)
+                notes[position] = (Note(f"no probabilities: {error}", about="calibration"),)
     if fitted is not None and pictures:
         scores = np.where(found.row_ids[words] >= 0, found.scores[words], -np.inf)
         probabilities[words] = fitted.probabilities(scores, pictures=pictures)
         probabilities[list(meaningless)] = np.nan
         if pictures > _FAR * fitted.largest:
-            remark = (
+            remark = Note(
                 f"the probabilities were measured among {fitted.smallest:,} to {fitted.largest:,} pictures, and "
-                f"reach out to the {pictures:,} searched here"
+                f"reach out to the {pictures:,} searched here",
+                about="calibration",
             )
             for position in words:
                 notes[position] += (remark,)
@@ -166,7 +168,6 @@ def judge(
         for position in words:
             if position not in meaningless and unlikely[position].any() and not (row_ids[position] >= 0).any():
                 best = probabilities[position, 0]
-                notes[position] += (
-                    f"the best hit has probability {best:.2g}, below min_probability {min_probability:g}",
-                )
+                below = f"the best hit has probability {best:.2g}, below min_probability {min_probability:g}"
+                notes[position] += (Note(below),)
     return Judged(replace(found, row_ids=row_ids), probabilities, tuple(notes))

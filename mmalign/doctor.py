@@ -15,7 +15,7 @@ from mmalign.collection import Collection
 from mmalign.errors import MissingExtraError, MMAlignError
 from mmalign.index.faiss import check_faiss
 from mmalign.media.uris import uri_to_path
-from mmalign.promise import contract_of, drift_notes
+from mmalign.promise import contract_of
 from mmalign.types import gives_json
 
 _PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")
@@ -91,9 +91,7 @@ def check_collection(path: Path) -> list[Check]:
     except MMAlignError as error:
         return [Check("collection", False, str(path), str(error))]
     checks = [Check("collection", True, f"{path}: {count:,} items, {collection.description.encoder}")]
-    for note in collection.notes():
-        told, _, command = note.partition(": mmalign ")
-        checks.append(Check("encoder", True, told, f"mmalign {command}"))
+    checks += [Check(note.about or "collection", True, note.text, note.remedy) for note in collection.notes()]
     bad, gone = 0, 0
     store = collection.snapshot()
     for _, vectors in store.iter_embeddings():
@@ -128,7 +126,4 @@ def _check_recall(collection: Collection) -> list[Check]:
     manifest = collection.index_manifest
     if checks and contract_of(manifest) is None:
         checks.append(Check("recall", True, "nothing was measured when this index was built", "build the index again"))
-    for note in drift_notes(collection.snapshot(), manifest):
-        told, _, remedy = note.rpartition("; ")
-        checks.append(Check("drift", True, told, remedy))
     return checks

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmalign.errors import MissingExtraError
 from mmalign.similarity import Float32Array
-from mmalign.types import Box, Region
+from mmalign.types import Box, Note, Region
 
 if TYPE_CHECKING:
     from mmalign.encoders.grounding_head import Grounding
@@ -44,7 +44,7 @@ class Evidence:
     similarity: Float32Array
     heat: Float32Array
     existence: Float32Array | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def heat_of(where: Where, boxes: Sequence[Box]) -> Float32Array:
@@ -82,7 +82,7 @@ def detected(regions: Sequence[Region], texts: Sequence[str]) -> Float32Array:
     return said
 
 
-def proposals_of(picture: Image.Image, where: Where, notes: list[str]) -> tuple[Region, ...]:
+def proposals_of(picture: Image.Image, where: Where, notes: list[Note]) -> tuple[Region, ...]:
     """Propose regions: those that pixels suggest, and those that the phrases themselves point at.
 
     Args:
@@ -99,7 +99,7 @@ def proposals_of(picture: Image.Image, where: Where, notes: list[str]) -> tuple[
     try:
         found = propose_regions(pixels)
     except MissingExtraError as error:
-        notes.append(f"regions are proposed without looking at the picture's parts: {error}")
+        notes.append(Note(f"regions are proposed without looking at the picture's parts: {error}", about="regions"))
         found = propose_regions(pixels, segments=False)
     return _without_copies([*found, *_own_regions(where)])
 

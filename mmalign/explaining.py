@@ -14,7 +14,7 @@ from mmalign.errors import DecodeError, QueryError
 from mmalign.media.images import decode_image
 from mmalign.progress import track
 from mmalign.query import Query
-from mmalign.types import Hit, HitRegion
+from mmalign.types import Hit, HitRegion, Note
 
 if TYPE_CHECKING:
     from mmalign.aligning import Aligner
@@ -43,7 +43,7 @@ class Explained:
     """
 
     hits: tuple[Hit, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def check_words(queries: Sequence[Query]) -> None:
@@ -136,15 +136,17 @@ def explain_hits(hits: Sequence[Hit], query: Query, aligner: Aligner, *, k: int)
     notes = [note for alignment in alignments[:1] if alignment is not None for note in alignment.notes]
     lost = sum(alignment is None for alignment in alignments)
     if lost:
-        notes.append(f"{lost} of {len(looked)} pictures could not be read, and have no regions")
+        notes.append(Note(f"{lost} of {len(looked)} pictures could not be read, and have no regions"))
     if told and len(found) > 1:
         compared = found[:SHORTLIST]
         worth = blend([hit.score for hit in compared], [hit.agreement or 0.0 for hit in compared])
         order = np.argsort(-worth, kind="stable")
         found[:SHORTLIST] = [compared[i] for i in order]
         notes.append(
-            f"the best {len(compared)} hits are in order of how well their pictures bear out {_quoted(told)}, as well "
-            "as of the score"
+            Note(
+                f"the best {len(compared)} hits are in order of how well their pictures bear out {_quoted(told)}, as "
+                "well as of the score"
+            )
         )
     return Explained(tuple(found[:k]), tuple(notes))
 
@@ -165,7 +167,7 @@ def blend(scores: Sequence[float], agreements: Sequence[float]) -> np.ndarray[tu
     return np.asarray(standing + np.asarray(agreements, np.float64))
 
 
-def hint(query: Query) -> tuple[str, ...]:
+def hint(query: Query) -> tuple[Note, ...]:
     """Say that a query's words on places count for nothing without `explain`, where it has such.
 
     Args:
@@ -178,8 +180,10 @@ def hint(query: Query) -> tuple[str, ...]:
     if not told:
         return ()
     return (
-        f"the query says where things are ({_quoted(told)}), which vectors hardly tell; explain=True (--explain) "
-        f"compares the best {SHORTLIST} pictures with that",
+        Note(
+            f"the query says where things are ({_quoted(told)}), which vectors hardly tell",
+            remedy=f"explain=True (--explain) compares the best {SHORTLIST} pictures with that",
+        ),
     )
 
 

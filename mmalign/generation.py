@@ -44,6 +44,7 @@ from mmalign.searcher import Searcher
 from mmalign.similarity import Float32Array, as_matrix
 from mmalign.store.description import FILE, Description
 from mmalign.store.lance_store import Store
+from mmalign.types import Note
 from mmalign.upkeep import Action, State, choose_action, extend
 
 LOCK = ".lock"
@@ -103,7 +104,7 @@ class Generation:
         self._load = load
         self._searcher: Searcher | None = None
         self._caption_searcher: CaptionSearcher | None = None
-        self._remarks: tuple[tuple[str | None, int] | None, tuple[str, ...]] = (None, ())
+        self._remarks: tuple[tuple[str | None, int] | None, tuple[Note, ...]] = (None, ())
         self._lock = threading.Lock()
         # Apart from the other one: to embed new captions may take minutes, in which pictures can be searched.
         self._captions_lock = threading.Lock()
@@ -201,7 +202,7 @@ class Generation:
                 if known.index is not None:
                     remark = place_index(known.index, self.device)
                     if remark is not None and remark not in known.notes:
-                        known.notes += (remark,)
+                        known.notes += (Note(remark, about="index"),)
                 self._searcher = known
             return known
 
@@ -402,7 +403,7 @@ class Generation:
         encoder = None if self.description.encoder is None else lambda: self.encoder
         return hold_out(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
 
-    def remarks(self, searcher: Searcher) -> tuple[str, ...]:
+    def remarks(self, searcher: Searcher) -> tuple[Note, ...]:
         """Say whether the items have drifted away from those that the index in use was measured with.
 
         Args:

@@ -24,6 +24,7 @@ from mmalign.progress import track
 from mmalign.query_bank import query_bank
 from mmalign.similarity import Float32Array, Int64Array, l2_normalize
 from mmalign.store.lance_store import Store
+from mmalign.types import Note
 
 # Queries of each kind: a quarter chooses, the others measure. Fewer than 299 of these could not prove a recall of 0.99.
 _QUERIES = 440
@@ -52,7 +53,7 @@ class HeldOut:
 
     asked: dict[str, Asked] = field(default_factory=dict)
     sample: Float32Array | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def hold_out(
@@ -89,7 +90,7 @@ def hold_out(
     rng = np.random.default_rng(seed)
     asked: dict[str, Asked] = {}
     extra: Float32Array | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if given is not None:
         asked["given"] = Asked(l2_normalize(given))
     if encoder is not None:
@@ -100,7 +101,13 @@ def hold_out(
                 vectors = _encode(loaded, texts, progress=progress)
                 asked["text"], extra = Asked(vectors[:_QUERIES]), vectors[_QUERIES:]
         except MMAlignError as error:
-            notes = (f"recall of text queries was not measured, so they are answered exactly: {error}",)
+            notes = (
+                Note(
+                    f"recall of text queries was not measured, so they are answered exactly: {error}",
+                    remedy="once the encoder can be loaded, build the index again: Collection.build_index()",
+                    about="recall",
+                ),
+            )
     pictures = _pictures(store, rng)
     if len(pictures.vectors) > 1:
         asked["image"] = pictures
@@ -189,7 +196,7 @@ def measure_promise(
     return replace(measured, min_recall=min_recall, drift=drift, notes=notes)
 
 
-def missed(contract: Contract, min_recall: float) -> list[str]:
+def missed(contract: Contract, min_recall: float) -> list[Note]:
     """Say for which kinds of query even the largest effort does not keep a promise.
 
     Args:
@@ -205,9 +212,13 @@ def missed(contract: Contract, min_recall: float) -> list[str]:
         if curve is None or curve.effort_for(min_recall) is not None:
             continue
         told.append(
-            f"{kind} queries: recall@{curve.k} of {min_recall:g} cannot be promised, since the most effort "
-            f"reaches {curve.recall[-1]:.3f} (at least {curve.lower[-1]:.3f} with {contract.confidence:.0%} "
-            "confidence); they are answered exactly, or choose another recipe"
+            Note(
+                f"{kind} queries: recall@{curve.k} of {min_recall:g} cannot be promised, since the most effort "
+                f"reaches {curve.recall[-1]:.3f} (at least {curve.lower[-1]:.3f} with {contract.confidence:.0%} "
+                "confidence); they are answered exactly",
+                remedy="where that is too slow, choose another recipe: mmalign index SOURCE --recipe NAME",
+                about="recall",
+            )
         )
     return told
 
@@ -287,7 +298,7 @@ def outgrown(store: Store, manifest: IndexManifest | None) -> bool:
     return len(store) > (1 + _MEASURE_SHARE) * measured or bool(drift_notes(store, manifest))
 
 
-def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array | None = None) -> list[str]:
+def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array | None = None) -> list[Note]:
     """Say whether the recall that was measured may no longer hold, since the items have changed.
 
     Args:
@@ -309,11 +320,12 @@ def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array |
     try:
         drift = compare_vectors(contract.drift, _vectors(store, chosen))
     except (IndexFileError, DimensionError) as error:
-        return [str(error)]
+        return [Note(str(error), about="drift")]
     so_many = f"{len(added):,} of {items:,} items are newer than the measured recall"
     if drift.drifted:
-        return [
+        unlike = (
             f"{so_many}, and unlike the others (mean moved by {drift.shift:.2f} standard deviations, spread times "
-            f"{drift.spread:.2f}); {_REMEDY}"
-        ]
-    return [f"{so_many}; {_REMEDY}"] if len(added) > _GROWTH_SHARE * items else []
+            f"{drift.spread:.2f})"
+        )
+        return [Note(unlike, remedy=_REMEDY, about="drift")]
+    return [Note(so_many, remedy=_REMEDY, about="drift")] if len(added) > _GROWTH_SHARE * items else []

@@ -39,7 +39,7 @@ from mmalign.promise import kept_recall
 from mmalign.renewal import Renewal
 from mmalign.store.description import Description, sync_tree
 from mmalign.store.lance_store import Store, storage_errors
-from mmalign.types import ReencodeReport, Skip
+from mmalign.types import Note, ReencodeReport, Skip
 
 _NOTE = "encoder.json"
 # How long to wait before looking again whether other processes have finished writing.
@@ -255,7 +255,7 @@ def put_in_use(description: Description, path: Path) -> None:
         description.write(path)
 
 
-def reencode_notes(path: Path, description: Description) -> list[str]:
+def reencode_notes(path: Path, description: Description) -> list[Note]:
     """Say why and how a collection should be encoded anew.
 
     Args:
@@ -275,11 +275,15 @@ def reencode_notes(path: Path, description: Description) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError):
             begun = newer or description.encoder
         notes.append(
-            f"to encode it anew with {begun} was begun; where that is not under way, go on with: "
-            f"mmalign index --reencode --encoder {begun} {which}"
+            Note(
+                f"to encode it anew with {begun} was begun; where that is not under way, go on with it",
+                remedy=f"mmalign index --reencode --encoder {shlex.quote(begun)} {which}",
+                about="encoder",
+            )
         )
     elif newer is not None:
-        notes.append(f"made with {description.encoder}; {newer} is better: mmalign index --reencode {which}")
+        told = f"made with {description.encoder}; {newer} is better"
+        notes.append(Note(told, remedy=f"mmalign index --reencode {which}", about="encoder"))
     return notes
 
 

@@ -142,6 +142,7 @@ class Plan:
         effort: Effort for the index; None for its default, or where it is not used.
         depth: How many hits to fetch from the index.
         fell_back: Whether it is exact only because the index does not promise enough.
+        remedy: What to do about it, where there is something to do.
     """
 
     way: Way
@@ -149,6 +150,7 @@ class Plan:
     effort: int | None = None
     depth: int = 0
     fell_back: bool = False
+    remedy: str = ""
 
 
 def plan_search(wish: Wish, index: Traits, contract: Contract | None) -> Plan:
@@ -171,7 +173,7 @@ def plan_search(wish: Wish, index: Traits, contract: Contract | None) -> Plan:
         return few
     if contract is None:
         if wish.min_recall is not None:
-            return _fallback("no recall was measured of the index in use (mmalign doctor measures it)")
+            return _fallback("no recall was measured of the index in use", remedy="mmalign doctor measures it")
         return _by_default(wish, index)
     wanted = wish.min_recall if wish.min_recall is not None else contract.min_recall
     if wanted is None:
@@ -191,8 +193,8 @@ def plan_search(wish: Wish, index: Traits, contract: Contract | None) -> Plan:
     return best
 
 
-def _fallback(why: str) -> Plan:
-    return Plan("exact", f"compared with every item, since {why}", fell_back=True)
+def _fallback(why: str, *, remedy: str = "") -> Plan:
+    return Plan("exact", f"compared with every item, since {why}", fell_back=True, remedy=remedy)
 
 
 def _exact_if_few(wish: Wish, index: Traits) -> Plan | None:

@@ -24,6 +24,7 @@ from mmalign.quantities import check_share
 from mmalign.search_plan import Plan, Wish, plan_search, traits_of
 from mmalign.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
 from mmalign.store.lance_store import Store
+from mmalign.types import Note
 
 # Plans that are kept: a query takes microseconds less to answer where another one like it came before.
 _PLANS = 1024
@@ -49,7 +50,7 @@ class Found:
     exact: bool
     effort: int | None
     reason: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 class Searcher:
@@ -74,7 +75,7 @@ class Searcher:
         manifest: IndexManifest | None,
         *,
         version: str | None = None,
-        notes: tuple[str, ...] = (),
+        notes: tuple[Note, ...] = (),
         known: Coverage | None = None,
     ) -> None:
         self.store = store
@@ -115,7 +116,8 @@ class Searcher:
         try:
             loaded = publish.load_current(root)
         except (IndexFileError, MissingExtraError) as error:
-            return cls(store, None, None, version=version, notes=(f"searched exactly, without the index: {error}",))
+            note = Note(f"searched exactly, without the index: {error}", about="index")
+            return cls(store, None, None, version=version, notes=(note,))
         if loaded is None:
             return cls(store, None, None, version=version)
         return cls(store, *loaded, version=version)
@@ -185,7 +187,7 @@ class Searcher:
             if len(self._tail):
                 found = merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
         effort = None if plan.way == "exact" else plan.effort or index.default_effort
-        notes = (plan.reason,) if plan.fell_back else ()
+        notes = (Note(plan.reason, remedy=plan.remedy, about="index"),) if plan.fell_back else ()
         exact = plan.way == "exact" or index.exhaustive
         return Found(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
 

@@ -153,6 +153,46 @@ class Written:
         return [[Draft(f"a dog {vector.sum():.3f} {len(near)}", None, 1.0)] for vector, near in told]
 
 
+class Reader:
+    """A decoder that keeps what it was given to read."""
+
+    name = "reader"
+
+    def __init__(self, *, trained: bool) -> None:
+        self.given: list[tuple[str, ...]] = []
+        if trained:
+            self.fingerprint = Toy.fingerprint
+            self.log_likelihoods = lambda text, vector, contexts: [0.0] * len(contexts)
+
+    def caption(self, vector: Any, context: Any) -> list[Draft]:
+        self.given.append(tuple(context))
+        return [Draft("a dog", None, 1.0)]
+
+
+@pytest.mark.parametrize(("trained", "read"), [(True, 150), (False, 3)])
+def test_what_a_decoder_is_given_to_read(trained: bool, read: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trained decoder reads the 150 nearest captions, as in training; a language model is shown three."""
+    angles = np.linspace(0, 1, 200)
+    store = TextStore(
+        [f"caption {i}" for i in range(200)],
+        l2_normalize(np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)),
+        [str(i) for i in range(200)],
+        Toy.fingerprint,
+    )
+    decoder = Reader(trained=trained)
+    monkeypatch.setattr("mmalign.captioning.decoder.load_decoder", lambda *args, **options: decoder)
+    captioner = Captioner(Toy(), store, mode="reader", retrieval=Retrieval(k=180))
+    query = np.array([1, 0, 0], np.float32)
+    nearest = tuple(f"caption {i}" for i in range(read))
+    told = captioner.caption(query)
+    captioner.caption_many(query[None], exclude=[[]])
+    assert decoder.given == [nearest, nearest]
+    assert tuple(entry.text for entry in told.evidence) == nearest
+    # What decides by vote has no such limit, and shows as much of it.
+    voted = Captioner(Toy(), store, mode="consensus", retrieval=Retrieval(k=180)).caption(query)
+    assert len(voted.evidence) == 150
+
+
 @pytest.mark.parametrize("mode", ["nearest", "consensus", "one by one", "together"])
 def test_many_pictures_get_what_each_of_them_gets(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Written(many=mode == "together")

@@ -131,7 +131,7 @@ def test_pictures_that_are_gone(run: Run, photos: Path) -> None:
 
 
 def test_old_versions_are_told_of_the_newer_one(run: Run, photos: Path) -> None:
-    note = "made with color@1; color@2 is better: mmalign index --reencode"
+    note = "made with color@1; color@2 is better; mmalign index --reencode"
     assert note in run("info").err
     assert note in run("index", "photos").err
     assert note in run("info", "--json").json["notes"][0]

@@ -108,6 +108,21 @@ def test_exact_search_is_taken_where_it_costs_no_more() -> None:
     assert plan_search(Wish(10, kind="image"), small, CONTRACT).way == "index"
 
 
+def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
+    """With an effort of 100 that is 16,000 vectors compared one by one: so many rows, and one more, tell it."""
+    assert GRAPH.cost(100, 10) == 100 * GRAPH.cost(1, 1) == 160 * 100
+    # A graph that looks for more hits than its effort goes as many steps; without an effort it goes its default.
+    assert GRAPH.cost(10, 200) == 160 * 200
+    assert GRAPH.cost(None, 10) == 160 * 64
+    asked = Wish(10, kind="text")
+    for rows, way in ((16_000, "exact"), (16_001, "index")):
+        plan = plan_search(asked, Traits(rows, core="hnsw", default_effort=64, scans=True), CONTRACT)
+        assert (plan.way, plan.fell_back) == (way, False)
+    # Vectors that the index does not hold are read from the collection first, at ten times the cost.
+    for rows, way in ((1_600, "exact"), (1_601, "index")):
+        assert plan_search(asked, Traits(rows, core="hnsw", default_effort=64), CONTRACT).way == way
+
+
 def test_deeper_keeps_the_promise_at_both_ends() -> None:
     curves = (curve(1.0, 10, 0.8, 0.9, 0.96), curve(1.0, 100, 0.96, 0.97, 0.98))
     plan = plan_search(Wish(10, allowed=500_000, kind="text"), CODES, Contract(0.95, curves, min_recall=0.95))

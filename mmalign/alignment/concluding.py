@@ -10,7 +10,7 @@ from mmalign.alignment.problem import Problem
 from mmalign.alignment.result import Alignment, Link
 from mmalign.alignment.soft import soft_scores
 from mmalign.alignment.solvers import Solution
-from mmalign.types import Region
+from mmalign.types import Note, Region
 
 
 def conclude(
@@ -19,7 +19,7 @@ def conclude(
     problem: Problem,
     solution: Solution,
     *,
-    notes: Sequence[str],
+    notes: Sequence[Note],
     **told: Any,
 ) -> Alignment:
     """Make an alignment of a solution.
@@ -39,9 +39,11 @@ def conclude(
     links = tuple(Link(i, j, float(matrix[i, j])) for i, taken in enumerate(solution.assignment) for j in taken)
     remarks = [*notes]
     if not solution.converged:
-        remarks.append(f"the search stopped at its limit; other links can be better by {solution.gap:.3g} at most")
+        remarks.append(
+            Note(f"the search stopped at its limit; other links can be better by {solution.gap:.3g} at most")
+        )
     if not solution.feasible:
-        remarks.append(f"{solution.solver} gave a region to more phrases than it may hold")
+        remarks.append(Note(f"{solution.solver} gave a region to more phrases than it may hold"))
     return Alignment(
         sentence=parsed.sentence,
         phrases=tuple(parsed.phrases),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.types import Box, Region
+from mmalign.types import Box, Note, Region
 
 GivenRegion: TypeAlias = Union[Box, Region, Sequence[float], NDArray[Any]]  # noqa: UP007 - evaluated at run time
 """A box, a region, the four numbers x, y, width and height, or a mask: booleans of the picture's height and width."""
@@ -18,7 +18,7 @@ GivenRegion: TypeAlias = Union[Box, Region, Sequence[float], NDArray[Any]]  # no
 _ROUNDING = 0.5
 
 
-def given_regions(given: Sequence[GivenRegion], width: int, height: int) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+def given_regions(given: Sequence[GivenRegion], width: int, height: int) -> tuple[tuple[Region, ...], tuple[Note, ...]]:
     """Check the regions that a caller gives, and cut them at the edges of the picture.
 
     Args:
@@ -49,8 +49,11 @@ def given_regions(given: Sequence[GivenRegion], width: int, height: int) -> tupl
             raise InputError(f"region {number}: {error}; are its numbers pixels of this very picture?") from error
         if max(abs(a - b) for a, b in zip(box.corners, region.box.corners, strict=True)) > _ROUNDING:
             notes.append(
-                f"region {number}, {region.box.to_list()}, goes beyond the picture of {width} x {height} pixels; "
-                f"it was cut to {box.to_list()}"
+                Note(
+                    f"region {number}, {region.box.to_list()}, goes beyond the picture of {width} x {height} pixels; "
+                    f"it was cut to {box.to_list()}",
+                    about=f"region {number}",
+                )
             )
         regions.append(Region(box, region.source, region.score, region.label))
     return tuple(regions), tuple(notes)

@@ -10,7 +10,7 @@ from typing import Any
 from mmalign.alignment.chunker import chunk_sentence
 from mmalign.alignment.spacy_phrases import spacy_sentence
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
-from mmalign.types import Phrase, Relation
+from mmalign.types import Note, Phrase, Relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Parsed:
     phrases: tuple[Phrase, ...] = ()
     relations: tuple[Relation, ...] = ()
     parser: str = "rules"
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def parse_sentence(sentence: str, *, parser: str = "auto") -> Parsed:
@@ -64,7 +64,7 @@ def parse_sentence(sentence: str, *, parser: str = "auto") -> Parsed:
     except (MissingExtraError, ModelUnavailableError) as error:
         if parser != "auto":
             raise
-        return Parsed(sentence, *chunk_sentence(sentence), "rules", (f"phrases were found by rules: {error}",))
+        return Parsed(sentence, *chunk_sentence(sentence), "rules", (Note(f"phrases were found by rules: {error}"),))
 
 
 def given_phrases(sentence: str, phrases: Sequence[str | Phrase], relations: Sequence[Relation] = ()) -> Parsed:

@@ -14,7 +14,7 @@ from mmalign.alignment.problem import Problem
 from mmalign.alignment.solvers import Solution
 from mmalign.alignment.spatial import overlaps
 from mmalign.errors import InputError
-from mmalign.types import Phrase, Region, Relation, gives_json
+from mmalign.types import Note, Phrase, Region, Relation, gives_json
 
 if TYPE_CHECKING:
     import networkx
@@ -81,7 +81,7 @@ class Alignment:
     solver: str
     bound: float | None
     converged: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     problem: Problem = field(repr=False, kw_only=True)
     solution: Solution = field(repr=False, kw_only=True)
     similarity: NDArray[np.float32] | None = field(default=None, repr=False, kw_only=True)

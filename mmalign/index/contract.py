@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from mmalign.errors import IndexFileError, InputError
+from mmalign.types import Note
 
 EXACT_ROWS = 20_000
 """Up to so many allowed rows a filter is answered exactly; measuring a recall stops there too."""
@@ -84,7 +85,7 @@ class Contract:
     confidence: float
     curves: tuple[Curve, ...]
     drift: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     min_recall: float | None = None
 
     @property
@@ -137,7 +138,7 @@ class Contract:
                 for curve in self.curves
             ],
             "drift": dict(self.drift),
-            "notes": list(self.notes),
+            "notes": [note.to_dict() for note in self.notes],
             "min_recall": self.min_recall,
         }
 
@@ -169,7 +170,7 @@ class Contract:
                 )
                 for one in values["curves"]
             )
-            notes = tuple(str(note) for note in values.get("notes", ()))
+            notes = tuple(Note.read(note) for note in values.get("notes", ()))
             asked = values.get("min_recall")
             return cls(
                 confidence=_fraction(values["confidence"]),

@@ -14,6 +14,7 @@ from mmalign.index.layout import Layout, lay_out
 from mmalign.index.recipe import Recipe
 from mmalign.processes import memory_in_use
 from mmalign.quantities import show_bytes, show_seconds
+from mmalign.types import Note
 
 # An id and a tombstone for each position, which every search needs at hand.
 _BESIDE = 8 + 1
@@ -250,7 +251,7 @@ class Meter:
         return told
 
 
-def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -> list[str]:
+def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -> list[Note]:
     """Compare what a build took with what it was estimated to take.
 
     Args:
@@ -268,5 +269,6 @@ def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -
             continue
         ratio = found / foreseen
         if ratio > _OFF or ratio < 1 / _OFF:
-            told.append(f"the index took {show(found)} {label}, {ratio:.2g} times the estimate of {show(foreseen)}")
+            off = f"the index took {show(found)} {label}, {ratio:.2g} times the estimate of {show(foreseen)}"
+            told.append(Note(off, about="index"))
     return told

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmalign.types.json_ready import json_ready_dict
+from mmalign.types.notes import Note
 from mmalign.types.places import Region
 
 
@@ -86,7 +87,7 @@ class Caption:
     evidence: tuple[CaptionEvidence, ...] = ()
     spans: tuple[CaptionSpan, ...] = ()
     alternatives: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -9,6 +9,7 @@ from itertools import repeat
 from typing import Any, overload
 
 from mmalign.types.json_ready import json_ready
+from mmalign.types.notes import Note
 from mmalign.types.places import Box
 
 
@@ -99,7 +100,7 @@ class SearchResult(_OfBatch, Sequence[Hit]):
     seconds: float
     collection: str
     effort: int | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -169,7 +170,7 @@ def batch_results(
     hits: Callable[[int], tuple[Hit, ...]],
     *,
     queries: Sequence[str],
-    notes: Iterable[tuple[str, ...]],
+    notes: Iterable[tuple[Note, ...]],
     exact: bool,
     seconds: float,
     collection: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -32,6 +33,21 @@ class Note(str):
         made = super().__new__(cls, f"{text}; {remedy}" if remedy else text)
         made.text, made.remedy, made.about = text, remedy, about
         return made
+
+    @classmethod
+    def read(cls, kept: Any) -> Note:
+        """Read what `to_dict` gave, or a remark that was kept as text, which has no parts.
+
+        Args:
+            kept: A dictionary of the parts, or any other value for its text.
+
+        Returns:
+            The remark.
+        """
+        if not isinstance(kept, Mapping):
+            return cls(str(kept))
+        text, remedy, about = (str(kept.get(part, "")) for part in ("text", "remedy", "about"))
+        return cls(text, remedy=remedy, about=about)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (self.text, self.remedy, self.about)

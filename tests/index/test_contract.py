@@ -11,6 +11,7 @@ import pytest
 
 from mmalign.errors import IndexFileError, InputError
 from mmalign.index.contract import Contract, Curve
+from mmalign.types import Note
 
 
 def curve(kind: str = "text", share: float = 1.0, k: int = 10, *, lower: tuple[float, ...] = (0.8, 0.9, 0.97)) -> Curve:
@@ -28,7 +29,7 @@ CONTRACT = Contract(
         curve("image", lower=(0.93, 0.96, 0.99)),
     ),
     drift={"rows": 3},
-    notes=("a note",),
+    notes=(Note("a note", remedy="what to do", about="recall"),),
     min_recall=0.95,
 )
 

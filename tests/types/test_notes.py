@@ -19,3 +19,11 @@ def test_a_note_is_its_text_and_keeps_its_parts() -> None:
 def test_a_note_without_a_remedy_is_the_text_alone() -> None:
     assert Note("all is well") == "all is well"
     assert Note("all is well").remedy == ""
+
+
+def test_a_note_is_read_from_what_was_kept_of_it() -> None:
+    note = Note("two rows share an id", remedy="rename one", about="shop.csv:3")
+    again = Note.read(json.loads(json.dumps(note.to_dict())))
+    assert (type(again), again, again.to_dict()) == (Note, note, note.to_dict())
+    # An index of an earlier version kept the text alone, which is not cut apart.
+    assert Note.read("this; and that").to_dict() == {"text": "this; and that", "remedy": "", "about": ""}
