@@ -328,9 +328,7 @@ def test_an_index_of_an_earlier_version_promises_nothing(plain: Collection) -> N
         assert [one.min_recall for one in opened.check_recall(seed=1)] == [None]
 
 
-def test_doctor_passes_what_is_kept_and_fails_what_is_not(
-    plain: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_passes_what_is_kept_and_fails_what_is_not(plain: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     # The doctor draws others each time, and with some of them a refuted promise looks like one that may be kept.
     monkeypatch.setattr("mmalign.collection.secrets.randbits", lambda bits: 3)
     plain.build_index("IVF64,Flat", progress=False)
