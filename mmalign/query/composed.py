@@ -16,6 +16,7 @@ from mmalign.errors import QueryError
 from mmalign.media.policy import MediaPolicy
 from mmalign.query.parsing import EMPTY, PictureRef, Term, check_weight, picture_ref, terms_of
 from mmalign.similarity import Float32Array
+from mmalign.types import Note
 
 QueryLike: TypeAlias = Union["Query", str, Path, Image, ArrayLike]
 """What `Collection.search` takes: a `Query`, its text form, a picture (path or PIL), or a vector of shape (dim,)."""
@@ -135,7 +136,7 @@ class Query:
 
     def embed(
         self, encoder: Callable[[], Encoder], *, dim: int, policy: MediaPolicy | None = None
-    ) -> tuple[Float32Array, tuple[str, ...]]:
+    ) -> tuple[Float32Array, tuple[Note, ...]]:
         """Encode the query into one vector: the weighted sum of its terms' embeddings, scaled to length 1.
 
         Args:

@@ -43,7 +43,7 @@ class Embedded:
     """
 
     vector: Float32Array
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     meaningless: bool = False
 
 
@@ -70,7 +70,7 @@ def embed_query(
     Raises:
         As `Query.embed`.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     total = np.zeros(dim, np.float32)
     words = known = 0
     for term in query.terms:
@@ -91,11 +91,12 @@ def embed_query(
     return Embedded(total / np.float32(norm), tuple(notes), meaningless=words > 0 and known == 0)
 
 
-def _remark(text: str, encoder: Encoder, notes: list[str]) -> bool:
+def _remark(text: str, encoder: Encoder, notes: list[Note]) -> bool:
     """Note what the encoder does not read of a text, and say whether it knows any of its words."""
     truncates = getattr(encoder, "truncates", None)
     if truncates is not None and truncates(text):
-        notes.append(f"a text of {len(text):,} characters is longer than {encoder.name} reads; its end was ignored")
+        cut = f"a text of {len(text):,} characters is longer than {encoder.name} reads; its end was ignored"
+        notes.append(Note(cut, about="encoder"))
     if not isinstance(encoder, KnowsWords):
         return True
     found = encoder.knows(text)
@@ -144,7 +145,7 @@ class Encoded:
     queries: list[Query]
     texts: list[str]
     vectors: Float32Array
-    notes: list[tuple[str, ...]]
+    notes: list[tuple[Note, ...]]
     meaningless: frozenset[int] = frozenset()
 
     @property
@@ -230,10 +231,10 @@ def encode_queries(
     )
 
 
-def _taken_as_words(query: Query) -> tuple[str, ...]:
+def _taken_as_words(query: Query) -> tuple[Note, ...]:
     """A remark on terms that look like pictures and were not looked at."""
     names = [term.value for term in query.terms if isinstance(term.value, str) and looks_like_picture(term.value)]
-    return (f"taken as words, since no picture may be opened here: {_shown(names)}",) if names else ()
+    return (Note(f"taken as words, since no picture may be opened here: {_shown(names)}"),) if names else ()
 
 
 def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Array | None:
