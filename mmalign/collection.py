@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +26,7 @@ from mmalign.errors import (
     IndexFileError,
     InputError,
     MetadataError,
+    StorageError,
 )
 from mmalign.explaining import check_words, depth, explain_hits, hint
 from mmalign.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
@@ -51,6 +54,30 @@ from mmalign.vectors import vector_rows
 if TYPE_CHECKING:
     from mmalign.aligning import Aligner
     from mmalign.caption_items import CollectionCaptioner
+
+
+# A purge takes files away from under a search; so many in a row are more than somebody does.
+_PURGES = 10
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _again_after_purge(method: _Method) -> _Method:
+    """Do what reads items once more where another process replaced their files meanwhile, as a purge does."""
+
+    @wraps(method)
+    def reading(self: Collection, *args: Any, **kwargs: Any) -> Any:
+        seen = -1
+        for _ in range(_PURGES):
+            try:
+                return method(self, *args, **kwargs)
+            except StorageError:
+                version = self.snapshot().version
+                if version == seen:
+                    raise
+                seen = version
+        return method(self, *args, **kwargs)
+
+    return cast("_Method", reading)
 
 
 class Collection:
@@ -267,7 +294,7 @@ class Collection:
             "indexed": 0 if manifest is None else manifest.rows,
             "index_cost": None if manifest is None else manifest.cost(),
             "recall": told_recall(contract_of(manifest)),
-            "bytes": sum(map(_size, self.path.rglob("*"))),
+            "bytes": _bytes_under(self.path),
             "notes": self.notes(),
         }
 
@@ -527,6 +554,7 @@ class Collection:
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
+    @_again_after_purge
     def search(
         self,
         query: QueryLike | list[Any] | NDArray[Any],
@@ -628,6 +656,7 @@ class Collection:
         )
         return results if many else results[0]
 
+    @_again_after_purge
     def search_captions(
         self,
         query: QueryLike,
@@ -941,9 +970,11 @@ def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:
     return store.delete(row_ids)
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        # Removed since it was listed, by a process that cleans up.
-        return 0
+def _bytes_under(folder: Path) -> int:
+    """Size of all files below a folder; what another process removes meanwhile counts nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size  # noqa: PTH118 - thousands of files
+    return total
