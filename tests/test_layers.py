@@ -26,7 +26,8 @@ LAYERS = {
     "mmalign.quantities": 1.0,
     "mmalign.metrics": 1.1,
     "mmalign.calibration": 1.2,
-    "mmalign.media": 2.0,
+    # Encoders take paths, and decode them as ingest does.
+    "mmalign.media": 1.9,
     "mmalign.encoders": 2.0,
     "mmalign.store": 2.0,
     "mmalign.index": 2.0,

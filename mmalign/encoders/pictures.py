@@ -7,24 +7,26 @@ import re
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from mmalign.encoders.base import ImageLike
 from mmalign.errors import DecodeError, InputError
+from mmalign.media.decoding import decode_image
 from mmalign.pixels import to_rgb
 
 
 def load_rgb(image: ImageLike) -> Image.Image:
-    """Return a picture as RGB: a path is decoded and turned upright, transparency is laid on white.
+    """Return a picture as RGB: a path is decoded as `index` decodes it, transparency is laid on white.
 
     Args:
-        image: A decoded picture of any PIL mode, or the path or `file://` URI of one. 16-bit grey is scaled.
+        image: A decoded picture of any PIL mode, or the path or `file://` URI of one. 16-bit grey is scaled, and a
+            colour profile is applied.
 
     Returns:
         The picture in mode RGB; an RGB picture is returned as it is.
 
     Raises:
-        DecodeError: The path is missing, is not a picture, is truncated, or holds more pixels than PIL allows.
+        DecodeError: The path is missing, is not a picture, is truncated, or holds more pixels than are decoded.
         InputError: Neither a picture nor a path.
 
     Example:
@@ -38,17 +40,18 @@ def load_rgb(image: ImageLike) -> Image.Image:
     local = re.match(r"file://(?:localhost)?(?=/)", str(image), re.IGNORECASE)
     # What mmalign prints for names that are not printable.
     path = os.fsdecode(unquote_to_bytes(str(image)[local.end() :])) if local else image
+    uri = str(image)
     try:
-        with Image.open(path) as opened:
-            return to_rgb(ImageOps.exif_transpose(opened))
+        data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise DecodeError(str(image), "there is no such file") from error
-    except UnidentifiedImageError as error:
-        raise DecodeError(str(image), "not a picture in a format that PIL reads") from error
-    except Image.DecompressionBombError as error:
-        raise DecodeError(str(image), f"too many pixels: {error}") from error
+        raise DecodeError(uri, "there is no such file") from error
     except IsADirectoryError as error:
-        raise DecodeError(str(image), "a folder, not a picture") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        # SyntaxError: what PIL raises for a broken PNG.
-        raise DecodeError(str(image), f"cannot be decoded: {error}") from error
+        raise DecodeError(uri, "a folder, not a picture") from error
+    except (OSError, ValueError) as error:
+        raise DecodeError(uri, f"cannot be read: {error}") from error
+    if not data:
+        raise DecodeError(uri, "not a picture: an empty file (0 bytes)")
+    try:
+        return decode_image(data, uri=uri).image
+    except DecodeError as error:
+        raise DecodeError(uri, f"cannot be decoded: {error.reason}") from error

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from PIL import Image
+
 from mmalign.errors import InputError
+from mmalign.media.memory import Window, decoding_budget
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -43,6 +47,9 @@ def prefetch_batches(
     the results before it are yielded first, as a short batch where need be, so the number of results received is
     the position of the item that failed. Closing the generator stops and joins the workers.
 
+    Of large pictures fewer are taken and prepared ahead: as many as fit in `decoding_budget`, one more for each
+    worker, and the one that is next. A batch of results that are larger pictures than that is short.
+
     Args:
         items: What to prepare; consumed lazily.
         prepare: Called once an item, from several threads at once.
@@ -51,7 +58,7 @@ def prefetch_batches(
         ahead: Batches prepared beyond the one handed out, at least 1.
 
     Yields:
-        Lists of results, none of them empty.
+        Lists of results, none of them empty; a list of many large pictures may be short.
 
     Raises:
         InputError: A number below 1.
@@ -69,13 +76,27 @@ def prefetch_batches(
 def _batches(
     items: Iterator[Item], prepare: Callable[[Item], Prepared], batch_size: int, workers: int, window: int
 ) -> Iterator[list[Prepared]]:
-    pending: deque[Future[Prepared]] = deque()
+    # What waits, and how many bytes of pictures its item is.
+    pending: deque[tuple[Future[Prepared], int]] = deque()
     source_error: Exception | None = None
+    failure: Exception | None = None
     exhausted = False
+    given = taken = 0
+    most = decoding_budget().limit
+    closed = threading.Event()
+    room = Window(most, closed.is_set)
+    batch: list[Prepared] = []
+
+    def run(position: int, item: Item) -> Prepared:
+        room.admit(position, 0)
+        prepared = prepare(item)
+        room.settle(position, _picture_bytes(prepared))
+        return prepared
+
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mmalign-prefetch")
     try:
         while True:
-            while not exhausted and len(pending) < window:
+            while not exhausted and len(pending) + len(batch) < window and (not pending or _waiting(pending) <= most):
                 try:
                     item = next(items)
                 except StopIteration:
@@ -83,22 +104,36 @@ def _batches(
                 except Exception as error:  # raised below, once what came before it is out
                     exhausted, source_error = True, error
                 else:
-                    pending.append(pool.submit(prepare, item))
-            batch: list[Prepared] = []
-            failure: Exception | None = None
-            while pending and len(batch) < batch_size:
+                    pending.append((pool.submit(run, given, item), _picture_bytes(item)))
+                    given += 1
+                    del item
+            if pending:
+                room.expect(taken)
+                taken += 1
                 try:
-                    batch.append(pending.popleft().result())
+                    batch.append(pending.popleft()[0].result())
                 except Exception as error:
                     failure = error
-                    break
-            if failure is None and not pending:
+            else:
                 failure = source_error
-            if batch:
+            over = failure is not None or (exhausted and not pending)
+            if batch and (over or len(batch) == batch_size or sum(map(_picture_bytes, batch)) > most):
                 yield batch
+                batch = []
             if failure is not None:
                 raise failure
-            if exhausted and not pending:
+            if over and source_error is None:
                 return
     finally:
+        closed.set()
+        room.wake()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _waiting(pending: Iterable[tuple[Future[Prepared], int]]) -> int:
+    """Bytes of the pictures whose turn to be prepared has not come."""
+    return sum(size for future, size in pending if not future.done())
+
+
+def _picture_bytes(value: object) -> int:
+    return 4 * value.width * value.height if isinstance(value, Image.Image) else 0

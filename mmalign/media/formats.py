@@ -9,6 +9,7 @@ import re
 from functools import cache
 from importlib import import_module
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from mmalign.errors import DecodeError
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif", ".heic", ".heif", ".hif"}
-    | {".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jpg_large", ".jpg-large", ".png_large", ".png-large"}
+    | {".png", ".apng", ".gif", ".webp", ".avif", ".heic", ".heif", ".hif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
+    | {".qoi", ".ico", ".cur", ".tga"}
 )
 """Lower-case endings of the file names that are taken for pictures."""
 
@@ -27,7 +30,6 @@ _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
@@ -46,20 +48,27 @@ _CLASSES = {
     "PNM": ("PIL.PpmImagePlugin", "PpmImageFile"),
     "JPEG 2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
     "QOI": ("PIL.QoiImagePlugin", "QoiImageFile"),
+    "TGA": ("PIL.TgaImagePlugin", "TgaImageFile"),
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
-ENDLESS = frozenset({"BMP", "PNM", "TIFF", "QOI", "JPEG 2000"})
+_ICONS = {b"\0\0\1\0": "ICO", b"\0\0\2\0": "CUR"}
+_DIB_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_PNM = re.compile(rb"P[1-6f]\s+(?:#|\d)")
+_TARGA_SUFFIXES = frozenset({".tga", ".icb", ".vda", ".vst"})
+ENDLESS = frozenset({"BMP", "PNM", "TIFF", "QOI", "JPEG 2000", "ICO", "CUR", "TGA"})
 """Formats whose files do not tell whether they were cut off."""
 
 _QUOTED = re.compile(r"""b?(['"]).*?\1""", re.DOTALL)
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
 
 
-def sniff(data: bytes) -> str | None:
+def sniff(data: bytes, name: str = "") -> str | None:
     """The format of a picture, by its first bytes.
 
     Args:
-        data: The file's bytes.
+        data: The file's bytes; its first 64 are enough for every format that begins with a mark of its own.
+        name: The file's name or URI. Targa files begin with no mark: they are known by their last bytes, or by a
+            name that ends as theirs do with a header that makes sense.
 
     Returns:
         A name such as "JPEG" that `open_image` knows, or None for what is no picture.
@@ -75,9 +84,35 @@ def sniff(data: bytes) -> str | None:
         if brands & {b"avif", b"avis"}:
             return "AVIF"
         return "HEIC" if brands & _HEIF_BRANDS else None
-    if data[:1] == b"P" and data[1:2] in {b"1", b"2", b"3", b"4", b"5", b"6", b"f"} and data[2:3].isspace():
+    if _PNM.match(data[:64]):
         return "PNM"
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+    # Two letters are a weak mark, with which words begin as well.
+    if data[:2] == b"BM" and (len(data) < 18 or int.from_bytes(data[14:18], "little") in _DIB_HEADERS):
+        return "BMP"
+    if data[:4] in _ICONS and _is_icon(data):
+        return _ICONS[data[:4]]
+    kind = next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+    return kind or ("TGA" if _is_targa(data, name) else None)
+
+
+def _is_icon(data: bytes) -> bool:
+    count = int.from_bytes(data[4:6], "little")
+    if len(data) < 22:
+        return count > 0
+    size, offset = int.from_bytes(data[14:18], "little"), int.from_bytes(data[18:22], "little")
+    return count > 0 and size > 0 and offset >= 6 + 16 * count
+
+
+def _is_targa(data: bytes, name: str) -> bool:
+    if len(data) < 18:
+        return False
+    named = PurePosixPath(name.partition("?")[0]).suffix.lower() in _TARGA_SUFFIXES
+    if not named and not data.endswith(b"TRUEVISION-XFILE.\0"):
+        return False
+    colours, kind, depth = data[1], data[2], data[16]
+    width, height = int.from_bytes(data[12:14], "little"), int.from_bytes(data[14:16], "little")
+    known = colours in {0, 1} and kind in {1, 2, 3, 9, 10, 11} and depth in {1, 8, 15, 16, 24, 32}
+    return known and width > 0 and height > 0
 
 
 def refusal(data: bytes) -> str:
@@ -96,6 +131,8 @@ def refusal(data: bytes) -> str:
         return "a web page, not a picture"
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "JPEG XL cannot be decoded; convert it to PNG or JPEG first"
+    if data.startswith(b"8BPS"):
+        return "a Photoshop document; export it as PNG or JPEG first"
     if data.startswith(b"%PDF"):
         return "a PDF document, not a picture; convert its pages to PNG first"
     # Not how it begins: whoever may name a file is not to learn what is in it.
@@ -130,13 +167,16 @@ def open_image(kind: str, file: BytesIO, uri: str) -> ImageFile:
 
     Raises:
         DecodeError: The decoder for this format is not installed.
+        ImportError: It is installed, and cannot be loaded.
         Exception: Whatever Pillow raises on a damaged header.
     """
     match kind:
         case "HEIC":
             try:
                 opener: Any = import_module("pillow_heif").HeifImageFile
-            except ImportError as error:
+            except ModuleNotFoundError as error:
+                if error.name != "pillow_heif":
+                    raise
                 reason = "HEIC needs a further package; install it with: pip install 'mmalign[heif]'"
                 raise DecodeError(uri, reason) from error
             return cast("ImageFile", opener(file))
@@ -149,6 +189,8 @@ def open_image(kind: str, file: BytesIO, uri: str) -> ImageFile:
             return AvifImagePlugin.AvifImageFile(file)
         case "TIFF":
             return _tiff_class()(file)
+        case "ICO" | "CUR":
+            return cast("ImageFile", import_module("PIL.IcoImagePlugin").IcoFile(file).frame(0))
     module, name = _CLASSES[kind]
     return cast("ImageFile", getattr(import_module(module), name)(file))
 
@@ -166,28 +208,6 @@ def _tiff_class() -> type[ImageFile]:
             ImageFile.ImageFile.load_prepare(self)
 
     return Tiff
-
-
-def webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a WebP file's header declares.
-
-    Args:
-        data: The file's bytes.
-
-    Returns:
-        `(width, height)` in pixels; (0, 0) where the header is damaged.
-    """
-    chunk = data[12:16]
-    if len(data) < 30:
-        return 0, 0
-    if chunk == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if chunk == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if chunk == b"VP8 ":
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return 0, 0
 
 
 def ends_early(kind: str, data: bytes) -> bool:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 
 from PIL import Image
@@ -16,8 +17,10 @@ from PIL import Image
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.decoding import MAX_PIXELS, Decoded, decode_image
 from mmalign.media.formats import IMAGE_SUFFIXES
+from mmalign.media.memory import Window, decoding_budget
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.reading import read_media, sha256_hex
+from mmalign.media.uris import is_url, uri_to_path
 from mmalign.types import Skip
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Decoded", "Picture", "decode_image", "load_pictures"]
@@ -66,7 +69,8 @@ def load_pictures(
     Args:
         uris: Paths, `file://` URIs and http(s) URLs; may be endless, consumed `ahead` at a time.
         workers: Threads; one for each processor where None.
-        ahead: Most pictures under way or waiting to be taken, which bounds the memory; 4 for each worker where None.
+        ahead: Most pictures under way or waiting to be taken; 4 for each worker where None. Of large pictures fewer:
+            as many as fit in `decoding_budget`, and the one that is next.
         at_least: Allow reduced pictures, as in `decode_image`.
         max_pixels: Refuse larger pictures, as in `decode_image`.
         wanted: Asked with the digest, in the worker threads, whether to decode the picture; all where None.
@@ -85,27 +89,44 @@ def load_pictures(
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     stop = threading.Event()
+    window = Window(decoding_budget().limit, stop.is_set)
 
-    def load(uri: str) -> Picture | Skip:
+    def load(position: int, uri: str) -> Picture | Skip:
+        kept = 0
         try:
+            window.admit(position, _file_bytes(uri))
             media = read_media(uri, stop=stop.is_set, policy=policy)
             digest = sha256_hex(media.data)
             size = len(media.data)
             if wanted is not None and not wanted(digest):
                 return Picture(uri, digest, size, media.mtime_ns)
-            decoded = decode_image(media.data, uri=uri, max_pixels=max_pixels, at_least=at_least)
+            admit = partial(window.admit, position)
+            decoded = decode_image(media.data, uri=uri, max_pixels=max_pixels, at_least=at_least, admit=admit)
+            kept = 4 * decoded.image.width * decoded.image.height
         except DecodeError as error:
             return Skip(uri, error.reason)
+        finally:
+            window.settle(position, kept)
         return Picture(uri, digest, size, media.mtime_ns, decoded.image, decoded.width, decoded.height)
 
-    return _in_order(load, uris, workers=workers, ahead=ahead, stop=stop)
+    return _in_order(load, uris, workers=workers, ahead=ahead, stop=stop, window=window)
 
 
-_Job = tuple[str, "Future[Picture | Skip]"]
+def _file_bytes(uri: str) -> int:
+    path = None if is_url(uri) else uri_to_path(uri)
+    try:
+        return 0 if path is None else path.stat().st_size
+    except (OSError, ValueError):
+        # Reading it will say what is wrong with it.
+        return 0
+
+
+_Job = tuple[int, str, "Future[Picture | Skip]"]
+_Load = Callable[[int, str], Picture | Skip]
 
 
 def _in_order(
-    load: Callable[[str], Picture | Skip], uris: Iterable[str], *, workers: int, ahead: int, stop: threading.Event
+    load: _Load, uris: Iterable[str], *, workers: int, ahead: int, stop: threading.Event, window: Window
 ) -> Generator[Picture | Skip, None, None]:
     # Not ThreadPoolExecutor: its threads are waited for when Python exits, so that one dead server would hold Ctrl-C.
     jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -114,6 +135,7 @@ def _in_order(
     source = iter(uris)
     failure: Exception | None = None
     exhausted = False
+    given = taken = 0
     try:
         while True:
             while not exhausted and len(pending) < ahead:
@@ -128,7 +150,8 @@ def _in_order(
                     break
                 future: Future[Picture | Skip] = Future()
                 pending.append(future)
-                jobs.put((uri, future))
+                jobs.put((given, uri, future))
+                given += 1
                 del future
                 if len(threads) < workers:
                     thread = threading.Thread(target=_work, args=(load, jobs, stop), name="mmalign-load", daemon=True)
@@ -136,9 +159,12 @@ def _in_order(
                     threads.append(thread)
             if not pending:
                 break
+            window.expect(taken)
+            taken += 1
             yield pending.popleft().result()
     finally:
         stop.set()
+        window.wake()
         for _ in threads:
             jobs.put(None)
         deadline = time.monotonic() + _CLOSE_S
@@ -148,11 +174,11 @@ def _in_order(
         raise failure
 
 
-def _work(load: Callable[[str], Picture | Skip], jobs: SimpleQueue[_Job | None], stop: threading.Event) -> None:
+def _work(load: _Load, jobs: SimpleQueue[_Job | None], stop: threading.Event) -> None:
     while (job := jobs.get()) is not None and not stop.is_set():
-        uri, future = job
+        position, uri, future = job
         try:
-            future.set_result(load(uri))
+            future.set_result(load(position, uri))
         except BaseException as error:
             future.set_exception(error)
         # An idle worker would otherwise keep the last picture alive.
