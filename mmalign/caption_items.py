@@ -142,7 +142,7 @@ class CollectionCaptioner:
             Lists of `(id, caption)`, each for one commit.
 
         Raises:
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
         """
         store = self._generation.latest()
         left = f"{COLUMN} IS NULL" if COLUMN in store.columns and not again else None

@@ -193,7 +193,7 @@ class CaptionSearcher:
             One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
 
         Raises:
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
         """
         allowed = None if where is None else np.isin(self.captions.owners, self.captions.items.row_ids(where=where))
         index = self._index

@@ -432,12 +432,13 @@ class Collection:
 
         Raises:
             InputError: Neither `ids` nor `where`.
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
             CollectionError: With `purge`, while another process encodes the collection anew or builds an index on disk,
                 or writes to it for longer than a minute.
         """
         if ids is None and where is None:
             raise InputError("say what to remove: ids or where")
+        self.snapshot().check_filter(where)
         if not purge:
             with self._writing() as generation:
                 return _delete(generation.writer(), ids, where)
@@ -573,7 +574,8 @@ class Collection:
             query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them, or an array
                 of shape (n, dim), gives a list of results.
             k: How many hits; fewer where there are fewer items.
-            where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`.
+            where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`: columns as they
+                are or in double quotes, texts and dates in single ones; `docs/filters.md` says what else it may hold.
             min_recall: The share of the true nearest items that searches of this kind must find on average, 0 to 1;
                 None for what the index was built to keep. What the index was not measured to keep is answered
                 exactly, and a note says so; 1 is always exact.
@@ -597,13 +599,15 @@ class Collection:
             QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
                 words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
         """
         check_k(k)
         started = time.perf_counter()
         generation = self._current()
 
         def check(queries: list[Query]) -> None:
+            # Before an encoder is loaded.
+            generation.latest().check_filter(where)
             check_probability(min_probability, queries)
             if explain:
                 check_words(queries)
@@ -683,11 +687,12 @@ class Collection:
         Raises:
             InputError: `k` is negative.
             QueryError: The query cannot be parsed or encoded.
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
         """
         check_k(k)
         started = time.perf_counter()
         generation = self._current()
+        generation.latest().check_filter(where)
         asked = self._encode([query], generation, allow_media=allow_media, policy=policy)
         searcher = generation.caption_searcher()
         return SearchResult(
@@ -762,10 +767,11 @@ class Collection:
 
         Raises:
             InputError: As `caption`.
-            FilterError: The filter names an unknown column or is not valid SQL.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
         """
         from mmalign.caption_items import COLUMN
 
+        self.snapshot().check_filter(where)
         writer = self.captioner(mode=mode)
         for block in writer.caption_items(where=where, again=again, progress=progress):
             with self._writing() as generation:

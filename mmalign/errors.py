@@ -4,7 +4,7 @@
     +-- InputError (ValueError)        what the caller passed cannot be used
     |   +-- DimensionError             vectors of another width, or not 2-d
     |   +-- QueryError                 a query that cannot be parsed or encoded
-    |   +-- FilterError                a `where` filter with an unknown column or bad SQL
+    |   +-- FilterError                a `where` filter that is no condition over the columns
     |   +-- SourceError                a source of items that cannot be read at all
     |   +-- MetadataError              metadata that does not fit the collection's columns
     |   +-- EncoderSpecError           an encoder name that means nothing
@@ -55,7 +55,7 @@ class QueryError(InputError):
 
 
 class FilterError(InputError):
-    """A `where` filter names an unknown column or is not valid SQL."""
+    """A `where` filter is no condition over the columns, or compares what cannot be compared."""
 
 
 class SourceError(InputError):

@@ -6,6 +6,8 @@ CAST, TRY_CAST and EXTRACT, and no keyword beyond those of conditions, so that a
 
 from __future__ import annotations
 
+import re
+
 from sqlglot import Token, TokenType, exp, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
@@ -13,14 +15,21 @@ from sqlglot.errors import SqlglotError
 from mmalign.errors import FilterError
 
 MAX_CHARACTERS = 1_000_000
+MAX_WORDS = 50_000
 MAX_NESTING = 16
 MAX_CONDITIONS = 1_000
 MAX_LIST = 10_000
 MAX_TEXT = 10_000
+# Lance's planner takes time that is exponential in these: `coalesce` of itself, 16 deep, took 50 seconds on one row.
+MAX_CALLS_NESTED = 6
+MAX_COMPARISONS_NESTED = 4
+MAX_COLUMNS_LISTED = 10
 # Lance's planner takes more than linear time, and stack, for chains of these: at 1,000 the process ends by a signal.
 MAX_OPERATORS = 20
 MAX_PATTERNS = 10
 
+_QUOTED = re.compile("'[^']*'")
+_WORD = re.compile(r"\w+|[^\w\s]")
 # What is said where something else is found.
 MADE_OF = (
     "a filter is made of columns, texts in single quotes, numbers, = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, "
@@ -131,6 +140,10 @@ def parse_condition(text: str) -> exp.Expr:
     """
     if len(text) > MAX_CHARACTERS:
         raise FilterError(f"it has {len(text):,} characters, and at most {MAX_CHARACTERS:,} are read")
+    # Counted before it is parsed, which takes a hundred times as long.
+    words = len(_WORD.findall(_QUOTED.sub("x", text)))
+    if words > MAX_WORDS:
+        raise FilterError(f"it has {words:,} words and signs, and at most {MAX_WORDS:,} are read")
     if not text.strip():
         raise FilterError("it is empty; leave it out for all items")
     if "\0" in text:

@@ -21,7 +21,13 @@ from mmalign.errors import FilterError
 from mmalign.store.filter_arithmetic import calculate, negate
 from mmalign.store.filter_comparing import TextAndNumberError, compare, equal_constant, no_column
 from mmalign.store.filter_functions import call, cast, part_of
-from mmalign.store.filter_parsing import MADE_OF, parse_condition
+from mmalign.store.filter_parsing import (
+    MADE_OF,
+    MAX_CALLS_NESTED,
+    MAX_COLUMNS_LISTED,
+    MAX_COMPARISONS_NESTED,
+    parse_condition,
+)
 from mmalign.store.filter_values import (
     BOOLEAN,
     DATE,
@@ -58,6 +64,11 @@ _COMPARISONS: dict[type[exp.Expr], str] = {
     exp.GT: ">",
     exp.GTE: ">=",
 }
+_PREDICATES = (exp.Between, exp.In, exp.Is, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Like, exp.ILike)
+_NESTED: tuple[tuple[tuple[type[exp.Expr], ...], int, str], ...] = (
+    ((exp.Anonymous, exp.Cast, exp.TryCast, exp.Extract), MAX_CALLS_NESTED, "functions"),
+    ((*_COMPARISONS, *_PREDICATES), MAX_COMPARISONS_NESTED, "comparisons"),
+)
 _OPERATORS: dict[type[exp.Expr], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%"}
 _TYPES = {"TEXT": TEXT, "INT": WHOLE, "BIGINT": WHOLE, "DOUBLE": NUMBER, "DATE": DATE, "TIMESTAMP": TIME}
 
@@ -113,6 +124,8 @@ class _Reader:
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._names: list[str] = filter_columns(schema)
+        # How many of the nodes around the one being read are of a sort.
+        self._depth: dict[str, int] = {}
         fields = {name: schema.field(name).metadata or {} for name in self._names}
         self._originals: dict[str, str] = {
             found[ORIGINAL_NAME].decode(): name for name, found in fields.items() if ORIGINAL_NAME in found
@@ -151,7 +164,15 @@ class _Reader:
         if reader is None:
             raise FilterError(f"{_shown(node)} has no place in a filter; {MADE_OF}")
         _check_parts(node)
-        return reader(node)
+        for kinds, most, name in _NESTED:
+            if isinstance(node, kinds):
+                self._depth[name] = self._depth.get(name, 0) + 1
+                if self._depth[name] > most:
+                    raise FilterError(f"it has {name} nested more than {most} deep")
+        value = reader(node)
+        for kinds, _, name in _NESTED:
+            self._depth[name] = self._depth.get(name, 0) - isinstance(node, kinds)
+        return value
 
     def _condition(self, node: exp.Expr) -> Condition:
         return as_condition(self.read(node))
@@ -234,6 +255,11 @@ class _Reader:
             else:
                 constants.update(dict.fromkeys(found))
                 unfit = unfit or not found
+        if len(parts) > MAX_COLUMNS_LISTED:
+            raise FilterError(
+                f"a list with {len(parts):,} members that are no numbers, texts or dates, and at most "
+                f"{MAX_COLUMNS_LISTED:,} of these are taken"
+            )
         if constants:
             listed = ", ".join(constants)
             parts.append(leaf(f"{value.sql} IN ({listed})", f"{value.sql} NOT IN ({listed})"))

@@ -334,7 +334,7 @@ class Store:
             FilterError: The filter cannot be understood, or cannot be answered for some item.
             StorageError: The items cannot be read.
         """
-        condition = _both(self.filter_sql(where), also)
+        condition = _both(self._filter_sql(where), also)
         with self._filtering(where):
             table = self._dataset.scanner(columns=list(columns), filter=condition, with_row_id=True).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
@@ -363,23 +363,24 @@ class Store:
             StorageError: The items cannot be read.
         """
         newer = None if since is None else f"_row_last_updated_at_version > {int(since)}"
-        condition = _both(_both(self.filter_sql(where), newer), also)
+        condition = _both(_both(self._filter_sql(where), newer), also)
         with self._filtering(where):
             scanner = self._dataset.scanner(columns=[], filter=condition, with_row_id=True, fragments=fragments)
             return _row_ids(scanner.to_table())
 
-    def filter_sql(self, where: str | None) -> str | None:
-        """Check a filter against the columns, and write it in Lance's own dialect.
+    def check_filter(self, where: str | None) -> None:
+        """Check a filter against the columns, before anything is done that takes long or changes something.
 
         Args:
             where: A filter as a user writes it; None for no filter.
 
-        Returns:
-            The condition, or None.
-
         Raises:
             FilterError: The filter cannot be understood; the text says what the columns hold.
         """
+        self._filter_sql(where)
+
+    def _filter_sql(self, where: str | None) -> str | None:
+        """The filter in Lance's own dialect."""
         if where is None:
             return None
         # Late: most searches have no filter, and need no parser.
@@ -477,10 +478,10 @@ class Store:
             `(row_ids, embeddings)`: int64 of shape (n,), and float16 of shape (n, dim).
         """
         # Lance would read 2 GiB ahead of a reader that is slow because it builds an index.
-        batches = self._dataset.to_batches(
-            columns=["embedding"], with_row_id=True, batch_size=rows, io_buffer_size=_READ_AHEAD
-        )
         with storage_errors(self._dataset.uri, reading=True):
+            batches = self._dataset.to_batches(
+                columns=["embedding"], with_row_id=True, batch_size=rows, io_buffer_size=_READ_AHEAD
+            )
             for batch in batches:
                 table = pa.Table.from_batches([batch])
                 yield _row_ids(table), self._matrix(table.column("embedding"))

@@ -16,7 +16,14 @@ import pytest
 
 from mmalign.errors import FilterError
 from mmalign.store import filter_functions
-from mmalign.store.filter_parsing import MAX_CONDITIONS, MAX_LIST, MAX_NESTING, MAX_OPERATORS
+from mmalign.store.filter_parsing import (
+    MAX_CALLS_NESTED,
+    MAX_COMPARISONS_NESTED,
+    MAX_CONDITIONS,
+    MAX_LIST,
+    MAX_NESTING,
+    MAX_OPERATORS,
+)
 from mmalign.store.lance_store import Store
 
 Row = dict[str, Any]
@@ -506,12 +513,16 @@ REFUSED = {
     f"regexp_like(brand, '{'a' * 2000}')": "at most 1,000 characters",
     # Limits.
     "n = 1" + " AND n = 1" * 100_000: "1,000,000",
-    "n=1" + " OR n=1" * 20_000: "20,001 conditions",
+    "n=1" + " OR n=1" * 5_000: "5,001 conditions",
+    "n=1" + " OR n=1" * 20_000: "80,003 words and signs",
     "(" * 50 + "n = 1" + ")" * 50: f"nested more than {MAX_NESTING} deep",
     "NOT " * 50 + "flag": f"nested more than {MAX_NESTING} deep",
     "lower(" * 50 + "brand" + ")" * 50 + " = 'x'": f"nested more than {MAX_NESTING} deep",
     "f = " + "- " * 50 + "1": f"nested more than {MAX_NESTING} deep",
     "f" + " + 1" * 1_000 + " > 0": f"at most {MAX_OPERATORS}",
+    "coalesce(" * 7 + "n" + ", 1)" * 7 + " = 1": "functions nested more than 6 deep",
+    "(" * 5 + "flag" + " IS TRUE)" * 5: "comparisons nested more than 4 deep",
+    "flag IN (flag" + ", flag" * 10 + ")": "a list with 11 members",
     f"n IN ({', '.join(map(str, range(MAX_LIST + 1)))})": "more than 10,000 values",
     f"brand = '{'x' * 10_001}'": "10,001 characters",
     f"n = {'9' * 500}": "more than any number",
@@ -549,12 +560,15 @@ def test_what_the_limits_allow_is_answered(store: Store) -> None:
     for i in range(MAX_NESTING):
         inner = f"(flag OR n = {i + 10} AND {inner} AND NOT flag)"
     assert found(store, inner) == ["a", "d"]
-    for wrap in ("lower({})", "coalesce({}, 'y')", "(coalesce({}, 'y'))", "left(({}), 5)", "NOT ({} = 'x') = flag"):
-        depth = MAX_NESTING // wrap.count("(")
+    for wrap in ("lower({})", "coalesce({}, 'y')", "nullif({}, 'y')", "left(({}), 5)", "CAST({} AS TEXT)"):
         inner = "brand"
-        for _ in range(1 if "=" in wrap else depth):
+        for _ in range(MAX_CALLS_NESTED):
             inner = wrap.format(inner)
-        store.row_ids(where=inner if "=" in wrap else f"{inner} = 'x'")
+        assert found(store, f"{inner} = 'x'") == (["a", "f", "g"] if "lower" in wrap else ["a", "f"])
+    compared = "flag"
+    for _ in range(MAX_COMPARISONS_NESTED):
+        compared = f"({compared} IN (flag, true, flag))"
+    store.row_ids(where=compared)
     negated = "flag"
     for _ in range(MAX_NESTING // 2):
         negated = f"NOT (NOT ({negated}))"
@@ -578,6 +592,7 @@ def test_a_renamed_column_is_found_by_the_name_that_it_had(tmp_path: Path) -> No
 
 def random_condition(rng: random.Random, depth: int) -> tuple[str, Callable[[Row], bool | None]]:
     """A condition and the same in Python."""
+    # Of comparisons within comparisons, fewer than `MAX_COMPARISONS_NESTED`.
     if depth > 0 and rng.random() < 0.7:
         one, two = random_condition(rng, depth - 1), random_condition(rng, depth - 1)
         kind = rng.choice(["AND", "OR", "NOT", "=", "IS"])
