@@ -154,11 +154,17 @@ class CollectionCaptioner:
                 _, vectors = store.embeddings(row_ids[start : start + _COMMIT])
                 rows: Float32Array = l2_normalize(vectors)
                 found: list[tuple[str, Caption]] = []
-                for first in range(0, len(part), _TOGETHER):
-                    some = part[first : first + _TOGETHER]
-                    told = self.captioner.caption_many(
-                        rows[first : first + _TOGETHER], exclude=[[name] for name in some]
-                    )
-                    found += zip(some, told, strict=True)
-                    advance(len(some))
+                try:
+                    for first in range(0, len(part), _TOGETHER):
+                        some = part[first : first + _TOGETHER]
+                        told = self.captioner.caption_many(
+                            rows[first : first + _TOGETHER], exclude=[[name] for name in some]
+                        )
+                        found += zip(some, told, strict=True)
+                        advance(len(some))
+                except KeyboardInterrupt:
+                    # Minutes of work: what is written until now is handed over first.
+                    if found:
+                        yield found
+                    raise
                 yield found

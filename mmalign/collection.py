@@ -26,9 +26,10 @@ from mmalign.errors import (
     IndexFileError,
     InputError,
     MetadataError,
+    SearchInterrupted,
     StorageError,
 )
-from mmalign.explaining import check_words, depth, explain_hits, hint
+from mmalign.explaining import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
 from mmalign.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
 from mmalign.hits import HitReader
 from mmalign.index import publish
@@ -48,7 +49,7 @@ from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, ree
 from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
-from mmalign.types import AddReport, Caption, Note, ReencodeReport, SearchResult, batch_results
+from mmalign.types import AddReport, Caption, Hit, Note, ReencodeReport, SearchResult, batch_results
 from mmalign.vectors import vector_rows
 
 if TYPE_CHECKING:
@@ -539,6 +540,9 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
+        rerank: int = SHORTLIST,
+        on_hit: Callable[[Hit], None] | None = None,
+        progress: bool = True,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> list[SearchResult]: ...
@@ -552,6 +556,9 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
+        rerank: int = SHORTLIST,
+        on_hit: Callable[[Hit], None] | None = None,
+        progress: bool = True,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
@@ -565,6 +572,9 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
+        rerank: int = SHORTLIST,
+        on_hit: Callable[[Hit], None] | None = None,
+        progress: bool = True,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult | list[SearchResult]:
@@ -583,9 +593,14 @@ class Collection:
                 Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
                 left, a note says how likely the best hit was.
             explain: Look for the query's words in the pictures that were found, and give each hit its `regions`. Where
-                the words say where things are, such as `a dog left of a bicycle`, the best 50 hits are put in order
-                by how well their pictures bear that out (`agreement`) as well as by the score, and a note says so.
-                Takes as long as to align so many pictures.
+                the words say where things are, such as `a dog left of a bicycle`, the best `rerank` hits are put in
+                order by how well their pictures bear that out (`agreement`) as well as by the score, and a note says
+                so. Takes as long as to align so many pictures.
+            rerank: With `explain`, and a query that says where things are: how many pictures are looked at, at least
+                1. Where that is more than `k`, the best `k` of them are given; where it is less, the other hits
+                follow in the order of their scores, without regions, and a note says so.
+            on_hit: With `explain`: called with each hit once its picture was looked at, in the order of the scores.
+            progress: With `explain`: whether to show a progress bar.
             allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
                 like, and no file and no server is looked at; a path is an error.
             policy: What may be read where a query names a picture; None for that of the environment.
@@ -600,8 +615,10 @@ class Collection:
                 words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
             FilterError: The filter is no condition over the columns; the text says what they hold.
+            SearchInterrupted: Ctrl-C while pictures are looked at for `explain`; it holds what was found until then.
         """
         check_k(k)
+        check_rerank(rerank)
         started = time.perf_counter()
         generation = self._current()
 
@@ -620,7 +637,7 @@ class Collection:
             allow_media=allow_media,
             policy=policy,
         )
-        deep = depth(k, asked.queries) if explain else k
+        deep = depth(k, asked.queries, rerank) if explain else k
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
         found = searcher.search(
@@ -641,9 +658,16 @@ class Collection:
         )
         hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
         remarks = judged.notes
+        explained: list[Explained] = []
         if explain:
             aligner = self._aligner_of(generation)
-            explained = [explain_hits(hits(i), one, aligner, k=k) for i, one in enumerate(asked.queries)]
+            for place, one in enumerate(asked.queries):
+                if explained and explained[-1].stopped:
+                    explained.append(Explained(hits(place)[:k], (Note("its hits were not looked at"),), stopped=True))
+                else:
+                    explained.append(
+                        explain_hits(hits(place), one, aligner, k=k, rerank=rerank, on_hit=on_hit, progress=progress)
+                    )
             hits = [one.hits for one in explained].__getitem__
             remarks = tuple(said + one.notes for said, one in zip(remarks, explained, strict=True))
         elif not many:
@@ -658,6 +682,8 @@ class Collection:
             collection=str(self.path),
             effort=found.effort,
         )
+        if explained and explained[-1].stopped:
+            raise SearchInterrupted(results)
         return results if many else results[0]
 
     @_again_after_purge

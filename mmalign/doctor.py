@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -103,7 +104,8 @@ def check_collection(path: Path) -> list[Check]:
     for uri in table.column("uri").to_pylist():
         local = uri_to_path(uri)
         gone += local is not None and not local.is_file()
-    remedy = "bring the files back, or run: mmalign index SOURCE --prune" if gone else ""
+    moved = f"where their folder was moved, mmalign index NEWFOLDER --collection {shlex.quote(str(path))} finds them again"
+    remedy = f"bring the files back; {moved}; to remove their items: mmalign index SOURCE --prune" if gone else ""
     checks.append(Check("files", gone == 0, f"{gone:,} of {table.num_rows:,} pictures are gone", remedy))
     try:
         manifest = collection.check_index()

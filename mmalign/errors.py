@@ -25,6 +25,7 @@
 
     AddInterrupted (KeyboardInterrupt)        Ctrl-C during `Collection.add`; what was encoded is kept
     ReencodeInterrupted (KeyboardInterrupt)   Ctrl-C during `Collection.reencode`; what was encoded is kept
+    SearchInterrupted (KeyboardInterrupt)     Ctrl-C while a search explains its hits; what was found is kept
     TrainingInterrupted (KeyboardInterrupt)   Ctrl-C during a training; the state is saved
 
 An error's text names what was expected, what came, and what to do about it.
@@ -35,7 +36,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmalign.types import AddReport, ReencodeReport, Skip
+    from collections.abc import Sequence
+
+    from mmalign.types import AddReport, ReencodeReport, SearchResult, Skip
 
 
 class MMAlignError(Exception):
@@ -166,11 +169,13 @@ class AddInterrupted(KeyboardInterrupt):
 
     Args:
         report: What was done until then.
+        left: How many pictures are still to be read; None where it is not known, since the source was not read to its
+            end.
     """
 
-    def __init__(self, report: AddReport) -> None:
+    def __init__(self, report: AddReport, left: int | None = None) -> None:
         super().__init__("interrupted; what was encoded is kept, and the same call goes on from there")
-        self.report = report
+        self.report, self.left = report, left
 
 
 class ReencodeInterrupted(KeyboardInterrupt):
@@ -183,6 +188,19 @@ class ReencodeInterrupted(KeyboardInterrupt):
     def __init__(self, report: ReencodeReport) -> None:
         super().__init__("interrupted; the collection is as it was, and the same call goes on from there")
         self.report = report
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `Collection.search(..., explain=True)`.
+
+    Args:
+        results: The results as they are: the hits that were looked at have their regions, the others none, and the
+            notes of each say how many were.
+    """
+
+    def __init__(self, results: Sequence[SearchResult]) -> None:
+        super().__init__("interrupted; the hits that were looked at until then have their regions")
+        self.results = tuple(results)
 
 
 class TrainingInterrupted(KeyboardInterrupt):

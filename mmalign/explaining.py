@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmalign.alignment.chunker import chunk_sentence
-from mmalign.errors import DecodeError, QueryError
+from mmalign.errors import DecodeError, InputError, QueryError
 from mmalign.media.images import decode_image
 from mmalign.progress import track
 from mmalign.query import Query
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mmalign.aligning import Aligner
     from mmalign.alignment.result import Alignment
 
-SHORTLIST = 50
-"""How many of the best hits are compared with what a query says of places."""
+SHORTLIST = 20
+"""How many of the best hits are compared with what a query says of places, where the caller does not say."""
 
 # What tells pictures of the same things apart. That somebody is on, in or near something, hits show anyway.
 _PLACES = frozenset({"left of", "right of", "above", "below", "between", "bigger", "smaller"})
@@ -40,10 +40,12 @@ class Explained:
     Attributes:
         hits: Best first.
         notes: Remarks that a person should see.
+        stopped: Whether Ctrl-C came before all were looked at.
     """
 
     hits: tuple[Hit, ...]
     notes: tuple[Note, ...] = ()
+    stopped: bool = False
 
 
 def check_words(queries: Sequence[Query]) -> None:
@@ -92,63 +94,104 @@ def places_in(query: Query) -> tuple[str, ...]:
     return tuple(dict.fromkeys(relation.text for relation in relations if relation.kind in _PLACES))
 
 
-def depth(k: int, queries: Sequence[Query]) -> int:
+def check_rerank(rerank: int) -> None:
+    """Refuse what is no number of pictures to compare.
+
+    Args:
+        rerank: How many.
+
+    Raises:
+        InputError: It is no integer, or less than 1.
+    """
+    if isinstance(rerank, bool) or not isinstance(rerank, int | np.integer) or rerank < 1:
+        raise InputError(
+            f"rerank is how many pictures are compared with what the query says of places, an integer of at least 1, "
+            f"got {rerank!r}; leave explain out to look at none"
+        )
+
+
+def depth(k: int, queries: Sequence[Query], rerank: int = SHORTLIST) -> int:
     """How many hits a search must find for `explain_hits`.
 
     Args:
         k: How many are wanted.
         queries: The queries.
+        rerank: As for `explain_hits`.
 
     Returns:
         At least `k`; 0 where none is wanted.
     """
-    return max(k, SHORTLIST) if k and any(map(places_in, queries)) else k
+    return max(k, rerank) if k and any(map(places_in, queries)) else k
 
 
-def explain_hits(hits: Sequence[Hit], query: Query, aligner: Aligner, *, k: int) -> Explained:
+def explain_hits(
+    hits: Sequence[Hit],
+    query: Query,
+    aligner: Aligner,
+    *,
+    k: int,
+    rerank: int = SHORTLIST,
+    on_hit: Callable[[Hit], None] | None = None,
+    progress: bool = True,
+) -> Explained:
     """Look for the words of a query in its hits, and put these in order where the query says where things are.
 
-    With such words, the first `SHORTLIST` hits are put in order by their cosine, in standard deviations of these hits,
+    With such words, the first `rerank` hits are put in order by their cosine, in standard deviations of these hits,
     plus what the picture bears out of the places, in nats: how much the objective of the alignment gains or loses by
-    the relations.
+    the relations. Hits after these, where more are wanted, stay behind them and are not looked at.
 
     Args:
-        hits: Best first: as many as there are, up to the larger of `k` and `SHORTLIST`.
+        hits: Best first: as many as there are, up to `depth`.
         query: A query that adds words.
         aligner: Of the encoder that found them.
         k: How many hits are wanted.
+        rerank: How many are looked at, at most, where the query says where things are; at least 1.
+        on_hit: Called with each hit once it was looked at, in the order in which they came.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The first `k`; those whose picture cannot be read have no regions, and a note says how many these are.
+        The first `k`; those whose picture cannot be read have no regions, and a note says how many these are. After
+        Ctrl-C, those that were looked at until then are explained and in order, and the others follow as they were.
     """
     text = words_of(query)
     assert text is not None
     told = places_in(query)
-    looked = hits[: max(k, SHORTLIST)] if told else hits[:k]
-    alignments: list[Alignment | None] = []
-    with track("Looking for the words", len(looked), enabled=bool(looked)) as advance:
-        for hit in looked:
-            alignments.append(_align(hit, text, aligner))
-            advance(1)
-    found = [
-        _with_regions(hit, alignment, ordered=bool(told)) for hit, alignment in zip(looked, alignments, strict=True)
-    ]
-    notes = [note for alignment in alignments[:1] if alignment is not None for note in alignment.notes]
-    lost = sum(alignment is None for alignment in alignments)
+    wanted = hits[:rerank] if told else hits[:k]
+    looked: list[Hit] = []
+    lost = 0
+    notes: list[Note] = []
+    stopped = False
+    try:
+        with track("Looking for the words", len(wanted), enabled=progress and bool(wanted)) as advance:
+            for hit in wanted:
+                alignment = _align(hit, text, aligner)
+                if alignment is None:
+                    lost += 1
+                elif not notes:
+                    notes = [*alignment.notes]
+                looked.append(_with_regions(hit, alignment, ordered=bool(told)))
+                if on_hit is not None:
+                    on_hit(looked[-1])
+                advance(1)
+    except KeyboardInterrupt:
+        stopped = True
     if lost:
         notes.append(Note(f"{lost} of {len(looked)} pictures could not be read, and have no regions"))
-    if told and len(found) > 1:
-        compared = found[:SHORTLIST]
-        worth = blend([hit.score for hit in compared], [hit.agreement or 0.0 for hit in compared])
-        order = np.argsort(-worth, kind="stable")
-        found[:SHORTLIST] = [compared[i] for i in order]
+    if told and len(looked) > 1:
+        worth = blend([hit.score for hit in looked], [hit.agreement or 0.0 for hit in looked])
+        compared = len(looked)
+        looked = [looked[i] for i in np.argsort(-worth, kind="stable")]
         notes.append(
             Note(
-                f"the best {len(compared)} hits are in order of how well their pictures bear out {_quoted(told)}, as "
+                f"the best {compared} hits are in order of how well their pictures bear out {_quoted(told)}, as "
                 "well as of the score"
             )
         )
-    return Explained(tuple(found[:k]), tuple(notes))
+    found = (*looked, *hits[len(looked) :])[:k]
+    if len(found) > len(looked):
+        rest = f"only the first {len(looked)} hits were looked at; the other {len(found) - len(looked)} have no regions"
+        notes.append(Note(rest, remedy="" if stopped else f"rerank={k} (--rerank {k}) looks at all of them"))
+    return Explained(found, tuple(notes), stopped)
 
 
 def blend(scores: Sequence[float], agreements: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -115,6 +115,8 @@ class Ingest:
         self._vectors: list[Float32Array] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self._last_commit = time.monotonic()
+        # How many pictures are still to be read; None before that is known.
+        self._left: int | None = None
 
     def run(self, source: Iterable[Item | Skip | Note | Unread], *, prune_under: str | None = None) -> AddReport:
         """Bring the collection up to date.
@@ -138,6 +140,7 @@ class Ingest:
             self._seen = {item.uri for item in items}
             self._fields = self._columns(items)
             work = self._compare(items)
+            self._left = len(work)
             self._flush()
             self._read(work)
             self._flush()
@@ -145,7 +148,7 @@ class Ingest:
                 self._prune(prune_under)
         except KeyboardInterrupt:
             self._flush()
-            raise AddInterrupted(self._report(started)) from None
+            raise AddInterrupted(self._report(started), self._left) from None
         return self._report(started)
 
     def _report(self, started: float) -> AddReport:
@@ -263,7 +266,7 @@ class Ingest:
                         self._counts["encoded"] += 1
                         for job in jobs:
                             self._emit(job, picture, vector)
-                    advance(reader.finished())
+                    self._finished(reader, advance)
                     self._settle(reader)
                     self._commit_when_due()
             finally:
@@ -272,7 +275,13 @@ class Ingest:
                     stream.close()
                 pictures.close()
                 self._settle(reader)
-            advance(reader.finished())
+                self._finished(reader, advance)
+
+    def _finished(self, reader: Reader, advance: Callable[[int], None]) -> None:
+        done = reader.finished()
+        if self._left is not None:
+            self._left -= done
+        advance(done)
 
     def _settle(self, reader: Reader) -> None:
         """Take over what needed no encoding."""

@@ -140,7 +140,7 @@ def test_search_leaves_out_what_is_unlikely(run: Run, indexed: Path, encoder: Co
     one = run("search", "green", "--min-probability", str(chance), "--json").json
     assert [hit["probability"] for hit in one["hits"]] == [chance]  # type: ignore[index]
     none = run("search", "green", "--min-probability", "0.999", "--contact-sheet", "none.html")
-    assert none.code == 0
+    assert none.code == 1
     assert none.out == "nothing found\n"
     assert f"note: the best hit has probability {chance:.2g}, below min_probability 0.999" in none.err
     assert run("search", "green", "--min-probability", "0.999", "--json").json["notes"]  # type: ignore[index]

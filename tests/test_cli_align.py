@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mmalign import cli
-from mmalign.cli.aligning import parse_box, parse_relation
+from mmalign.cli.aligning import in_words, parse_box, parse_relation
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
 from mmalign.types import Box, Relation
@@ -69,12 +69,14 @@ def test_a_table_of_phrases_and_boxes(run: Run) -> None:
     done = run("squares.png", "a red square left of a blue square", "--parser", "rules", *BOXES)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].split() == ["phrase", "region", "box", "score", "probability", "there"]
-    assert lines[1].split()[:5] == ["0", "a", "red", "square", "0"]
-    assert "10  40  30  30" in lines[1]
+    assert lines[0].split() == ["phrase", "where", "pixels", "score", "probability", "there"]
+    assert lines[1].split()[:5] == ["1", "a", "red", "square", "left"]
+    assert "10, 40, 30 x 30" in lines[1]
     assert "%" in lines[1]
-    assert "65  40  30  30" in lines[2]
-    assert lines[3].startswith("graph: ")
+    assert lines[2].split()[:5] == ["2", "a", "blue", "square", "middle"]
+    assert "65, 40, 30 x 30" in lines[2]
+    assert lines[3].startswith("2 of 2 phrases found in ")
+    assert max(map(len, lines)) <= 80
     assert done.err == ""
 
 
@@ -93,10 +95,13 @@ def test_explain_says_why_in_words(run: Run) -> None:
     done = run("squares.png", "a red square left of a blue square", "--explain", "--parser", "rules", *BOXES)
     assert "'a red square' left of 'a blue square' adds" in done.out
     assert "the whole alignment would lose" in done.out
+    assert "\n1. 'a red square' is matched to the place at 10, 40 (30 x 30 pixels).\n" in done.out
+    assert "\n2. 'a blue square' is matched to the place at 65, 40 (30 x 30 pixels).\n" in done.out
+    assert "region" not in done.out
 
 
 def test_own_phrases_and_relations(run: Run) -> None:
-    done = run("squares.png", "", "--phrase", "red", "--phrase", "blue", "--relation", "0 right of 1", "--json", *BOXES)
+    done = run("squares.png", "", "--phrase", "red", "--phrase", "blue", "--relation", "1 right of 2", "--json", *BOXES)
     assert done.code == 0, done.err
     assert linked(json.loads(done.out)) == [list(RIGHT), list(BLUE)]
 
@@ -134,8 +139,9 @@ def test_argmax_is_taken_at_its_word(run: Run) -> None:
         (["squares.png", "a dog", "--box", "5,2,3,3", "--regions", "torchvision:x"], "give one of them"),
         (["squares.png", "a dog", "--regions", "yolo"], "got 'yolo'"),
         (["squares.png", "a dog", "--solver", "magic"], "argmax, hungarian, graph"),
-        (["squares.png", "a dog", "--relation", "dog on cat"], "0 left of 1"),
-        (["squares.png", "a dog", "--relation", "0 on 9"], "phrase 9"),
+        (["squares.png", "a dog", "--relation", "dog on cat"], "1 left of 2"),
+        (["squares.png", "a dog", "--relation", "1 on 9"], "names phrase 9; the phrases are: 1 'a dog'"),
+        (["squares.png", "a dog", "--relation", "0 on 1"], "numbered from 1"),
         (["squares.png", "a dog", "--encoder", "lit"], "near: lite"),
         (["squares.png", "a dog", "--parser", "nltk"], "nltk"),
         (["squares.png", "a dog", "--head", "big"], "auto or none"),
@@ -153,13 +159,28 @@ def test_bad_input_ends_with_one_clear_text(run: Run, words: list[str], message:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("0 left of 1", Relation(0, (1,), "left of")),
-        (" 2  between 0 and  1 ", Relation(2, (0, 1), "between")),
-        ("10 on 3", Relation(10, (3,), "on")),
+        ("1 left of 2", Relation(0, (1,), "left of")),
+        (" 3  between 1 and  2 ", Relation(2, (0, 1), "between")),
+        ("11 on 4", Relation(10, (3,), "on")),
     ],
 )
 def test_relations_are_read(text: str, wanted: Relation) -> None:
     assert parse_relation(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        (Box(0, 0, 30, 30), "top left"),
+        (Box(140, 0, 20, 20), "top right"),
+        (Box(60, 40, 40, 40), "middle"),
+        (Box(60, 100, 40, 20), "bottom"),
+        (Box(0, 50, 20, 20), "left"),
+        (Box(1, 1, 158, 118), "nearly all of it"),
+    ],
+)
+def test_where_a_box_is_in_words(box: Box, words: str) -> None:
+    assert in_words(box, (160, 120)) == words
 
 
 def test_boxes_are_read() -> None:

@@ -22,7 +22,7 @@ LAYERS = {
     "mmalign.pixels": 1.0,
     "mmalign.locks": 1.0,
     "mmalign.processes": 1.0,
-    "mmalign.progress": 1.0,
+    "mmalign.progress": 1.05,
     "mmalign.quantities": 1.0,
     "mmalign.metrics": 1.1,
     "mmalign.calibration": 1.2,

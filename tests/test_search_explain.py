@@ -196,7 +196,7 @@ def test_how_deep_a_search_goes() -> None:
 
 
 def test_the_command_shows_regions(photos: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.cli.collections.open_collection", lambda path: photos)
+    monkeypatch.setattr("mmalign.cli.searching.open_collection", lambda path: photos)
     runner = CliRunner()
     query = "a red square left of a blue square"
     shown = runner.invoke(app, ["search", query, "--explain", "-k", "1"])

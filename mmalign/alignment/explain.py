@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mmalign.alignment.problem import FORBIDDEN, Assignment, Problem
 from mmalign.alignment.solvers import Solution, solve
-from mmalign.types import Phrase, Relation, gives_json
+from mmalign.types import Box, Phrase, Relation, gives_json
 
 TermKind = Literal["similarity", "none", "relation", "mention", "sharing"]
 
@@ -133,7 +133,13 @@ def split_objective(problem: Problem, assignment: Assignment) -> tuple[Term, ...
 
 
 def explain_phrase(
-    problem: Problem, solution: Solution, phrase: int, *, phrases: Sequence[Phrase], relations: Sequence[Relation]
+    problem: Problem,
+    solution: Solution,
+    phrase: int,
+    *,
+    phrases: Sequence[Phrase],
+    relations: Sequence[Relation],
+    boxes: Sequence[Box] | None = None,
 ) -> Explanation:
     """Say why a phrase got its regions, and what would be without each of them.
 
@@ -143,6 +149,7 @@ def explain_phrase(
         phrase: Index of the phrase.
         phrases: The phrases, for the words.
         relations: The relations, for the words.
+        boxes: Where the regions are, for the words; None to call them by their indices.
 
     Returns:
         The explanation. For each alternative the whole problem is solved again, by the same solver.
@@ -168,7 +175,7 @@ def explain_phrase(
         alternatives=tuple(alternative for alternative in alternatives if alternative is not None),
         text="",
     )
-    return replace(explanation, text=_in_words(explanation, phrases, relations))
+    return replace(explanation, text=_in_words(explanation, phrases, relations, boxes))
 
 
 def _alternative(problem: Problem, solution: Solution, phrase: int, region: int | None) -> Alternative | None:
@@ -194,10 +201,15 @@ def _alternative(problem: Problem, solution: Solution, phrase: int, region: int 
     )
 
 
-def _in_words(explanation: Explanation, phrases: Sequence[Phrase], relations: Sequence[Relation]) -> str:
+def _in_words(
+    explanation: Explanation, phrases: Sequence[Phrase], relations: Sequence[Relation], boxes: Sequence[Box] | None
+) -> str:
     name = f"{phrases[explanation.phrase].text!r}"
-    where = _list([f"region {region}" for region in explanation.regions])
-    lines = [f"{name} is matched to {where}." if explanation.regions else f"{name} is matched to no region."]
+    where = _named(explanation.regions, boxes)
+    if explanation.regions:
+        lines = [f"{name} is matched to {where}."]
+    else:
+        lines = [f"{name} is matched to no region." if boxes is None else f"{name} is not found in the picture."]
     if explanation.regions:
         lines.append(
             f"Similarity adds {explanation.similarity:+.2f}, against {explanation.null:+.2f} if it matched nothing."
@@ -210,7 +222,7 @@ def _in_words(explanation: Explanation, phrases: Sequence[Phrase], relations: Se
             lines.append(
                 f"Sharing a place with {others[0]!r} costs {-term.value:.2f}, of which {-term.share:.2f} here."
             )
-    lines += [_otherwise(alternative, phrases) for alternative in explanation.alternatives]
+    lines += [_otherwise(alternative, phrases, boxes) for alternative in explanation.alternatives]
     return "\n".join(lines)
 
 
@@ -222,12 +234,24 @@ def _said(term: Term, phrases: Sequence[Phrase], relations: Sequence[Relation]) 
     return f"{subject!r} {words} {_list([repr(text) for text in dict.fromkeys(objects)])}"
 
 
-def _otherwise(alternative: Alternative, phrases: Sequence[Phrase]) -> str:
-    start = "If it had to match something" if alternative.without is None else f"Without region {alternative.without}"
-    place = _list([f"region {region}" for region in alternative.instead]) if alternative.instead else "no region"
+def _otherwise(alternative: Alternative, phrases: Sequence[Phrase], boxes: Sequence[Box] | None) -> str:
+    start = "If it had to match something"
+    if alternative.without is not None:
+        start = f"Without {_named([alternative.without], boxes)}"
+    place = _named(alternative.instead, boxes)
+    if not alternative.instead:
+        place = "no region" if boxes is None else "to find it nowhere"
     moved = _list([repr(phrases[index].text) for index in alternative.moved])
     also = f", and {moved} would move" if alternative.moved else ""
     return f"{start}, {place} would be best{also}; the whole alignment would lose {alternative.loss:.2f}."
+
+
+def _named(regions: Sequence[int], boxes: Sequence[Box] | None) -> str:
+    """Regions in words: where they are, or their indices where nobody says."""
+    if boxes is None:
+        return _list([f"region {region}" for region in regions])
+    sides = [[round(side) for side in boxes[region].to_list()] for region in regions]
+    return _list([f"the place at {x}, {y} ({width} x {height} pixels)" for x, y, width, height in sides])
 
 
 def _list(words: Sequence[str]) -> str:

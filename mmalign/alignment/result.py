@@ -136,7 +136,10 @@ class Alignment:
         index = phrase if isinstance(phrase, int) else texts.index(phrase) if phrase in texts else -1
         if not 0 <= index < len(texts):
             raise InputError(f"there is no phrase {phrase!r}; the phrases are: {', '.join(map(repr, texts)) or 'none'}")
-        return explain_phrase(self.problem, self.solution, index, phrases=self.phrases, relations=self.relations)
+        boxes = [region.box for region in self.regions]
+        return explain_phrase(
+            self.problem, self.solution, index, phrases=self.phrases, relations=self.relations, boxes=boxes
+        )
 
     def to_graph(self) -> networkx.MultiDiGraph:
         """Give phrases, regions, links and relations as a graph.

@@ -7,12 +7,28 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli.output import CollectionOption, EncoderOption, JsonOption, print_json, print_table, size
+from mmalign.cli.opening import named
+from mmalign.cli.output import (
+    CollectionOption,
+    EncoderOption,
+    JsonOption,
+    print_json,
+    print_table,
+    shows_progress,
+    size,
+)
 from mmalign.errors import CollectionNotFoundError
 
 
 def models(as_json: JsonOption = False) -> None:
-    """List encoders: width, size, licence, whether the weights are here, and how good they are."""
+    """List encoders: width, size, licence, whether the weights are here, and how good they are.
+
+    For example:
+
+        mmalign models
+
+        mmalign index ~/photos --encoder open_clip:ViT-B-32/laion2b_s34b_b79k
+    """
     from mmalign.encoders.catalog import list_models
 
     cards = list_models()
@@ -35,14 +51,27 @@ def models(as_json: JsonOption = False) -> None:
     )
 
 
-def doctor(collection: CollectionOption = None, as_json: JsonOption = False) -> None:
-    """Check the environment, and a collection where there is one; exit status 1 where something is wrong."""
+def doctor(
+    place: Annotated[
+        Path | None, typer.Argument(help="The collection, or the folder that it was made of; as --collection.")
+    ] = None,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the environment, and a collection where there is one; exit status 1 where something is wrong.
+
+    For example:
+
+        mmalign doctor
+
+        mmalign doctor photos.mm --json
+    """
     from mmalign.doctor import check_collection, check_environment
     from mmalign.locate import locate_collection
 
     checks = check_environment()
     try:
-        path = locate_collection(collection)
+        path = locate_collection(named(collection, place))
     except CollectionNotFoundError:
         path = None
     if path is not None:
@@ -65,10 +94,17 @@ def demo(
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a collection of the gallery that comes with mmalign, search it, and write contact sheets."""
+    """Make a collection of the gallery that comes with mmalign, search it, and write contact sheets.
+
+    For example:
+
+        mmalign demo
+
+        mmalign demo --output /tmp/demo --json
+    """
     from mmalign.demo import run_demo
 
-    results, sheets = run_demo(output, encoder=encoder or "lite", progress=not as_json)
+    results, sheets = run_demo(output, encoder=encoder or "lite", progress=shows_progress(as_json))
     if as_json:
         print_json({"results": [result.to_dict() for result in results], "sheets": [str(sheet) for sheet in sheets]})
         return

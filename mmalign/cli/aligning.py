@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment
     from mmalign.types import Box, Relation
 
+# Of the picture; a box that covers as much is in no part of it.
+_NEARLY_ALL = 0.7
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -44,8 +47,8 @@ def align(
     relation: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is said of the places of phrases, by their numbers from 0, such as '0 left of 1' or '2 between "
-            "0 and 1'; instead of what the sentence says."
+            help="What is said of the places of phrases, by their numbers from 1, such as '1 left of 2' or '3 between "
+            "1 and 2'; instead of what the sentence says."
         ),
     ] = None,
     encoder: EncoderOption = None,
@@ -61,9 +64,9 @@ def align(
 ) -> None:
     """Say which phrase of a sentence is where in a picture, or that it is not there.
 
-    A box is x, y, width and height in pixels; regions are numbered from 0. The probability is that of the place (the
-    box and those much like it), given where the other phrases are; "there" is how likely the phrase is in the picture
-    at all, where that was measured.
+    Pixels are x and y of the upper left corner, then width x height. The probability is that of the place (the box and
+    those much like it), given where the other phrases are; "there" is how likely the phrase is in the picture at all,
+    where that was measured. Phrases are numbered from 1; only in --json, which is for programs, indices begin with 0.
 
     For example:
 
@@ -71,7 +74,7 @@ def align(
 
         mmalign align street.jpg "a dog left of a bicycle" --explain --solver argmax
 
-        mmalign align street.jpg "一只狗在自行车旁边" --phrase 狗 --phrase 自行车 --relation "0 left of 1"
+        mmalign align street.jpg "一只狗在自行车旁边" --phrase 狗 --phrase 自行车 --relation "1 left of 2"
     """
     # Before anything is computed: a wrong suffix should not cost a minute.
     if output is not None and output.suffix.lower() not in _SUFFIXES:
@@ -80,6 +83,8 @@ def align(
         raise InputError("--box names the regions, and so does --regions; give one of them")
     given = [parse_box(text) for text in box or ()]
     relations = None if relation is None else [parse_relation(text) for text in relation]
+    if relation:
+        _check_numbers(relation, relations or (), phrase or _phrases_of(sentence, parser))
     from mmalign.aligning import Aligner
     from mmalign.media.images import decode_image
 
@@ -105,9 +110,9 @@ def align(
         return
     for note in found.notes:
         say(f"note: {note}")
-    _print_links(found)
+    _print_links(found, picture.size)
     for each in explanations:
-        print(f"\n{each.text}")
+        print(f"\n{each.phrase + 1}. {each.text}")
 
 
 def parse_box(text: str) -> Box:
@@ -135,24 +140,42 @@ def parse_relation(text: str) -> Relation:
     """Read a relation as it is written on the command line.
 
     Args:
-        text: Two phrases by their numbers from 0 with what is said between them, or three for `between`.
+        text: Two phrases by their numbers from 1 with what is said between them, or three for `between`.
 
     Returns:
-        The relation.
+        The relation, with indices from 0.
 
     Raises:
-        InputError: It has another form.
+        InputError: It has another form, or names a phrase 0.
     """
     from mmalign.types import Relation
 
     match = re.fullmatch(r"\s*(\d+)\s+(\D+?)\s+(\d+)(?:\s+and\s+(\d+))?\s*", text)
     if match is None:
-        raise InputError(f"a relation is like '0 left of 1' or '2 between 0 and 1', got {text!r}")
+        raise InputError(f"a relation is like '1 left of 2' or '3 between 1 and 2', got {text!r}")
     subject, kind, *objects = match.groups()
-    return Relation(int(subject), tuple(int(each) for each in objects if each is not None), " ".join(kind.split()))
+    numbers = [int(each) for each in (subject, *objects) if each is not None]
+    if 0 in numbers:
+        raise InputError(f"phrases are numbered from 1: a relation is like '1 left of 2', got {text!r}")
+    return Relation(numbers[0] - 1, tuple(number - 1 for number in numbers[1:]), " ".join(kind.split()))
 
 
-def _print_links(found: Alignment) -> None:
+def _phrases_of(sentence: str, parser: str) -> list[str]:
+    from mmalign.alignment.phrases import parse_sentence
+
+    return [phrase.text for phrase in parse_sentence(sentence, parser=parser).phrases]
+
+
+def _check_numbers(texts: Sequence[str], relations: Sequence[Relation], phrases: Sequence[str]) -> None:
+    """Refuse numbers of phrases that are not there, in the numbers that were typed."""
+    known = ", ".join(f"{number} {phrase!r}" for number, phrase in enumerate(phrases, 1)) or "none"
+    for text, relation in zip(texts, relations, strict=True):
+        unknown = [index + 1 for index in (relation.subject, *relation.objects) if index >= len(phrases)]
+        if unknown:
+            raise InputError(f"--relation {text!r} names phrase {unknown[0]}; the phrases are: {known}")
+
+
+def _print_links(found: Alignment, size: tuple[int, int]) -> None:
     if not found.phrases:
         print("nothing to look for")
         return
@@ -161,13 +184,39 @@ def _print_links(found: Alignment) -> None:
         links = [link for link in found.links if link.phrase == index]
         there = "" if found.existence is None else f"{found.existence[index]:.0%}"
         for link in links:
-            place = "  ".join(f"{value:.0f}" for value in found.regions[link.region].box.to_list())
+            box = found.regions[link.region].box
+            x, y, width, height = (f"{value:.0f}" for value in box.to_list())
             score = "" if found.similarity is None else f"{found.similarity[index, link.region]:.2f}"
-            rows.append(
-                [str(index), phrase.text, str(link.region), place, score, f"{found.probability(link):.0%}", there]
-            )
+            pixels = f"{x}, {y}, {width} x {height}"
+            probability = f"{found.probability(link):.0%}"
+            rows.append([str(index + 1), phrase.text, in_words(box, size), pixels, score, probability, there])
         if not links:
-            rows.append([str(index), phrase.text, "", "unmatched", "", "", there])
-    print_table(["", "phrase", "region", "box", "score", "probability", "there"], rows)
+            rows.append([str(index + 1), phrase.text, "not found", "", "", "", there])
+    print_table(["", "phrase", "where", "pixels", "score", "probability", "there"], rows, wraps=1)
+    matched = len(found.phrases) - len(found.unmatched_phrases)
     said = "" if found.converged else ", stopped at its limit"
-    print(f"{found.solver}: {found.objective:.2f}{said}; {sum(found.seconds.values()):.2f} s")
+    print(
+        f"{matched} of {len(found.phrases)} phrases found in {sum(found.seconds.values()):.2f} s "
+        f"({found.solver}{said}; worth {found.objective:.2f})"
+    )
+
+
+def in_words(box: Box, size: tuple[int, int]) -> str:
+    """Say in words where a box lies in a picture.
+
+    Args:
+        box: The box, in pixels.
+        size: Width and height of the picture.
+
+    Returns:
+        Such as `top left`, `middle` or `nearly all of it`.
+    """
+    if box.area > _NEARLY_ALL * size[0] * size[1]:
+        return "nearly all of it"
+    down = _third(box.y + box.height / 2, size[1], ("top", "", "bottom"))
+    across = _third(box.x + box.width / 2, size[0], ("left", "", "right"))
+    return f"{down} {across}".strip() or "middle"
+
+
+def _third(place: float, whole: int, names: tuple[str, str, str]) -> str:
+    return names[min(2, max(0, int(3 * place / whole)))]

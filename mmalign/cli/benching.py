@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli.output import JsonOption, print_json, print_table, say, say_skipped
+from mmalign.cli.output import JsonOption, print_json, print_table, say, say_skipped, shows_progress
 
 app = typer.Typer(no_args_is_help=True, help="Measure how fast and how exact a search is on your own data.")
 
@@ -54,7 +54,7 @@ def bench_index(
 
     names = recipe or [one.name for one in list_recipes() if one.device == "cpu"]
     opened = open_bench_source(source, queries=queries, count=count)
-    options = BenchOptions(k=k, build_only=build_only, write=write, progress=not as_json)
+    options = BenchOptions(k=k, build_only=build_only, write=write, progress=shows_progress(as_json))
     tables, skipped = bench_indexes(opened, names, out, options)
     plot = _plot(tables, out)
     if as_json:

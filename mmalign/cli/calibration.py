@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped, shows_progress
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def eval_calibration(
         encoder=model,
         method=Method(method),
         fitted=None if fitted is None else Calibration.read(fitted),
-        progress=not as_json,
+        progress=shows_progress(as_json),
     )
     if out is not None:
         _write_files(report, out)

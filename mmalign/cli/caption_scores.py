@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped, shows_progress
 from mmalign.errors import InputError, ModelUnavailableError, SourceError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def eval_caption(
         decoders=_writers(decoder, hf),
         twins=partial(_twins, least=twins) if twins else None,
         options=LadderOptions(retrieval=Retrieval(k=k, floor=floor, diversity=diversity), clip=clip),
-        progress=not as_json,
+        progress=shows_progress(as_json),
     )
     if out is not None:
         _write_captions(ladder, out)

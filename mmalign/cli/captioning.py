@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign.cli.collections import open_collection
-from mmalign.cli.output import CollectionOption, JsonOption, json_list, print_json, say
+from mmalign.cli.opening import open_collection, say_which
+from mmalign.cli.output import CollectionOption, JsonOption, json_list, print_json, say, shows_progress
 from mmalign.errors import DecodeError, InputError
 
 if TYPE_CHECKING:
     from mmalign.types import Caption
 
-_SHOWN = 5
+# Of the captions that did most, so many are shown; a word names so many that hold it.
+_SHOWN, _CITED = 5, 8
 
 
 def caption(
@@ -80,20 +81,31 @@ def caption(
                 "--write stores captions alone; leave --evidence, --ground, --rerank-by-alignment and --floor out"
             )
         count = 0
+        progress = shows_progress(as_json)
         with json_list() if as_json else nullcontext() as put:
-            for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=not as_json):
-                count += 1
-                if put is not None:
-                    put({"id": name, "caption": told.text})
+            try:
+                for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=progress):
+                    count += 1
+                    if put is not None:
+                        put({"id": name, "caption": told.text})
+            except KeyboardInterrupt:
+                say(
+                    f"stopped; {count:,} captions are written as written_caption of {opened.path}. "
+                    "The same command " + ("begins anew." if again else "goes on.")
+                )
+                raise typer.Exit(130) from None
         say(f"{count:,} captions written as written_caption of {opened.path}")
         return
     failed = 0
     paths = image or []
     # One picture is one object, several are a list.
     with json_list() if as_json and len(paths) > 1 else nullcontext(print_json) as put:
-        for path in paths:
+        for number, path in enumerate(paths):
             try:
                 told = opened.caption(path, mode=mode, influence=evidence, ground=ground, rerank=rerank, floor=floor)
+            except KeyboardInterrupt:
+                say(f"stopped; {number:,} of {len(paths):,} pictures were captioned")
+                raise typer.Exit(130) from None
             except DecodeError as error:
                 # The others can still be had; the status tells that one could not.
                 failed += 1
@@ -102,8 +114,10 @@ def caption(
                     put({"image": path, "error": error.reason})
                 continue
             if as_json:
-                put({"image": path, **told.to_dict()})
+                put({"image": path, "collection": str(opened.path), **told.to_dict()})
             else:
+                if not number:
+                    say_which(opened, collection)
                 _print(path, told, named=len(paths) > 1, evidence=evidence)
     if failed:
         raise typer.Exit(1)
@@ -123,14 +137,28 @@ def _print(path: str, told: Caption, *, named: bool, evidence: bool) -> None:
         print(f"    {span.text}: {where}")
     if not evidence:
         return
-    print("  words and the retrieved captions that hold them:")
-    for span in told.spans:
-        if span.kind == "word":
-            numbers = ", ".join(str(number + 1) for number in span.evidence[:8]) or "none"
-            print(f"    {span.text}: {numbers}")
-    print("  retrieved captions, how near, and what each did:")
-    ranked = sorted(range(len(told.evidence)), key=lambda i: -(told.evidence[i].influence or 0.0))[:_SHOWN]
-    for number in sorted(ranked):
+    cited = _print_words(told)
+    by_influence = sorted(range(len(told.evidence)), key=lambda i: -(told.evidence[i].influence or 0.0))[:_SHOWN]
+    print("  retrieved captions by how near they are, and what each did:")
+    shown = sorted(cited | set(by_influence))
+    for number in shown:
         entry = told.evidence[number]
         did = "" if entry.influence is None else f"  {entry.influence:+.3f}"
         print(f"    {number + 1:>3}  {entry.score:.3f}{did}  {entry.text}")
+    if len(shown) < len(told.evidence):
+        print(f"    and {len(told.evidence) - len(shown):,} more; --json lists all")
+
+
+def _print_words(told: Caption) -> set[int]:
+    """Print what each word rests on; return the retrieved captions that were named."""
+    print("  words and the retrieved captions that hold them:")
+    cited: set[int] = set()
+    for span in told.spans:
+        if span.kind != "word":
+            continue
+        named = span.evidence[:_CITED]
+        cited.update(named)
+        more = len(span.evidence) - len(named)
+        numbers = ", ".join(str(number + 1) for number in named) + (f" and {more:,} more" if more else "")
+        print(f"    {span.text}: {numbers or 'none'}")
+    return cited

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmalign.cli.gone import gone_items
+from mmalign.cli.opening import named, open_collection, remove_empty
 from mmalign.cli.output import (
     CollectionOption,
     EncoderOption,
     JsonOption,
     PrivateOption,
+    if_stopped,
     media_policy,
+    print_fact,
     print_json,
     say,
     say_skipped,
+    shows_progress,
 )
 from mmalign.cli.reencoding import print_reencode, run_reencode, say_notes
 from mmalign.errors import AddInterrupted, InputError, SourceError
 
 if TYPE_CHECKING:
     from mmalign.collection import Collection
-    from mmalign.types import AddReport, ReencodeReport, SearchResult
+    from mmalign.types import AddReport, ReencodeReport
 
 
 def index(
@@ -76,46 +82,73 @@ def index(
 
         mmalign index --reencode --collection found.mm
     """
-    from mmalign.collection import Collection
-    from mmalign.store.description import FILE
-
     if drop_missing and not reencode:
         raise InputError("--drop-missing belongs to --reencode; to remove items whose file is gone, use --prune")
-    renewed = None
     if source is None:
         if not reencode:
             raise InputError("say what to index: a folder, a table, a glob or - for standard input")
         if prune or recipe != "auto":
             raise InputError("--prune and --recipe need a SOURCE to bring the collection up to date with")
         opened = open_collection(collection)
-        renewed = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
+        done = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
         if as_json:
-            print_json({"reencode": renewed.to_dict()})
+            print_json({"reencode": done.to_dict()})
         else:
-            print_reencode(opened, renewed)
+            print_reencode(opened, done)
         return
     path = _target(source, collection)
-    fresh = not (path / FILE).is_file()
-    if reencode and not fresh:
-        opened = Collection.open(path)
-        renewed = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
-        if not as_json:
-            print_reencode(opened, renewed)
-    else:
-        opened = Collection.open_or_create(path, encoder=encoder)
-    try:
-        report = opened.add(source, prune=prune, progress=not as_json, policy=media_policy(allow_private=allow_private))
-        opened.refresh_index(recipe, progress=not as_json)
-    except AddInterrupted as stop:
-        _print_report(opened, stop.report, renewed, as_json=as_json)
-        say("stopped; what was encoded is kept. Go on with the same command.")
-        raise typer.Exit(130) from None
-    except SourceError:
-        if fresh and not len(opened):
-            shutil.rmtree(path)
-        raise
+    with _no_empty_one(path):
+        opened, renewed = _open_to_index(
+            path, encoder=encoder, reencode=reencode, drop_missing=drop_missing, as_json=as_json
+        )
+        progress = shows_progress(as_json)
+        try:
+            report = opened.add(
+                source, prune=prune, progress=progress, policy=media_policy(allow_private=allow_private)
+            )
+        except AddInterrupted as stop:
+            _say_stopped(opened, stop, renewed, as_json=as_json)
+            raise typer.Exit(130) from None
+        try:
+            opened.refresh_index(recipe, progress=progress)
+        except KeyboardInterrupt:
+            _print_report(opened, report, renewed, as_json=as_json)
+            say(
+                "stopped before the index was brought up to date; all items are kept, and those that it lacks are "
+                "searched one by one. Go on with the same command."
+            )
+            raise typer.Exit(130) from None
     _print_report(opened, report, renewed, as_json=as_json)
     say_notes(opened)
+
+
+def _open_to_index(
+    path: Path, *, encoder: str | None, reencode: bool, drop_missing: bool, as_json: bool
+) -> tuple[Collection, ReencodeReport | None]:
+    """The collection to bring up to date, encoded anew first where that is asked for."""
+    with if_stopped("stopped before anything was done"):
+        from mmalign.collection import Collection
+        from mmalign.store.description import FILE
+
+        if not reencode or not (path / FILE).is_file():
+            return Collection.open_or_create(path, encoder=encoder), None
+        opened = Collection.open(path)
+    renewed = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
+    if not as_json:
+        print_reencode(opened, renewed)
+    return opened, renewed
+
+
+@contextmanager
+def _no_empty_one(path: Path) -> Iterator[None]:
+    """Leave no collection behind that the block made and put nothing into, where it fails or is stopped."""
+    existed = path.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            remove_empty(path)
+        raise
 
 
 def _target(source: str, collection: Path | None) -> Path:
@@ -137,9 +170,25 @@ def _target(source: str, collection: Path | None) -> Path:
     return default
 
 
-def _print_report(opened: Collection, report: AddReport, renewed: ReencodeReport | None, *, as_json: bool) -> None:
+def _say_stopped(opened: Collection, stop: AddInterrupted, renewed: ReencodeReport | None, *, as_json: bool) -> None:
+    """Say what was done until Ctrl-C, and what is left."""
+    if as_json or len(opened):
+        _print_report(opened, stop.report, renewed, as_json=as_json, more={"left": stop.left})
+    left = "while the source was read" if stop.left is None else f"with {stop.left:,} pictures left"
+    kept = "what was encoded is kept" if stop.report.encoded else "nothing was encoded yet"
+    say(f"stopped {left}; {kept}. Go on with the same command.")
+
+
+def _print_report(
+    opened: Collection,
+    report: AddReport,
+    renewed: ReencodeReport | None,
+    *,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     if as_json:
-        print_json(report.to_dict() | ({} if renewed is None else {"reencode": renewed.to_dict()}))
+        print_json({**report.to_dict(), **(more or {}), **({} if renewed is None else {"reencode": renewed.to_dict()})})
         return
     say_skipped(report.skipped)
     counts = {
@@ -150,122 +199,31 @@ def _print_report(opened: Collection, report: AddReport, renewed: ReencodeReport
         "removed": report.removed,
         "skipped": len(report.skipped),
     }
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
+    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    told = told or ("nothing to do" if more is None else "nothing done")
     print(f"{opened.path}: {len(opened):,} items ({told}; {report.encoded:,} encoded in {report.seconds:.1f} s)")
 
 
-def search(
-    query: Annotated[
-        str,
-        typer.Argument(
-            help="Words, a picture's path or URL, or several joined by ' + ' and ' - ', with weights such as '2:dog'."
-        ),
-    ],
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
-    where: Annotated[
-        str | None, typer.Option(help="SQL over the metadata, such as \"year >= 2020 AND label = 'dog'\".")
+def info(
+    place: Annotated[
+        Path | None, typer.Argument(help="The collection, or the folder that it was made of; as --collection.")
     ] = None,
-    min_recall: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the true nearest items, 0 to 1, that such searches must find on average. What the index was "
-            "not measured to keep is searched exactly. Default: what it was built to keep."
-        ),
-    ] = None,
-    min_probability: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out hits that are less likely, 0 to 1, to be the picture that the words describe; perhaps all."
-        ),
-    ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            help="Show where in each picture the words are. Where they say where things are, such as 'a dog left of a "
-            "bicycle', put the best 50 hits in order by that too. Takes up to a few seconds a picture.",
-        ),
-    ] = False,
-    captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
     collection: CollectionOption = None,
-    paths_only: Annotated[bool, typer.Option("--paths-only", help="Print paths alone, one a line.")] = False,
-    contact_sheet: Annotated[
-        Path | None, typer.Option(help="Also write the hits as a picture (.png) or a page (.html).")
-    ] = None,
-    allow_private: PrivateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find pictures by words, by a picture, or by both.
+    """Say what a collection holds: items, encoder, columns, index, size on disk.
 
     For example:
 
-        mmalign search "two dogs playing in the snow"
+        mmalign info
 
-        mmalign search "2:dog + beach.jpg - leash" -k 5 --contact-sheet hits.png
-
-        mmalign search sunset --where "width > height" --paths-only
-
-        mmalign search "two dogs playing in the snow" --min-probability 0.5
-
-        mmalign search "a dog left of a bicycle" --explain
-
-        mmalign search photo.jpg --captions
+        mmalign info photos.mm --json
     """
-    opened = open_collection(collection)
-    policy = media_policy(allow_private=allow_private)
-    if not captions:
-        result = opened.search(
-            query,
-            k=k,
-            where=where,
-            min_recall=min_recall,
-            min_probability=min_probability,
-            explain=explain,
-            policy=policy,
-        )
-    elif explain:
-        raise InputError("--explain looks for words in pictures; leave it out with --captions")
-    elif min_recall is not None:
-        raise InputError("captions are searched exactly; leave out --min-recall with --captions")
-    elif min_probability is None:
-        result = opened.search_captions(query, k=k, where=where, policy=policy)
-    else:
-        raise InputError("--min-probability was measured for pictures; leave it out with --captions")
-    if contact_sheet is not None:
-        from mmalign.contact_sheet import write_contact_sheet
-
-        say(f"wrote {write_contact_sheet([result], contact_sheet)}")
-    if as_json:
-        print_json(result.to_dict())
-        return
-    for note in result.notes:
-        say(f"note: {note}")
-    if paths_only:
-        for hit in result:
-            print(hit.uri)
-        return
-    _print_hits(result)
-
-
-def _print_hits(result: SearchResult) -> None:
-    if not result.hits:
-        print("nothing found")
-        return
-    width = len(str(len(result)))
-    for rank, hit in enumerate(result, 1):
-        likely = "" if hit.probability is None else f"{hit.probability:>4.0%}  "
-        print(f"{rank:>{width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}")
-        for caption in (hit.metadata.get("captions") or [])[:1]:
-            print(f"{'':>{width}}          {' ' * len(likely)}{caption}")
-        for region in hit.regions or ():
-            box = ", ".join(f"{edge:.0f}" for edge in region.box.to_list())
-            print(f"{'':>{width}}          {' ' * len(likely)}{region.phrase}: [{box}]  {region.score:.0%}")
-
-
-def info(collection: CollectionOption = None, as_json: JsonOption = False) -> None:
-    """Say what a collection holds: items, encoder, columns, index, size on disk."""
-    opened = open_collection(collection)
+    opened = open_collection(named(collection, place))
     told = opened.info()
+    gone = gone_items(opened)
+    if gone is not None:
+        told["notes"] = [*told["notes"], gone]
     if as_json:
         print_json(told)
         return
@@ -280,12 +238,11 @@ def info(collection: CollectionOption = None, as_json: JsonOption = False) -> No
     for name, value in told.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {kind}" for key, kind in value.items()) or "none"
-        print(f"{name.replace('_', ' '):<14} {value if value is not None else 'none'}")
+        print_fact(name.replace("_", " "), "none" if value is None else str(value), column=15)
     if cost is not None:
         size = cost["taken"].get("bytes_per_vector")
-        print(
-            f"{'index took':<14} " + ("" if size is None else f"{size:,.0f} bytes a vector, ") + _spent(cost["taken"])
-        )
+        vector = "" if size is None else f"{size:,.0f} bytes a vector, "
+        print_fact("index took", vector + _spent(cost["taken"]), column=15)
 
 
 def _spent(taken: dict[str, float]) -> str:
@@ -303,10 +260,22 @@ def remove(
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove items from a collection; the pictures themselves are not touched."""
+    """Remove items from a collection; the pictures themselves are not touched.
+
+    For example:
+
+        mmalign remove ~/photos/blurred.jpg
+
+        mmalign remove --where "year < 2000" --purge
+    """
     opened = open_collection(collection)
     names = None if not ids else [name if "://" in name else _as_uri(name, opened) for name in ids]
-    removed = opened.remove(names, where=where, purge=purge)
+    with if_stopped(
+        "stopped; items may be removed already, and "
+        + ("bytes of them still be on disk. " if purge else "others not. ")
+        + "The same command again finishes it."
+    ):
+        removed = opened.remove(names, where=where, purge=purge)
     if as_json:
         print_json({"removed": removed})
     else:
@@ -318,11 +287,3 @@ def _as_uri(name: str, opened: Collection) -> str:
     from mmalign.media.uris import path_to_uri
 
     return name if opened.has(name) else path_to_uri(Path(os.path.abspath(name)))  # noqa: PTH100 - no symlinks
-
-
-def open_collection(collection: Path | None) -> Collection:
-    """Open the collection that the option means, else the one that is found."""
-    from mmalign.collection import Collection
-    from mmalign.locate import locate_collection
-
-    return Collection.open(locate_collection(collection))

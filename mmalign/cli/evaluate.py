@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say_skipped
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say_skipped, shows_progress
 
 if TYPE_CHECKING:
     from mmalign.types import Skip
@@ -35,7 +35,7 @@ def eval_retrieval(
     """
     from mmalign.evaluation.retrieval import evaluate_retrieval
 
-    table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=not as_json)
+    table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=shows_progress(as_json))
     told = table.to_dict()
     if _told(told, table.skipped, as_json=as_json):
         return
@@ -67,7 +67,7 @@ def eval_pairs(
     """
     from mmalign.evaluation.pairs import evaluate_pairs
 
-    table = evaluate_pairs(manifest, split=split, encoder=encoder or "lite", progress=not as_json)
+    table = evaluate_pairs(manifest, split=split, encoder=encoder or "lite", progress=shows_progress(as_json))
     told = table.to_dict()
     if _told(told, table.skipped, as_json=as_json):
         return
@@ -108,7 +108,7 @@ def eval_classes(
     from mmalign.evaluation.classes import PROMPTS, evaluate_classes
 
     table = evaluate_classes(
-        manifest, split=split, encoder=encoder or "lite", prompts=prompt or PROMPTS, progress=not as_json
+        manifest, split=split, encoder=encoder or "lite", prompts=prompt or PROMPTS, progress=shows_progress(as_json)
     )
     told = table.to_dict()
     if _told(told, table.skipped, as_json=as_json):
@@ -172,7 +172,7 @@ def eval_align(
         regions=regions,
         head=head,  # type: ignore[arg-type]
         absent=absent,
-        progress=not as_json,
+        progress=shows_progress(as_json),
     )
     told = table.to_dict()
     if _told(told, table.skipped, as_json=as_json):

@@ -6,7 +6,9 @@ Results go to standard output; progress, remarks and errors go to standard error
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,9 @@ import typer
 if TYPE_CHECKING:
     from mmalign.media.policy import MediaPolicy
     from mmalign.types import Skip
+
+# Less than this is no room for a sentence.
+_LEAST_WRAPPED = 24
 
 CollectionOption = Annotated[
     Path | None,
@@ -107,17 +112,103 @@ def _json(value: Any) -> str:
     return text
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a header, in columns."""
+def shows_progress(as_json: bool) -> bool:
+    """Whether to show progress: a program that reads JSON has no use for it, unless a person watches, too."""
+    return not as_json or sys.stderr.isatty()
+
+
+@contextmanager
+def if_stopped(text: str, *, but: type[KeyboardInterrupt] | tuple[()] = ()) -> Iterator[None]:
+    """Say what Ctrl-C leaves behind, and end with status 130.
+
+    Args:
+        text: What was done, what is kept, and how to go on.
+        but: An interruption that knows better what to say, and is passed on.
+    """
+    try:
+        yield
+    except but:
+        raise
+    except KeyboardInterrupt:
+        say(text)
+        raise typer.Exit(130) from None
+
+
+def print_fact(name: str, value: str, *, column: int) -> None:
+    """Print a name and what there is to say, wrapped to the width of the terminal, or 80.
+
+    Args:
+        name: What it is.
+        value: The rest of the line.
+        column: Where the rest begins.
+    """
+    width = shutil.get_terminal_size().columns
+    print(
+        textwrap.fill(
+            value,
+            width,
+            initial_indent=f"{name:<{column}}",
+            subsequent_indent=" " * column,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: int = -1) -> None:
+    """Print rows under a header, in columns where these fit, else one below the other.
+
+    The width is that of the terminal, or `$COLUMNS`, or 80. No cell is cut, and only that of one column is wrapped.
+
+    Args:
+        header: The names of the columns.
+        rows: A text for each column.
+        wraps: Which column may be wrapped.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*header, box=None, pad_edge=False)
+    width = shutil.get_terminal_size().columns
+    widest = [max(map(cell_len, column)) for column in zip(*rows, strict=True)] or [0] * len(header)
+    # What a column needs: its cells in one line, and its header in as many as it has words.
+    needed = [max([wide, *map(cell_len, name.split())]) for wide, name in zip(widest, header, strict=True)]
+    wraps %= len(header)
+    if rows and sum(needed) - needed[wraps] + min(needed[wraps], _LEAST_WRAPPED) + len(header) - 1 > width:
+        _print_stacked(header, rows, width)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if sum(needed) + 2 * len(header) > width else 2, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, no_wrap=False, min_width=None if index == wraps else needed[index])
     for row in rows:
-        table.add_row(*row)
-    # A pipe has no width; a table cut to 80 columns would lose what it was asked for.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+        table.add_row(*map(Text, row))
+    console = Console(highlight=False, markup=False, width=width)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Each row as its first cell, and below it the others with their names, as many in a line as fit."""
+    for row in rows:
+        print(row[0])
+        line = ""
+        for name, cell in zip(header[1:], row[1:], strict=True):
+            told = f"{name}: {cell}" if name else cell
+            if not cell:
+                continue
+            if line and len(line) + len(told) + 2 > width:
+                print(_filled(line, width))
+                line = ""
+            line += f"  {told}" if line else f"    {told}"
+        if line:
+            print(_filled(line, width))
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(text, width, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False)
 
 
 def size(count: int | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign.cli.output import JsonOption, print_json, print_table
+from mmalign.cli.output import JsonOption, print_fact, print_json, print_table
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,13 +97,15 @@ def _print_choice(choice: Choice, *, threads: int) -> None:
         else f"{found.recall:.1%} of the nearest 10, measured on {' and on '.join(found.measured)}",
     }
     for name, value in told.items():
-        print(f"{name:<18} {value}")
+        print_fact(name, value, column=19)
     print("\nthe others:")
     print_table(
         ["recipe", "bytes", "memory", "build", "query", "why not"], [_row(one) for one in choice.candidates[1:]]
     )
     costs = load_costs()
-    print(f"\ntimes: measured on {costs.machine}, {costs.date}, commit {costs.commit}")
+    print()
+    print_fact("times:", f"measured on {costs.machine}, {costs.date},", column=7)
+    print(f"       commit {costs.commit}")
 
 
 def _row(one: Candidate) -> list[str]:
@@ -159,7 +161,8 @@ def recipes(
 def _print_recipe(recipe: Recipe) -> None:
     for key, value in recipe.to_dict().items():
         if key != "measured" and value not in (None, "", []):
-            print(f"{key.replace('_', ' '):<22} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+            told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            print_fact(key.replace("_", " "), told, column=23)
     if recipe.measured:
         columns = list(dict.fromkeys(column for table in recipe.measured for column in table))
         print()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mmalign.cli.output import print_json, say
+from mmalign.cli.output import if_stopped, print_json, say, shows_progress
 from mmalign.errors import ReencodeInterrupted, UnreadableItemsError
 
 if TYPE_CHECKING:
@@ -27,14 +27,16 @@ def run_reencode(opened: Collection, *, encoder: str | None, drop_missing: bool,
         What was done.
     """
     try:
-        return opened.reencode(encoder, drop_missing=drop_missing, progress=not as_json)
+        # Before the pictures are read, the encoder is.
+        with if_stopped("stopped before anything was done", but=ReencodeInterrupted):
+            return opened.reencode(encoder, drop_missing=drop_missing, progress=shows_progress(as_json))
     except ReencodeInterrupted as stop:
         if as_json:
             print_json({"reencode": stop.report.to_dict()})
         done = stop.report.encoded + stop.report.kept
         say(
-            f"stopped; {opened.path} is as it was, and the {done:,} pictures encoded so far are kept. "
-            "Go on with the same command."
+            f"stopped; {opened.path} is as it was, and the {done:,} of {stop.report.items:,} pictures encoded so far "
+            "are kept. Go on with the same command."
         )
         raise typer.Exit(130) from None
     except UnreadableItemsError as error:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, say
+from mmalign.cli.output import EncoderOption, JsonOption, print_json, say, shows_progress
 from mmalign.errors import TrainingInterrupted
-
-if TYPE_CHECKING:
-    from mmalign.training.pictures import Progress
+from mmalign.progress import track_several
 
 app = typer.Typer(no_args_is_help=True, help="Train an encoder, or a captioner, on your own pictures and words.")
 
@@ -45,7 +41,7 @@ def train_contrastive(
     from mmalign.training import run
     from mmalign.training.config import read_config
 
-    with _bars(enabled=not as_json) as progress:
+    with track_several(enabled=shows_progress(as_json)) as progress:
         try:
             report = run.train_contrastive(
                 read_config(config, manifest=manifest),
@@ -138,7 +134,7 @@ def train_captioner(
         data["pairs"] = [{"manifest": str(manifest), "splits": split or ["train"]}]
         data["dev"] = {"manifest": str(manifest), "splits": [dev_split]} if dev_split else None
     chosen = read_captioner_config(config, options=options, data=data)
-    with _bars(enabled=not as_json) as progress:
+    with track_several(enabled=shows_progress(as_json)) as progress:
         try:
             report = captioner.train_captioner(
                 chosen,
@@ -195,7 +191,7 @@ def train_grounding(
         cache=cache,
         how=HeadTraining(epochs=epochs),
         most=most,
-        progress=not as_json,
+        progress=shows_progress(as_json),
         log=(lambda record: None) if as_json else (lambda record: print(json.dumps(record), flush=True)),
     )
     if as_json:
@@ -232,25 +228,3 @@ def _print_record(record: Mapping[str, Any]) -> None:
         f"epoch {record['epoch']:>3}   {loss}{recalls}   sum {record['sum']:.1f}   {record['seconds']:.0f} s",
         flush=True,
     )
-
-
-@contextmanager
-def _bars(*, enabled: bool) -> Iterator[Progress | None]:
-    """A progress bar for each thing that is under way, where a person watches."""
-    if not enabled or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
-        known: dict[str, Any] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in known:
-                known[name] = bars.add_task(name, total=total)
-            bars.update(known[name], completed=done, visible=done < total)
-
-        yield show

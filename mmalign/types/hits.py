@@ -119,6 +119,7 @@ class SearchResult(_OfBatch, Sequence[Hit]):
         """Return the result as JSON-ready values."""
         return {
             "query": self.query,
+            "collection": self.collection,
             "hits": [hit.to_dict() for hit in self.hits],
             "exact": self.exact,
             "effort": self.effort,

@@ -120,14 +120,15 @@ def alignment() -> Alignment:
 def test_an_explanation_in_words(alignment: Alignment) -> None:
     told = alignment.explain("the red circle")
     assert told.regions == (1,)
-    assert "is matched to region 1" in told.text
+    assert "is matched to the place at 80, 0 (10 x 10 pixels)" in told.text
     assert "'the red circle' to the right of 'the square' adds +0.6" in told.text
-    assert "Without region 1, region 0 would be best" in told.text
+    assert "Without the place at 80, 0 (10 x 10 pixels), the place at 0, 0 (10 x 10 pixels) would be best" in told.text
     assert told.relations == pytest.approx(sum(term.share for term in told.terms if term.kind == "relation"))
     missing = alignment.explain(2)
     assert missing.regions == ()
-    assert "'a tree' is matched to no region" in missing.text
-    assert "If it had to match something, region" in missing.text
+    assert "'a tree' is not found in the picture" in missing.text
+    assert "If it had to match something, the place at " in missing.text
+    assert "region" not in told.text + missing.text
     assert json.loads(json.dumps(told.to_dict()))["phrase"] == 0
 
 

@@ -1,0 +1,95 @@
+"""All commands, as one: what `mmalign --help` lists."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mmalign.cli import (
+    about,
+    aligning,
+    benching,
+    calibration,
+    caption_scores,
+    captioning,
+    collections,
+    evaluate,
+    planning,
+    searching,
+    train,
+)
+from mmalign.cli.output import say
+
+# What Ctrl-C leaves behind, where a command has not said it itself.
+_STOPPED = {
+    "index": "stopped; what was committed until then is kept. Go on with the same command.",
+    "demo": "stopped; what was encoded is kept. Go on with the same command.",
+    "bench": "stopped; what was built and measured is kept in --out. Go on with the same command.",
+    "eval": "stopped; no figures were written",
+    "train": "stopped; what was computed and saved until then is kept in --out. Go on with the same command.",
+}
+
+
+class _Commands(TyperGroup):
+    """Says so where Ctrl-C ended a command that has not said it; typer would end it without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say(_STOPPED.get(ctx.invoked_subcommand, "stopped; nothing was changed"))
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="mmalign",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Find pictures by describing them.
+
+    Make a collection of a folder once, then search it:
+
+        mmalign index ~/photos
+
+        cd ~/photos && mmalign search two dogs playing in the snow
+
+    Every command takes --json. Results go to standard output; remarks, progress and errors to standard error. The exit
+    status is 0 where all went well, 1 where a search found nothing or something is wrong, 2 where the command was not
+    understood, 130 after Ctrl-C.""",
+)
+# In the order in which --help lists them.
+app.command()(collections.index)
+app.command(cls=searching.WordsCommand)(searching.search)
+for verb in (
+    collections.info,
+    collections.remove,
+    aligning.align,
+    captioning.caption,
+    about.models,
+    planning.recipes,
+    planning.plan,
+    about.doctor,
+    about.demo,
+):
+    app.command()(verb)
+evaluate.app.command("calibration")(calibration.eval_calibration)
+evaluate.app.command("text")(caption_scores.eval_text)
+evaluate.app.command("caption")(caption_scores.eval_caption)
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(train.app, name="train")
+app.add_typer(benching.app, name="bench")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"mmalign {installed('mmalign')}")
+        raise typer.Exit

@@ -1,0 +1,79 @@
+"""Which collection a command means, and opening it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmalign.cli.output import say
+from mmalign.errors import InputError
+
+if TYPE_CHECKING:
+    from mmalign.collection import Collection
+
+
+def open_collection(collection: Path | None) -> Collection:
+    """Open the collection that the option means, else the one that is found."""
+    from mmalign.collection import Collection
+    from mmalign.locate import locate_collection
+
+    return Collection.open(locate_collection(collection))
+
+
+def say_which(opened: Collection, collection: Path | None) -> None:
+    """Say which collection has answered, where the command line names none."""
+    if collection is None:
+        say(f"collection: {shown(opened.path)}")
+
+
+def named(collection: Path | None, place: Path | None) -> Path | None:
+    """The collection that a command line names, by `--collection` or as its argument.
+
+    Args:
+        collection: The option.
+        place: The argument: a collection, or the folder that it was made of.
+
+    Returns:
+        Its path; None where neither is given.
+
+    Raises:
+        InputError: Both are given.
+    """
+    from mmalign.media.sources import default_collection_path
+    from mmalign.store.description import FILE
+
+    if place is None:
+        return collection
+    if collection is not None:
+        raise InputError(f"--collection {collection} and {place} both name a collection; give one of them")
+    if (place / FILE).is_file() or not place.is_dir():
+        return place
+    beside = default_collection_path(str(place))
+    return place if beside is None or not (beside / FILE).is_file() else beside
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a collection that holds nothing, unless another process is writing to it.
+
+    Args:
+        path: The collection, which need not be there.
+    """
+    from mmalign.collection import Collection
+    from mmalign.generation import LOCK
+    from mmalign.locks import lock
+    from mmalign.store.description import FILE
+
+    if not (path / FILE).is_file():
+        return
+    with lock(path / LOCK, wait=False) as alone:
+        if alone and not len(Collection.open(path)):
+            shutil.rmtree(path)
+
+
+def shown(path: Path) -> str:
+    """A path as a person would write it: from the working folder where it lies in it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)

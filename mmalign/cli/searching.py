@@ -1,0 +1,291 @@
+"""The command that searches, and how its words are told from its options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from collections.abc import Collection as Names
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from mmalign.cli.gone import gone_note
+from mmalign.cli.opening import open_collection, say_which
+from mmalign.cli.output import (
+    CollectionOption,
+    JsonOption,
+    PrivateOption,
+    media_policy,
+    print_json,
+    say,
+    shows_progress,
+)
+from mmalign.errors import InputError, SearchInterrupted
+
+if TYPE_CHECKING:
+    from mmalign.collection import Collection
+    from mmalign.types import Box, Hit, SearchResult
+
+# As options are written: `-k`, `-k5`, `--where`, `--where=...`. A dash before anything else begins words.
+_OPTION = re.compile(r"-[A-Za-z]\S*|--[A-Za-z][\w-]*(?:=.*)?", re.DOTALL)
+
+
+class WordsCommand(TyperCommand):
+    """A command whose words may begin with `-`, where they cannot be meant as an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, with the words behind all options."""
+        flags, valued = set[str](), set[str]()
+        for option in self.get_params(ctx):
+            names = [name for name in (*option.opts, *option.secondary_opts) if name.startswith("-")]
+            (flags if getattr(option, "is_flag", False) else valued).update(names)
+        options, words, unknown = tell_apart(args, flags=flags, valued=valued)
+        if unknown is not None:
+            ctx.fail(
+                f"No such option: {unknown}; words of the query that begin with a dash go behind --: "
+                f"mmalign {ctx.info_name} -- {unknown}"
+            )
+        return super().parse_args(ctx, [*options, "--", *words] if words else options)
+
+
+def tell_apart(
+    args: Sequence[str], *, flags: Names[str], valued: Names[str]
+) -> tuple[list[str], list[str], str | None]:
+    """Tell the options on a command line from the words between them.
+
+    Args:
+        args: What was typed, as the shell took it apart.
+        flags: Options without a value.
+        valued: Options that take one.
+
+    Returns:
+        Options with their values; words, which are what does not look like an option, such as `- leash + dog` or
+        `-5°C`, and all behind `--`; and the first of what looks like an option of one letter and is none, or None.
+    """
+    options: list[str] = []
+    words: list[str] = []
+    unknown = None
+    waiting = list(args)
+    while waiting:
+        arg = waiting.pop(0)
+        if arg == "--":
+            words += waiting
+            break
+        if arg in valued:
+            options += [arg, *waiting[:1]]
+            del waiting[:1]
+        elif arg in flags or _OPTION.fullmatch(arg) or (arg[:2] in valued and arg[2:3].isspace()):
+            options.append(arg)
+            if arg[1] != "-" and arg[:2] not in flags and arg[:2] not in valued:
+                unknown = unknown or arg
+        else:
+            words.append(arg)
+    return options, words, unknown
+
+
+def search(
+    query: Annotated[
+        list[str],
+        typer.Argument(
+            help="Words, a picture's path or URL, or several joined by ' + ' and ' - ', with weights such as '2:dog'. "
+            "Several arguments are one query.",
+        ),
+    ],
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="SQL over the metadata, such as \"year >= 2020 AND label = 'dog'\".")
+    ] = None,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the true nearest items, 0 to 1, that such searches must find on average. What the index was "
+            "not measured to keep is searched exactly. Default: what it was built to keep."
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out hits that are less likely, 0 to 1, to be the picture that the words describe; perhaps all."
+        ),
+    ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show where in each picture the words are. Where they say where things are, such as 'a dog left of a "
+            "bicycle', put the best hits in order by that too. Takes up to a few seconds a picture.",
+        ),
+    ] = False,
+    rerank: Annotated[
+        int,
+        typer.Option(help="With --explain, and words that say where things are: how many pictures are looked at."),
+    ] = 20,
+    captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
+    collection: CollectionOption = None,
+    paths_only: Annotated[bool, typer.Option("--paths-only", help="Print paths alone, one a line.")] = False,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also write the hits as a picture (.png) or a page (.html).")
+    ] = None,
+    allow_private: PrivateOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find pictures by words, by a picture, or by both; exit status 1 where nothing is found.
+
+    For example:
+
+        mmalign search two dogs playing in the snow
+
+        mmalign search "2:dog + beach.jpg - leash" -k 5 --contact-sheet hits.png
+
+        mmalign search sunset --where "width > height" --paths-only
+
+        mmalign search two dogs playing in the snow --min-probability 0.5
+
+        mmalign search a dog left of a bicycle --explain
+
+        mmalign search photo.jpg --captions
+    """
+    if captions:
+        _check_captions(explain=explain, min_recall=min_recall, min_probability=min_probability)
+    opened = open_collection(collection)
+    words = " ".join(query)
+    policy = media_policy(allow_private=allow_private)
+    shown = _Shown(
+        lambda: _say_where_from(query, opened, collection),
+        paths_only=paths_only,
+        quiet=as_json,
+        ordered=explain and _says_where(words),
+    )
+    stopped = False
+    try:
+        if captions:
+            result = opened.search_captions(words, k=k, where=where, policy=policy)
+        else:
+            result = opened.search(
+                words,
+                k=k,
+                where=where,
+                min_recall=min_recall,
+                min_probability=min_probability,
+                explain=explain,
+                rerank=rerank,
+                on_hit=shown.come if explain else None,
+                progress=shows_progress(as_json),
+                policy=policy,
+            )
+    except SearchInterrupted as stop:
+        stopped, result = True, stop.results[0]
+    result = _with_gone(result, opened)
+    if contact_sheet is not None:
+        from mmalign.contact_sheet import write_contact_sheet
+
+        say(f"wrote {write_contact_sheet([result], contact_sheet)}")
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        shown.rest(result)
+    if stopped:
+        looked = sum(hit.regions is not None for hit in result)
+        say(f"stopped; {looked} of {len(result)} hits show where the words are")
+        raise typer.Exit(130)
+    if not result.hits:
+        raise typer.Exit(1)
+
+
+def _check_captions(*, explain: bool, min_recall: float | None, min_probability: float | None) -> None:
+    if explain:
+        raise InputError("--explain looks for words in pictures; leave it out with --captions")
+    if min_recall is not None:
+        raise InputError("captions are searched exactly; leave out --min-recall with --captions")
+    if min_probability is not None:
+        raise InputError("--min-probability was measured for pictures; leave it out with --captions")
+
+
+def _say_where_from(query: Sequence[str], opened: Collection, collection: Path | None) -> None:
+    """Say which collection answers, and that one among the words was taken as words: other tools would search in it."""
+    from mmalign.store.description import FILE
+
+    say_which(opened, collection)
+    for word in query:
+        if collection is None and word.rstrip("/").endswith(".mm") and (Path(word) / FILE).is_file():
+            say(f"note: {word} is taken as words of the query; to search in it: --collection {word}")
+
+
+def _with_gone(result: SearchResult, opened: Collection) -> SearchResult:
+    note = gone_note([hit.uri for hit in result], what="files of these hits", collection=opened.path)
+    return result if note is None else replace(result, notes=(*result.notes, note))
+
+
+def _says_where(words: str) -> bool:
+    from mmalign.explaining import places_in
+    from mmalign.query import Query
+
+    return bool(places_in(Query(words)))
+
+
+class _Shown:
+    """Prints hits: some while others are still looked at, the rest when all is known.
+
+    Args:
+        begin: Called before anything is printed.
+        paths_only: Print paths alone.
+        quiet: Print nothing before all is known.
+        ordered: Whether the order of the hits is not known before all were looked at.
+    """
+
+    def __init__(self, begin: Callable[[], None], *, paths_only: bool, quiet: bool, ordered: bool) -> None:
+        self._begin: Callable[[], None] | None = begin
+        self._paths_only, self._quiet, self._ordered = paths_only, quiet, ordered
+        self._printed = 0
+        self._width = 2
+
+    def come(self, hit: Hit) -> None:
+        """A hit that was looked at: a result where its place among the others is known, else a remark."""
+        if self._quiet:
+            return
+        self._began()
+        if self._ordered:
+            what = "; ".join(f"{region.phrase} {_box(region.box)}" for region in hit.regions or ())
+            say(f"looked at {hit.uri or hit.id}: {what or 'none of the words'}")
+            return
+        self._printed += 1
+        self._print(self._printed, hit)
+
+    def rest(self, result: SearchResult) -> None:
+        """What was not printed yet: remarks, and the other hits."""
+        self._began()
+        for note in result.notes:
+            say(f"note: {note}")
+        if not result.hits and not self._paths_only:
+            print("nothing found")
+        if not self._printed:
+            self._width = len(str(len(result)))
+        for rank, hit in enumerate(result, 1):
+            if rank > self._printed:
+                self._print(rank, hit)
+
+    def _began(self) -> None:
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+
+    def _print(self, rank: int, hit: Hit) -> None:
+        if self._paths_only:
+            print(hit.uri, flush=True)
+            return
+        likely = "" if hit.probability is None else f"{hit.probability:>4.0%}  "
+        print(f"{rank:>{self._width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}")
+        indent = f"{'':>{self._width}}          {' ' * len(likely)}"
+        for caption in (hit.metadata.get("captions") or [])[:1]:
+            print(f"{indent}{caption}")
+        for region in hit.regions or ():
+            print(f"{indent}{region.phrase}: {_box(region.box)}  {region.score:.0%}")
+        # A person looks at the first ones while the others are looked through.
+        print(end="", flush=True)
+
+
+def _box(box: Box) -> str:
+    return f"[{', '.join(f'{edge:.0f}' for edge in box.to_list())}]"

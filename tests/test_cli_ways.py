@@ -1,0 +1,262 @@
+"""What people type and see: words and dashes, exit statuses, which collection answers, widths, and files that moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmalign import cli
+from mmalign.cli.output import print_table
+from mmalign.cli.searching import tell_apart
+from mmalign.encoders.registry import load_encoder
+from mmalign.query import Query
+from tests.tools.color_encoder import COLORS, ColorEncoder, paint
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    own = ColorEncoder()
+    monkeypatch.setattr(
+        "mmalign.collection.load_encoder", lambda spec: own if spec in ("lite", "color@1") else load_encoder(spec)
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return Done(int(stop.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def photos(run: Run, tmp_path: Path) -> Path:
+    for i, color in enumerate(COLORS):
+        paint(tmp_path / "photos" / f"{color}.png", color, detail=i)
+    assert run("index", "photos").code == 0
+    return tmp_path / "photos"
+
+
+def names(done: Done) -> list[str]:
+    return [Path(line).stem for line in done.out.splitlines()]
+
+
+# Words --------------------------------------------------------------------------------------------------------------
+
+
+def test_several_words_are_one_query(run: Run, photos: Path) -> None:
+    """`search red blue` means both: the two colours come first, whichever way it is written."""
+    wanted = run("search", "red blue", "-k", "2", "--json").json
+    for words in (("red", "blue", "-k", "2"), ("red", "-k", "2", "blue"), ("-k", "2", "red", "blue")):
+        told = run("search", *words, "--json").json
+        assert told["query"] == "red blue"
+        assert told["hits"] == wanted["hits"]
+    assert {Path(hit["uri"]).stem for hit in wanted["hits"]} == {"red", "blue"}
+
+
+@pytest.mark.parametrize(
+    ("words", "query"),
+    [
+        (["- red + blue"], "- red + blue"),
+        (["-", "red", "+", "blue"], "- red + blue"),
+        (["blue", "-", "red"], "blue - red"),
+        (["--", "-red", "blue"], "-red blue"),
+        (["-red blue"], "-red blue"),
+        (["-5 degrees, blue"], "-5 degrees, blue"),
+        (["-5", "blue"], "-5 blue"),
+        (["-\u72d7", "blue"], "-\u72d7 blue"),
+        (["--where did the blue go"], "--where did the blue go"),
+        (["-k", "3", "--", "-k", "blue"], "-k blue"),
+    ],
+)
+def test_a_query_may_begin_with_a_dash(run: Run, photos: Path, words: list[str], query: str) -> None:
+    done = run("search", "--json", *words)
+    assert done.code == 0, done.err
+    assert done.json["query"] == str(Query(query))
+    assert Path(done.json["hits"][0]["uri"]).stem == "blue"
+
+
+def test_what_is_told_apart() -> None:
+    kinds = {"flags": {"--json", "-h"}, "valued": {"-k", "--where", "-c"}}
+    args = ["a", "-k", "-1", "- b", "--where", "- x", "--json", "-k5", "--where=a > 1", "-c it", "--", "--json"]
+    options, words, unknown = tell_apart(args, **kinds)  # type: ignore[arg-type]
+    assert options == ["-k", "-1", "--where", "- x", "--json", "-k5", "--where=a > 1", "-c it"]
+    assert (words, unknown) == (["a", "- b", "--json"], None)
+    assert tell_apart(["-zoo", "-k"], **kinds) == (["-zoo", "-k"], [], "-zoo")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "red", "--explian"], "--explain"),
+        (["search", "--wher=a > 1", "red"], "--where"),
+        (["search", "-leash"], "mmalign search -- -leash"),
+        (["search"], "Missing argument"),
+        (["serach", "red"], "Did you mean 'search'?"),
+        (["eval", "retreival"], "Did you mean 'retrieval'?"),
+        (["align", "x.jpg", "a dog", "--ouput", "y.png"], "--output"),
+    ],
+)
+def test_what_is_not_understood_says_what_is_near(run: Run, words: list[str], message: str) -> None:
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+
+
+# Statuses -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_found_is_status_1_and_json_is_still_a_document(run: Run, photos: Path) -> None:
+    assert run("search", "red", "--where", "width > 39").code == 0
+    done = run("search", "red", "--where", "width > 4000")
+    assert (done.code, done.out) == (1, "nothing found\n")
+    done = run("search", "red", "--where", "width > 4000", "--json")
+    assert (done.code, done.json["hits"]) == (1, [])
+    done = run("search", "red", "--where", "width > 4000", "--paths-only")
+    assert (done.code, done.out) == (1, "")
+    assert run("search", "red", "--captions").code == 1
+
+
+def test_alone_it_shows_help_and_every_command_teaches(run: Run) -> None:
+    done = run()
+    assert "mmalign index ~/photos" in done.out + done.err
+    groups = {
+        "": ["index", "search", "info", "remove", "align", "caption", "models", "recipes", "plan", "doctor", "demo"]
+    }
+    groups["eval"] = ["retrieval", "pairs", "classes", "align", "calibration", "text", "caption"]
+    groups["train"], groups["bench"] = ["contrastive", "captioner", "grounding"], ["index"]
+    for group, verbs in groups.items():
+        for verb in verbs:
+            told = run(*([group] if group else []), verb, "--help")
+            assert told.code == 0
+            line = " ".join(["mmalign", *([group] if group else []), verb])
+            assert f"\n      {line}" in told.out, f"{line} --help has no example"
+            assert "--json" in told.out
+            assert max(map(len, told.out.splitlines())) <= 80
+
+
+# Which collection ---------------------------------------------------------------------------------------------------
+
+
+def test_the_collection_that_answered_is_named(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("search", "red").err == "collection: photos.mm\n"
+    assert run("search", "red", "-c", "photos.mm").err == ""
+    done = run("search", "red", "--json")
+    assert done.err == ""
+    assert done.json["collection"] == str(photos.with_name("photos.mm"))
+    monkeypatch.chdir(photos)
+    assert run("search", "red").err == f"collection: {photos.with_name('photos.mm')}\n"
+    monkeypatch.setenv("MMALIGN_COLLECTION", "../photos.mm")
+    assert "photos.mm" in run("search", "red").err
+
+
+def test_a_collection_among_the_words_is_told(run: Run, photos: Path) -> None:
+    done = run("search", "red", "photos.mm")
+    assert "photos.mm is taken as words of the query; to search in it: --collection photos.mm" in done.err
+
+
+@pytest.mark.parametrize("verb", ["info", "doctor"])
+def test_info_and_doctor_take_a_place(run: Run, photos: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection itself, or the folder that it was made of."""
+    elsewhere = photos.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for place in ("../photos.mm", "../photos", str(photos)):
+        done = run(verb, place)
+        assert done.code == 0, done.err
+        assert "photos.mm" in done.out
+    missing = run("info", "nowhere.mm")
+    assert missing.code == 1
+    assert "mmalign index FOLDER" in missing.err
+    both = run(verb, "../photos.mm", "-c", "../photos.mm")
+    assert (both.code, "give one of them" in both.err) == (1, True)
+    if verb == "doctor":
+        (wrong,) = [check for check in run(verb, "nowhere.mm", "--json").json if not check["ok"]]
+        assert "nowhere.mm" in wrong["remedy"]
+
+
+# Files that moved ---------------------------------------------------------------------------------------------------
+
+
+def test_moved_files_are_told_and_found_again(run: Run, photos: Path, tmp_path: Path) -> None:
+    assert run("info").err == ""
+    photos.rename(tmp_path / "moved")
+    remedy = f"where their folder was moved, mmalign index NEWFOLDER --collection {tmp_path / 'photos.mm'} finds them"
+    done = run("search", "red", "-k", "4")
+    assert f"note: 4 of 4 files of these hits are gone; {remedy}" in done.err
+    assert done.code == 0
+    assert any("4 of 4 files" in note for note in run("search", "red", "-k", "4", "--json").json["notes"])
+    assert f"note: 9 of 9 files are gone; {remedy}" in run("info").err
+    assert any("9 of 9 files are gone" in note for note in run("info", "--json").json["notes"])
+    (wrong,) = [check for check in run("doctor", "--json").json if not check["ok"]]
+    assert "mmalign index NEWFOLDER" in wrong["remedy"]
+    assert "9 moved" in run("index", "moved", "--collection", "photos.mm").out
+    assert run("info").err == ""
+    shutil.copy(tmp_path / "moved" / "red.png", tmp_path / "kept.png")
+    (tmp_path / "moved" / "red.png").unlink()
+    assert "note: 1 of 2 files of these hits are gone" in run("search", "red", "-k", "2").err
+
+
+# Widths -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_no_table_is_wider_than_the_terminal(
+    run: Run, photos: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in (["models"], ["recipes"], ["recipes", "lean"], ["plan", "-n", "1e6", "-d", "384"], ["info"]):
+        done = run(*words)
+        assert done.code == 0
+        # A path, like any word, is not cut.
+        wide = [line for line in done.out.splitlines() if len(line) > columns and len(line.split()) > 2]
+        assert wide == [], words
+        assert not [line for line in done.out.splitlines() if line != line.rstrip()]
+
+
+def test_a_table_loses_nothing_however_narrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        ["open_clip:ViT-B-32/laion2b_s34b_b79k", "512", "", "ImageNet zero-shot 66.6%, Flickr30k R@1 66.8%"],
+        ["lite@2", "384", "Apache-2.0 [see docs]", "SugarCrepe pairs 68.5%"],
+    ]
+    header = ["encoder", "dim", "licence", "quality"]
+    for columns in (40, 80, 120, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_table(header, rows)
+        shown = capsys.readouterr().out
+        squeezed = "".join(shown.split())
+        for row in rows:
+            for cell in row[:3] if columns > 80 else row:
+                assert "".join(cell.split()) in squeezed, (columns, cell)
+        assert max(map(len, shown.splitlines())) <= columns
+    assert shown.splitlines()[0].split() == header
+    print_table(header, [])
+    assert capsys.readouterr().out.split() == header
