@@ -104,7 +104,9 @@ def check_collection(path: Path) -> list[Check]:
     for uri in table.column("uri").to_pylist():
         local = uri_to_path(uri)
         gone += local is not None and not local.is_file()
-    moved = f"where their folder was moved, mmalign index NEWFOLDER --collection {shlex.quote(str(path))} finds them again"
+    moved = (
+        f"where their folder was moved, mmalign index NEWFOLDER --collection {shlex.quote(str(path))} finds them again"
+    )
     remedy = f"bring the files back; {moved}; to remove their items: mmalign index SOURCE --prune" if gone else ""
     checks.append(Check("files", gone == 0, f"{gone:,} of {table.num_rows:,} pictures are gone", remedy))
     try:
