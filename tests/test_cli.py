@@ -303,3 +303,15 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Go on with the same command" in err
     kept = json.loads(out)["added"]
     assert 0 < kept < 8 * len(list(gallery.glob("*.png")))
+
+
+def test_remove_says_which_names_were_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "v.mm"
+    Collection.create(path, encoder=None, dim=4).add_embeddings([1, 2, 12], np.eye(3, 4))
+    done = run("remove", "12", "nobody", "--collection", str(path))
+    assert (done.exit_code, done.stdout) == (0, f"{path}: removed 1, 2 items left\n")
+    assert done.stderr == "no item has the id or path 'nobody'\n"
+    done = run("remove", "12", "nobody", "--collection", str(path), "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (1, {"removed": 0, "unknown": ["12", "nobody"]})
+    done = run("remove", "--where", "id = 'x'", "--collection", str(path), "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, {"removed": 0, "unknown": []})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any
 
-from mmalign.errors import InputError, SourceError
+from mmalign.errors import InputError, MetadataError, SourceError
 from mmalign.media.uris import to_uri
-from mmalign.types import Item, Skip
+from mmalign.types import CellError, Item, Note, Skip, as_id, plain_value
 
 PATH_COLUMNS = ("image", "path", "file", "uri", "url", "image_path", "filename", "file_name", "filepath")
 """Names of the column that says where the picture is, in order of preference; case does not matter."""
@@ -22,12 +19,13 @@ CAPTION_COLUMNS = ("captions", "caption", "text")
 _PATIENCE = 1000
 
 
-def item_from_row(row: Mapping[str, Any], *, base: str) -> Item:
+def item_from_row(row: Mapping[str, Any], *, base: str, place: str = "") -> Item:
     """Turn a row into an item.
 
     Args:
         row: Values by column name.
         base: Folder that relative paths start from.
+        place: Where the row is, such as `shop.csv:4`.
 
     Returns:
         The item; columns that are not its picture, captions or id are its metadata.
@@ -50,11 +48,14 @@ def item_from_row(row: Mapping[str, Any], *, base: str) -> Item:
     caption = next((names[name] for name in CAPTION_COLUMNS if name in names), None)
     identity = names.get("id")
     taken = {path, caption, identity}
+    metadata, left_out = _metadata({name: value for name, value in row.items() if name not in taken}, place or uri)
     return Item(
         uri,
         id=None if identity is None else _id(row[identity]),
         captions=() if caption is None else _captions(caption, row[caption]),
-        metadata={str(name): _plain(name, value) for name, value in row.items() if name not in taken},
+        metadata=metadata,
+        place=place,
+        left_out=left_out,
     )
 
 
@@ -80,7 +81,7 @@ def items_from_rows(
         try:
             if isinstance(row, str):
                 raise SourceError(row)
-            item = item_from_row(row, base=base)
+            item = item_from_row(row, base=base, place=where)
         except SourceError as error:
             skip = Skip(where, str(error))
             if usable:
@@ -118,11 +119,12 @@ def _no_path(row: Mapping[str, Any], names: Mapping[str, Any]) -> str:
 
 
 def _id(value: Any) -> str | None:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise SourceError(f"id must be text or an integer, got {value!r}")
-    return str(_plain("id", value))
+    try:
+        return as_id(value)
+    except InputError as error:
+        raise SourceError(str(error)) from error
 
 
 def _captions(name: Any, value: Any) -> tuple[str, ...]:
@@ -132,33 +134,23 @@ def _captions(name: Any, value: Any) -> tuple[str, ...]:
     return tuple(text for entry in values if (text := _plain(name, entry).strip()))
 
 
+def _metadata(row: Mapping[Any, Any], about: str) -> tuple[dict[str, Any], tuple[Note, ...]]:
+    """The plain values of a row, and remarks on those that cannot be kept exactly."""
+    found: dict[str, Any] = {}
+    left_out: list[Note] = []
+    for name, value in row.items():
+        try:
+            found[str(name)] = plain_value(value)
+        except CellError as error:
+            text, _, remedy = f"column {name!r} {error}".partition("; ")
+            left_out.append(Note(f"{text}; the cell was left out", remedy=remedy, about=about))
+        except MetadataError as error:
+            raise SourceError(f"column {name!r} {error}") from error
+    return found, tuple(left_out)
+
+
 def _plain(name: Any, value: Any) -> Any:
-    """The value as JSON knows it; times as ISO 8601, durations in seconds, NaN and infinity as None."""
-    if hasattr(value, "tolist"):
-        # NumPy's scalars and arrays, told by what they can do: the import would cost more than the table.
-        value = value.tolist()
-    match value:
-        case str():
-            if not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    raise SourceError(f"column {name!r} is not UTF-8; save the table as UTF-8") from error
-            return value
-        case None | bool() | int():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Decimal():
-            return float(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case list() | tuple():
-            return [_plain(name, entry) for entry in value]
-        case Mapping():
-            return {str(key): _plain(name, entry) for key, entry in value.items()}
-    raise SourceError(
-        f"column {name!r} holds {type(value).__name__}; metadata must be text, numbers, lists or mappings"
-    )
+    try:
+        return plain_value(value)
+    except MetadataError as error:
+        raise SourceError(f"column {name!r} {error}") from error

@@ -303,7 +303,7 @@ def _values(values: Iterable[Any]) -> Iterator[Item | Skip]:
                 yield from _given(value, base)
             case Mapping():
                 try:
-                    yield item_from_row(value, base=base)
+                    yield item_from_row(value, base=base, place=f"item {position}")
                 except SourceError as error:
                     yield Skip(f"item {position}", str(error))
             case _:
