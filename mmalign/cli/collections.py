@@ -278,7 +278,7 @@ def remove(
         removed = opened.remove(None if names is None else list(names), where=where, purge=purge)
     unknown = [(names or {})[name] for name in removed.unknown]
     if as_json:
-        print_json({"removed": removed, "unknown": unknown})
+        print_json({"removed": removed} | ({"unknown": unknown} if unknown else {}))
     else:
         for name in unknown:
             say(f"no item has the id or path {name!r}")
