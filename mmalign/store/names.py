@@ -64,7 +64,7 @@ def column_names(names: Iterable[object], schema: pa.Schema | None = None) -> di
     Raises:
         MetadataError: A name is neither text nor an integer.
     """
-    wanted = {}
+    wanted: dict[object, str] = {}
     for name in names:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise MetadataError(f"a column's name must be text, got {name!r}")
