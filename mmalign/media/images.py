@@ -36,7 +36,7 @@ class Picture:
     Attributes:
         uri: Where it is.
         sha256: Digest of its bytes, in 64 hexadecimal digits.
-        bytes: Number of its bytes.
+        bytes: Size of its file in bytes; of the Parquet file where it is stored in one.
         mtime_ns: When the file was last changed, in nanoseconds since the epoch; None for a URL.
         image: Upright 8-bit RGB; None where `wanted` declined it.
         width: Width of the upright original in pixels; 0 where not decoded.
@@ -97,7 +97,7 @@ def load_pictures(
             window.admit(position, _file_bytes(uri))
             media = read_media(uri, stop=stop.is_set, policy=policy)
             digest = sha256_hex(media.data)
-            size = len(media.data)
+            size = len(media.data) if media.file_bytes is None else media.file_bytes
             if wanted is not None and not wanted(digest):
                 return Picture(uri, digest, size, media.mtime_ns)
             admit = partial(window.admit, position)

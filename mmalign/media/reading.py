@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.errors import DecodeError
+from mmalign.media.embedded import parse_embedded, read_embedded
 from mmalign.media.policy import MAX_BYTES, MediaPolicy
 from mmalign.media.uris import is_url, uri_to_path
 
@@ -22,10 +23,12 @@ class Media:
     Attributes:
         data: The bytes, at least one.
         mtime_ns: When the file was last changed, in nanoseconds since the epoch; None for a URL.
+        file_bytes: Size of the file that holds them, where that is more than they: of a Parquet file, say.
     """
 
     data: bytes
     mtime_ns: int | None
+    file_bytes: int | None = None
 
 
 def sha256_hex(data: bytes) -> str:
@@ -105,6 +108,13 @@ def os_reason(error: OSError) -> str:
 
 
 def _read_file(uri: str, path: Path, max_bytes: int) -> Media:
+    place = parse_embedded(uri)
+    if place is not None:
+        try:
+            stored, state = read_embedded(uri, place, max_bytes=max_bytes)
+        except OSError as error:
+            raise DecodeError(uri, os_reason(error)) from error
+        return Media(stored, state.st_mtime_ns, state.st_size)
     # O_NONBLOCK: to open a named pipe must not wait for a writer that never comes. It means nothing for regular files.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:

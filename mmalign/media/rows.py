@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
-from mmalign.errors import InputError, MetadataError, SourceError
+from mmalign.errors import InputError, SourceError
+from mmalign.media.locating import Locator
 from mmalign.media.uris import to_uri
-from mmalign.types import CellError, Item, Note, Skip, as_id, plain_value
+from mmalign.types import Item, Note, Skip
 
-PATH_COLUMNS = ("image", "path", "file", "uri", "url", "image_path", "filename", "file_name", "filepath")
+PATH_COLUMNS = (
+    *("image", "path", "file", "uri", "url", "image_path", "filename", "file_name", "filepath"),
+    *("image_name", "image_file", "file_path", "img_path", "image_url", "img"),
+)
 """Names of the column that says where the picture is, in order of preference; case does not matter."""
 
-CAPTION_COLUMNS = ("captions", "caption", "text")
+CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
 """Names of the column of captions, in order of preference; case does not matter."""
+
+# Where the text is in a caption that is an object, as in {"raw": "A dog runs .", "sentid": 7}.
+_CAPTION_KEYS = ("raw", "caption", "text", "sentence", "value")
 
 _PATIENCE = 1000
 
 
-def item_from_row(row: Mapping[str, Any], *, base: str, place: str = "") -> Item:
+class PictureCell(str):
+    """The cell of a row that says where its picture is, whatever its column is called."""
+
+    __slots__ = ()
+
+
+TableRow = tuple[str, Mapping[str, Any] | str] | Note
+"""A row with its place, or the reason why it cannot be used; or a remark on the table."""
+
+
+def item_from_row(row: Mapping[str, Any], *, base: str, locator: Locator | None = None) -> Item:
     """Turn a row into an item.
 
     Args:
         row: Values by column name.
         base: Folder that relative paths start from.
-        place: Where the row is, such as `shop.csv:4`.
+        locator: Finds the files that paths mean, from that folder; where None, paths are taken as they are.
 
     Returns:
         The item; columns that are not its picture, captions or id are its metadata.
@@ -38,63 +58,76 @@ def item_from_row(row: Mapping[str, Any], *, base: str, place: str = "") -> Item
         Item(uri='/photos/a.jpg', id=None, captions=('a dog',), metadata={'year': 2020})
     """
     names = {str(name).lower(): name for name in reversed(list(row))}
-    path = next((names[name] for name in PATH_COLUMNS if name in names and _is_path(row[names[name]])), None)
+    path = next((name for name, value in row.items() if isinstance(value, PictureCell)), None)
+    if path is None:
+        path = next((names[name] for name in PATH_COLUMNS if name in names and _is_path(row[names[name]])), None)
     if path is None:
         raise SourceError(_no_path(row, names))
     try:
-        uri = to_uri(row[path], base=base)
+        uri = to_uri(row[path], base=base) if locator is None else locator.uri(row[path])
     except InputError as error:
         raise SourceError(str(error)) from error
     caption = next((names[name] for name in CAPTION_COLUMNS if name in names), None)
     identity = names.get("id")
     taken = {path, caption, identity}
-    metadata, left_out = _metadata({name: value for name, value in row.items() if name not in taken}, place or uri)
     return Item(
         uri,
         id=None if identity is None else _id(row[identity]),
         captions=() if caption is None else _captions(caption, row[caption]),
-        metadata=metadata,
-        place=place,
-        left_out=left_out,
+        metadata={str(name): _plain(name, value) for name, value in row.items() if name not in taken},
     )
 
 
 def items_from_rows(
-    rows: Iterable[tuple[str, Mapping[str, Any] | str]], *, name: str, base: str
-) -> Iterator[Item | Skip]:
+    rows: Iterable[TableRow], *, name: str, base: str, locator: Locator | None = None
+) -> Iterator[Item | Skip | Note]:
     """Turn the rows of a table into items.
 
     Args:
-        rows: `(where, row)` pairs, where a row that could not be read is the reason instead.
+        rows: `(where, row)` pairs, where a row that could not be read is the reason instead; and notes.
         name: What to call the table in errors.
         base: Folder that relative paths start from.
+        locator: Finds the files that paths mean, from that folder; where None, paths are taken as they are.
 
     Yields:
-        An `Item` for each row; a `Skip` for a row that cannot be used.
+        An `Item` for each row; a `Skip` for a row that cannot be used; a `Note` on what was left out or found.
 
     Raises:
         SourceError: No row, or none of the first 1,000, can be used.
     """
     unusable: list[Skip] = []
+    waiting: list[Skip | Note] = []
     usable = False
-    for where, row in rows:
-        try:
-            if isinstance(row, str):
-                raise SourceError(row)
-            item = item_from_row(row, base=base, place=where)
-        except SourceError as error:
-            skip = Skip(where, str(error))
-            if usable:
-                yield skip
-                continue
-            unusable.append(skip)
+    for entry in rows:
+        remarks: list[Note] = []
+        result: Item | Skip | Note
+        if isinstance(entry, Note):
+            result = entry
+        else:
+            where, row = entry
+            try:
+                if isinstance(row, str):
+                    raise SourceError(row)
+                result = item_from_row(row, base=base, locator=locator)
+            except SourceError as error:
+                result = Skip(where, str(error))
+            if locator is not None:
+                remarks = [Note(text, about=where) for text in locator.remarks()]
+        if usable:
+            yield from remarks
+            yield result
+            continue
+        if isinstance(result, Item):
+            usable = True
+            yield from waiting
+            yield from remarks
+            yield result
+            continue
+        waiting += [*remarks, result]
+        if isinstance(result, Skip):
+            unusable.append(result)
             if len(unusable) == _PATIENCE:
                 break
-            continue
-        if not usable:
-            usable = True
-            yield from unusable
-        yield item
     if usable:
         return
     if not unusable:
@@ -119,38 +152,58 @@ def _no_path(row: Mapping[str, Any], names: Mapping[str, Any]) -> str:
 
 
 def _id(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and not value):
+    if value is None or value == "":
         return None
-    try:
-        return as_id(value)
-    except InputError as error:
-        raise SourceError(str(error)) from error
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise SourceError(f"id must be text or an integer, got {value!r}")
+    return str(_plain("id", value))
 
 
 def _captions(name: Any, value: Any) -> tuple[str, ...]:
+    if isinstance(value, Mapping):
+        # How Hugging Face writes a list of objects: {"raw": ["A dog .", "Two dogs ."], "sentid": [1, 2]}.
+        value = _caption_text(value)
     values = [] if value is None else [value] if isinstance(value, str) else value
+    if isinstance(values, list | tuple):
+        values = [_caption_text(entry) for entry in values]
     if not isinstance(values, list | tuple) or not all(isinstance(entry, str) for entry in values):
         raise SourceError(f"column {name!r} must hold text or a list of texts, got {value!r:.80}")
     return tuple(text for entry in values if (text := _plain(name, entry).strip()))
 
 
-def _metadata(row: Mapping[Any, Any], about: str) -> tuple[dict[str, Any], tuple[Note, ...]]:
-    """The plain values of a row, and remarks on those that cannot be kept exactly."""
-    found: dict[str, Any] = {}
-    left_out: list[Note] = []
-    for name, value in row.items():
-        try:
-            found[str(name)] = plain_value(value)
-        except CellError as error:
-            text, _, remedy = f"column {name!r} {error}".partition("; ")
-            left_out.append(Note(f"{text}; the cell was left out", remedy=remedy, about=about))
-        except MetadataError as error:
-            raise SourceError(f"column {name!r} {error}") from error
-    return found, tuple(left_out)
+def _caption_text(entry: Any) -> Any:
+    if isinstance(entry, Mapping):
+        return next((entry[key] for key in _CAPTION_KEYS if isinstance(entry.get(key), str | list)), entry)
+    return entry
 
 
 def _plain(name: Any, value: Any) -> Any:
-    try:
-        return plain_value(value)
-    except MetadataError as error:
-        raise SourceError(f"column {name!r} {error}") from error
+    """The value as JSON knows it; times as ISO 8601, durations in seconds, NaN and infinity as None."""
+    if hasattr(value, "tolist"):
+        # NumPy's scalars and arrays, told by what they can do: the import would cost more than the table.
+        value = value.tolist()
+    match value:
+        case str():
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise SourceError(f"column {name!r} is not UTF-8; save the table as UTF-8") from error
+            return value
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
+            return float(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case list() | tuple():
+            return [_plain(name, entry) for entry in value]
+        case Mapping():
+            return {str(key): _plain(name, entry) for key, entry in value.items()}
+    raise SourceError(
+        f"column {name!r} holds {type(value).__name__}; metadata must be text, numbers, lists or mappings"
+    )

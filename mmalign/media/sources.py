@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import glob
 import os
@@ -14,16 +15,42 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmalign.errors import InputError, SourceError
+from mmalign.media.csv_tables import is_csv_header
+from mmalign.media.embedded import parse_embedded
 from mmalign.media.folders import COLLECTION_SUFFIX, is_image_name, natural_key, picture_items, scan_folder
 from mmalign.media.formats import IMAGE_SUFFIXES
+from mmalign.media.locating import Locator
 from mmalign.media.reading import os_reason
 from mmalign.media.rows import item_from_row
-from mmalign.media.tables import TABLE_SUFFIXES, read_table
+from mmalign.media.table_text import open_table_text
+from mmalign.media.tables import TABLE_SUFFIXES, read_table, table_suffix
+from mmalign.media.token_tables import is_token_line
 from mmalign.media.uris import is_url, path_to_uri, to_uri, uri_to_path
-from mmalign.types import Item, Skip
+from mmalign.types import Item, Note, Skip
 
 _LIST_SUFFIXES = frozenset({".txt", ".lst"})
 _CHUNK = 1 << 16
+_LONGEST_NAME = 255
+# What people try next, and the way from there to something that is read.
+_OTHER_FORMATS = {
+    **dict.fromkeys(
+        (".tar", ".tgz"), "an archive (of WebDataset, perhaps), which is not read; unpack it: tar -xf FILE"
+    ),
+    **dict.fromkeys((".zip", ".7z", ".rar"), "an archive, which is not read; unpack it and index the folder"),
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), "a workbook, which is not read; save the sheet as CSV UTF-8"),
+    **dict.fromkeys(
+        (".arrow", ".feather", ".ipc"),
+        "an Arrow file, which is not read; save it as Parquet, with "
+        "pyarrow.parquet.write_table(pyarrow.feather.read_table(FILE), 'table.parquet')",
+    ),
+    **dict.fromkeys((".zst", ".lz4", ".br"), "compressed in a way that is not read; unpack it, or use gzip"),
+    **dict.fromkeys((".sqlite", ".sqlite3", ".db", ".duckdb"), "a database, which is not read; export a CSV"),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".npz", ".npy", ".h5", ".hdf5"), "no table; save it as Parquet or CSV"),
+    **dict.fromkeys(
+        (".xml", ".yaml", ".yml", ".orc", ".avro"), "no table that is read; save it as Parquet, CSV or JSON"
+    ),
+    **dict.fromkeys((".pdf", ".docx", ".html", ".htm"), "a document, which is not read; save its pictures to a folder"),
+}
 _KINDS = (
     f"a folder, a table ({', '.join(sorted(TABLE_SUFFIXES))}), a list of paths ({', '.join(sorted(_LIST_SUFFIXES))}), "
     "a picture, a glob pattern, or - for paths on standard input"
@@ -32,7 +59,7 @@ _KINDS = (
 
 def open_source(
     source: Any, *, metadata: Mapping[str, Any] | None = None, stdin: IO[bytes] | None = None
-) -> Generator[Item | Skip, None, None]:
+) -> Generator[Item | Skip | Note, None, None]:
     """Open a source of items; what is wrong with the source as a whole is raised here and now.
 
     A picture that is given by its path alone has the lines of the `.txt` file of the same name as captions. Relative
@@ -46,7 +73,8 @@ def open_source(
         stdin: Where "-" reads paths from, separated by newlines or NULs; standard input where None.
 
     Returns:
-        A generator of an `Item` for each picture, in a fixed order; a `Skip` for what cannot be used.
+        A generator of an `Item` for each picture, in a fixed order; a `Skip` for what cannot be used; a `Note` on what
+        else should be known. A file's name as it is on disk becomes its URI, whatever Unicode form it was given in.
 
     Raises:
         SourceError: There is no such source, it cannot be read, or it holds no item.
@@ -100,9 +128,9 @@ def default_collection_path(source: Any) -> Path | None:
 
 
 def _resume(
-    first: Item | Skip, rest: Iterator[Item | Skip], metadata: dict[str, Any]
-) -> Generator[Item | Skip, None, None]:
-    entry: Item | Skip | None = first
+    first: Item | Skip | Note, rest: Iterator[Item | Skip | Note], metadata: dict[str, Any]
+) -> Generator[Item | Skip | Note, None, None]:
+    entry: Item | Skip | Note | None = first
     while entry is not None:
         if metadata and isinstance(entry, Item):
             entry = replace(entry, metadata={**metadata, **entry.metadata})
@@ -110,7 +138,7 @@ def _resume(
         entry = next(rest, None)
 
 
-def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip]:
+def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip | Note]:
     if isinstance(source, bytes):
         source = os.fsdecode(source)
     if isinstance(source, Item | Mapping):
@@ -122,15 +150,16 @@ def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip]:
     text = os.fspath(source)
     if text == "-":
         stream = sys.stdin.buffer if stdin is None else stdin
-        return _listed(stream, name="standard input", base=str(Path.cwd()))
+        return _listed(stream, name="standard input", locator=Locator(str(Path.cwd())))
     if not text.strip():
         raise SourceError(f"the source is empty; expected {_KINDS}")
-    if is_url(text):
+    if is_url(text) or parse_embedded(text) is not None:
         return iter([Item(to_uri(text))])
     local = uri_to_path(text)
     if local is None:
         raise SourceError(f"{text!r} cannot be read: only paths, file:// URIs and http(s) URLs can")
     path = _absolute(str(local))
+    path = Locator(path).on_disk(path) or path
     try:
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -157,28 +186,45 @@ def _is_folder(path: str) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def _file(path: Path) -> Iterator[Item | Skip]:
+def _file(path: Path) -> Iterator[Item | Skip | Note]:
     path = path.parent.resolve() / path.name
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return picture_items(str(path))
-    if suffix in TABLE_SUFFIXES:
+    if table_suffix(path.name):
         return read_table(path)
     if suffix in _LIST_SUFFIXES:
-        return _list_file(path)
+        table = _table_in_text(path)
+        return _list_file(path) if table is None else read_table(path, suffix=table)
+    way_out = _OTHER_FORMATS.get(suffix)
+    if way_out is not None:
+        raise SourceError(f"{path_to_uri(path)} is {way_out}")
     raise SourceError(f"{path_to_uri(path)} ends in {suffix!r}, which is no kind of source; expected {_KINDS}")
 
 
-def _list_file(path: Path) -> Iterator[Item | Skip]:
+def _table_in_text(path: Path) -> str | None:
+    """The suffix of the table that a text holds, such as Flickr8k's `captions.txt`; None where it lists paths."""
+    try:
+        with open_table_text(path, path_to_uri(path)) as file:
+            line = next((line for line in iter(lambda: file.readline(_CHUNK), "") if line.strip()), "")
+    except (SourceError, OSError, UnicodeError):
+        # Whoever reads it as a list will say what is wrong with it.
+        return None
+    if os.path.lexists(path.parent / line.rstrip("\r\n")[:_LONGEST_NAME]):
+        return None
+    return ".token" if is_token_line(line) else ".csv" if is_csv_header(line) else None
+
+
+def _list_file(path: Path) -> Iterator[Item | Skip | Note]:
     name = path_to_uri(path)
     try:
         with path.open("rb") as stream:
-            yield from _listed(stream, name=name, base=str(path.parent))
+            yield from _listed(stream, name=name, locator=Locator(str(path.parent), folders=True))
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {os_reason(error)}") from error
 
 
-def _folder(root: str) -> Iterator[Item | Skip]:
+def _folder(root: str) -> Iterator[Item | Skip | Note]:
     name = path_to_uri(root)
     if root.lower().endswith(COLLECTION_SUFFIX):
         raise SourceError(f"{name} is a collection, not a source; give the folder of pictures that it was made from")
@@ -191,7 +237,7 @@ def _folder(root: str) -> Iterator[Item | Skip]:
         empty = False
         yield entry
     if empty:
-        tables = [entry for entry in names if Path(entry).suffix.lower() in TABLE_SUFFIXES]
+        tables = [entry for entry in names if table_suffix(entry)]
         hint = f"; to use a table, name it: {', '.join(sorted(tables)[:3])}" if tables else ""
         endings = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"no picture in {name} or its subfolders (names ending in {endings} are looked for){hint}")
@@ -218,7 +264,7 @@ def _glob_base(pattern: str) -> tuple[str, list[str]]:
     return str(Path(*parts[:wild])), list(parts[wild:])
 
 
-def _matches(pattern: str) -> Iterator[Item | Skip]:
+def _matches(pattern: str) -> Iterator[Item | Skip | Note]:
     base, parts = _glob_base(pattern)
     base = os.path.realpath(base)
     found = pictures = 0
@@ -250,14 +296,14 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
-def _listed(stream: IO[bytes], *, name: str, base: str) -> Iterator[Item | Skip]:
+def _listed(stream: IO[bytes], *, name: str, locator: Locator) -> Iterator[Item | Skip | Note]:
     empty = True
     for line in _split(stream):
         text = os.fsdecode(line)
         if not text.strip():
             continue
         empty = False
-        yield from _given(text, base)
+        yield from _given(text, locator, name)
     if empty:
         raise SourceError(f"{name} names no path; expected paths separated by newlines or NULs")
 
@@ -267,8 +313,19 @@ def _split(stream: IO[bytes]) -> Iterator[bytes]:
     separator = b""
     rest = b""
     read = getattr(stream, "read1", stream.read)
+    begun = False
     while chunk := read(_CHUNK):
         rest += chunk
+        if not begun:
+            if any(mark.startswith(rest) for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                continue
+            begun = True
+            rest = rest.removeprefix(codecs.BOM_UTF8)
+            if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                # What Windows' PowerShell writes: no path has these bytes.
+                text = (rest + stream.read()).decode("utf-16", "replace")
+                yield from (os.fsencode(line) for line in text.splitlines())
+                return
         if not separator:
             separator = b"\0" if b"\0" in rest else b"\n" if b"\n" in rest else b""
         if separator:
@@ -278,36 +335,40 @@ def _split(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _given(text: str | os.PathLike[str], base: str) -> Iterator[Item | Skip]:
+def _given(text: str | os.PathLike[str], locator: Locator, about: str) -> Iterator[Item | Skip | Note]:
     try:
-        uri = to_uri(text, base=base)
+        uri = locator.uri(text)
     except InputError as error:
         yield Skip(repr(text), str(error))
         return
-    path = uri_to_path(uri)
+    yield from (Note(remark, about=about) for remark in locator.remarks())
+    path = None if parse_embedded(uri) is not None else uri_to_path(uri)
     if path is None:
         yield Item(uri)
     else:
         yield from picture_items(str(path))
 
 
-def _values(values: Iterable[Any]) -> Iterator[Item | Skip]:
+def _values(values: Iterable[Any]) -> Iterator[Item | Skip | Note]:
     base = str(Path.cwd())
+    locator = Locator(base)
     for position, value in enumerate(values):
+        about = f"item {position}"
         match value:
-            case Skip():
+            case Skip() | Note():
                 yield value
             case Item():
-                yield replace(value, uri=to_uri(value.uri, base=base))
+                yield replace(value, uri=locator.uri(value.uri))
             case str() | os.PathLike():
-                yield from _given(value, base)
+                yield from _given(value, locator, about)
             case Mapping():
                 try:
-                    yield item_from_row(value, base=base, place=f"item {position}")
+                    yield item_from_row(value, base=base, locator=locator)
                 except SourceError as error:
-                    yield Skip(f"item {position}", str(error))
+                    yield Skip(about, str(error))
             case _:
                 raise SourceError(
                     f"item {position} is {type(value).__name__}; expected a path, a URL, an Item or a mapping with a "
                     "path; save pictures to files first"
                 )
+        yield from (Note(remark, about=about) for remark in locator.remarks())

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from mmalign.errors import InputError
+from mmalign.media.embedded import parse_embedded
 
 # Control characters, line separators, and the surrogates by which Python carries bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -66,7 +67,8 @@ def uri_to_path(uri: str) -> Path | None:
         uri: What `path_to_uri` returned, any other path, or a `file://` URI.
 
     Returns:
-        The path, or None for an http(s) URL and every other scheme.
+        The path, or None for an http(s) URL and every other scheme; for a picture that is stored in a Parquet file,
+        the path of that file.
 
     Example:
         >>> uri_to_path("file:///photos/two%0Alines.jpg").name
@@ -74,6 +76,9 @@ def uri_to_path(uri: str) -> Path | None:
     """
     local = _FILE.match(uri)
     if local:
+        stored = parse_embedded(uri)
+        if stored is not None:
+            return stored.path
         return Path(os.fsdecode(unquote_to_bytes(uri[local.end() :])))
     if _SCHEME.match(uri):
         return None
@@ -99,6 +104,9 @@ def to_uri(text: str | os.PathLike[str], *, base: str | os.PathLike[str] | None 
     """
     name = os.fspath(text)
     if isinstance(text, str) and _SCHEME.match(text):
+        stored = parse_embedded(text)
+        if stored is not None:
+            return stored.uri
         path = uri_to_path(text)
         if path is None:
             return _UNPRINTABLE.sub(lambda found: quote(found[0], errors="surrogateescape"), text)

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from mmalign.errors import SourceError
 from mmalign.media.tables import TABLE_SUFFIXES, read_table
-from mmalign.types import Item, Skip
+from mmalign.types import Item, Note, Skip
 
 ROWS = [
     {"image": "a.jpg", "caption": "a dog, a ball", "year": 2020, "score": 0.5, "good": True, "who": "Ann"},
@@ -42,7 +42,7 @@ def write(folder: Path, suffix: str) -> Path:
     return path
 
 
-def entries(path: Path) -> list[Item | Skip]:
+def entries(path: Path) -> list[Item | Skip | Note]:
     return list(read_table(path))
 
 
@@ -97,7 +97,19 @@ def test_a_broken_json_line_is_a_skip_with_its_number(tmp_path: Path) -> None:
         ("m.csv", b"a,b\n1,2\n", "the columns are 'a', 'b'; name one of them image or path"),
         ("m.csv", b"image,n\n", "m.csv has no rows"),
         ("m.csv", b"image,n,n\na.jpg,1,2\n", "several columns are named n; rename all but one"),
-        ("m.csv", "image\na.jpg\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        ("m.csv", b"\xff\xfei\0m\0a\0g\0e\0\n\0a", "not the text that its first bytes promise"),
+        (
+            "m.csv",
+            b"a.jpg,a dog\nb.jpg,a cat\n",
+            r"m.csv has no header: its first line is 'a.jpg,a dog'; put the names",
+        ),
+        ("m.csv", b"PK\x03\x04" + b"\0" * 40, "is a ZIP archive or an Excel workbook; unpack it, or save"),
+        ("m.csv", b"SQLite format 3\0", "is a SQLite database"),
+        ("m.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS.*git lfs pull"),
+        ("m.parquet", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS.*git lfs pull"),
+        ("m.csv.gz", b"\x1f\x8b\x08\0broken", "cannot be unpacked"),
+        ("m.json", b'"text"', "expected a JSON list of objects, got str"),
+        ("m.json", b'{"a": [1], "b": [2]}', "got dict.*its keys are 'a', 'b'.*COCO"),
         ("m.csv", b'image,n\n"' + b"x" * 200_000 + b'",1\n', "not valid CSV"),
         ("m.parquet", b"PAR1 but not really", "not a readable Parquet file"),
         *((f"m{suffix}", b"", "is empty") for suffix in sorted(TABLE_SUFFIXES)),
@@ -167,6 +179,12 @@ def test_parquet_drops_pictures_stored_in_the_table_and_reads_all_batches(tmp_pa
     ]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
     found = entries(tmp_path / "p.parquet")
+    notes = [entry for entry in found if isinstance(entry, Note)]
+    assert [str(note) for note in notes] == [
+        "column 'image' holds bytes: it is left out",
+        "column 'raw' holds bytes: it is left out",
+    ]
+    found = [entry for entry in found if not isinstance(entry, Note)]
     assert found == [Item(f"{tmp_path}/{n}.jpg", metadata={"tags": ["t"], "n": n}) for n in range(2500)]
 
 
