@@ -26,6 +26,7 @@ from mmalign.media.images import decode_image
 from mmalign.progress import track
 from mmalign.similarity import Float32Array
 from mmalign.types import Note, Phrase, Relation
+from mmalign.types.arguments import as_list, check_choice, check_text, check_type, describe
 
 if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment
@@ -92,8 +93,8 @@ class Aligner:
         parser: str = "auto",
         device: str | None = None,
     ) -> None:
-        if head not in ("auto", "none"):
-            raise InputError(f"head must be auto or none, got {head!r}")
+        check_choice("head", head, ("auto", "none"))
+        check_text("parser", parser)
         self.encoder = load_encoder(encoder, device=device)
         if set(self.encoder.modalities) != {"text", "image"}:
             raise InputError(
@@ -138,6 +139,11 @@ class Aligner:
                 phrase, an unknown solver or kind of regions.
             MissingExtraError: The parser or the detector needs a package that is not installed.
         """
+        check_text("sentence", sentence)
+        if matching is not None:
+            check_type("matching", matching, Matching, "a Matching")
+        if relations is not None:
+            relations = as_list("relations", relations, "a list of `Relation`s")
         stages = Stages()
         with stages.time("decode"):
             picture = decode_image(image).image
@@ -196,7 +202,7 @@ class Aligner:
             DecodeError: As `align`.
             InputError: As `align`.
         """
-        waiting = list(pairs)
+        waiting = [_pair(one, i) for i, one in enumerate(as_list("pairs", pairs, "a list of pictures with sentences"))]
         done = []
         with track("aligning", len(waiting), enabled=progress) as advance:
             for image, sentence in waiting:
@@ -401,9 +407,17 @@ def _kept_aligner(encoder: str, *, head: Literal["auto", "none"], parser: str) -
 
 
 def _texts(phrases: Sequence[str]) -> list[str]:
-    if isinstance(phrases, str) or not all(isinstance(phrase, str) for phrase in phrases):
-        raise InputError(f"phrases are a list of texts, got {phrases!r}")
-    return list(phrases)
+    listed = as_list("phrases", phrases, "a list of texts")
+    for phrase in listed:
+        check_type("phrases", phrase, str, "a list of texts")
+    return listed
+
+
+def _pair(pair: object, place: int) -> tuple[Picture, str]:
+    """A picture with its sentence."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise InputError(f"pair {place} must be a picture and a sentence, got {describe(pair)}")
+    return pair[0], pair[1]
 
 
 def _shipped_head(encoder: Encoder) -> GroundingHead | None:

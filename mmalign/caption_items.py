@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.Image import Image
 
 from mmalign.captioning.context import Retrieval, TextStore
 from mmalign.captions import Captioner
@@ -19,6 +20,7 @@ from mmalign.progress import track
 from mmalign.query import stored_picture
 from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.types import Caption
+from mmalign.types.arguments import check_type
 
 if TYPE_CHECKING:
     from mmalign.aligning import Aligner
@@ -110,6 +112,7 @@ class CollectionCaptioner:
 
     def _look(self, image: ImageLike, *, needed: bool) -> tuple[Float32Array, ImageLike]:
         """The picture's embedding, that which is in the collection or a new one; and the picture where it is needed."""
+        check_type("image", image, (str, Path, Image), "a path, a URL or a PIL picture")
         found = None
         if isinstance(image, str | Path):
             name = to_uri(image)

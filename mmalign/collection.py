@@ -39,7 +39,7 @@ from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import Device
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
-from mmalign.media.policy import MediaPolicy
+from mmalign.media.policy import MediaPolicy, check_policy
 from mmalign.media.sources import open_source, source_folder
 from mmalign.media.uris import same_uris
 from mmalign.promise import contract_of, drift_notes, kept_recall, told_recall
@@ -50,6 +50,16 @@ from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, make_folder
 from mmalign.store.lance_store import Store
 from mmalign.types import AddReport, Caption, Hit, Note, ReencodeReport, SearchResult, batch_results
+from mmalign.types.arguments import (
+    as_path,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_share,
+    check_text,
+    check_type,
+)
 from mmalign.vectors import vector_rows
 
 if TYPE_CHECKING:
@@ -79,6 +89,9 @@ def _again_after_purge(method: _Method) -> _Method:
         return method(self, *args, **kwargs)
 
     return cast("_Method", reading)
+
+
+_MOST_DIM = 1_000_000
 
 
 class Collection:
@@ -129,10 +142,12 @@ class Collection:
             ModelUnavailableError: The encoder's weights are not here.
             StorageError: The disk refused.
         """
-        folder = Path(path)
+        folder = as_path("path", path)
+        check_flag("overwrite", overwrite)
         loaded = None if encoder is None else load_encoder(encoder)
         if loaded is None:
-            if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
+            # Beyond that it is a slip, and no table of vectors can be made.
+            if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= _MOST_DIM:
                 raise InputError(f"a collection without an encoder needs dim >= 1, an integer, got {dim!r}")
             description = Description(None, None, int(dim))
         else:
@@ -168,12 +183,12 @@ class Collection:
             EncoderMismatchError: It was made with another encoder than the one given.
             EnvironmentConflictError: `index_device` is `cuda`, and FAISS has no graphics card to work with.
         """
-        if index_device not in ("cpu", "cuda"):
-            raise InputError(f"index_device must be cpu or cuda, got {index_device!r}")
-        folder = Path(path)
+        check_choice("index_device", index_device, ("cpu", "cuda"))
+        folder = as_path("path", path)
         description = Description.read(folder)
         # By its own name it is the same, and large weights need not be read to find that out.
-        given = None if encoder is None or encoder == description.encoder else load_encoder(encoder)
+        named = isinstance(encoder, str) and encoder == description.encoder
+        given = None if encoder is None or named else load_encoder(encoder)
         if given is not None:
             check_encoder(folder, description, given)
         opened = cls(folder, given)
@@ -368,6 +383,11 @@ class Collection:
             AddInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; what was committed before is kept.
         """
+        check_flag("prune", prune)
+        check_integer("batch_size", batch_size, least=1)
+        check_policy(policy)
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping, "a mapping of column names to values")
         under = None
         if prune:
             folder = source_folder(source)
@@ -513,6 +533,8 @@ class Collection:
             ReencodeInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; the collection is as it was, and what was encoded is kept.
         """
+        check_flag("drop_missing", drop_missing)
+        check_integer("batch_size", batch_size, least=1)
         if encoder is None:
             own = self.description.encoder
             if own is None:
@@ -619,6 +641,7 @@ class Collection:
         """
         check_k(k)
         check_rerank(rerank)
+        check_flag("explain", explain)
         started = time.perf_counter()
         generation = self._current()
 
@@ -761,6 +784,9 @@ class Collection:
             EncoderMismatchError: The decoder belongs to another encoder.
             InputError: No item has a caption, and the mode needs some.
         """
+        check_flag("ground", ground)
+        check_flag("rerank", rerank)
+        check_flag("influence", influence)
         generation = self._current()
         aligner = self._aligner_of(generation) if ground or rerank else None
         writer = self.captioner(mode=mode, floor=floor)
@@ -771,6 +797,9 @@ class Collection:
         # Late: captioning needs torch, and searches should not pay for it.
         from mmalign.caption_items import CollectionCaptioner
 
+        check_text("mode", mode)
+        if floor is not None:
+            check_number("floor", floor)
         generation = self._current()
         key = (id(generation), generation.latest().version, mode, floor)
         if self._captioner is None or self._captioner[0] != key:
@@ -798,6 +827,7 @@ class Collection:
         from mmalign.caption_items import COLUMN
 
         self.snapshot().check_filter(where)
+        check_flag("again", again)
         writer = self.captioner(mode=mode)
         for block in writer.caption_items(where=where, again=again, progress=progress):
             with self._writing() as generation:
@@ -815,6 +845,9 @@ class Collection:
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> Encoded:
+        check_flag("allow_media", allow_media)
+        check_policy(policy)
+
         def checked(queries: list[Query]) -> None:
             check(queries)
             if any(query.holds_vectors for query in queries):
@@ -900,6 +933,10 @@ class Collection:
             EnvironmentConflictError: For device `cuda`, where FAISS has no graphics card to work with.
             StorageError: The disk refused; the index in use stays.
         """
+        check_text("recipe", recipe)
+        check_choice("device", device, ("cpu", "cuda"))
+        if memory is not None:
+            check_integer("memory", memory, least=1)
         with self._writing() as generation:
             return generation.build_index(
                 recipe, min_recall=min_recall, queries=queries, memory=memory, device=device, progress=progress
@@ -922,6 +959,7 @@ class Collection:
         Raises:
             As `build_index`.
         """
+        check_text("recipe", recipe)
         try:
             manifest = self.index_manifest
         except IndexFileError:
@@ -958,8 +996,11 @@ class Collection:
         Raises:
             InputError: `min_recall` or `k` is out of range.
         """
-        if k < 1 or (min_recall is not None and not 0 <= min_recall <= 1):
-            raise InputError(f"expected k of at least 1 and min_recall from 0 to 1, got k={k}, min_recall={min_recall}")
+        check_integer("k", k, least=1)
+        if min_recall is not None:
+            check_share("min_recall", min_recall)
+        if seed is not None:
+            check_integer("seed", seed, least=0)
         generation = self._current()
         searcher = generation.searcher()
         if searcher.index is None or searcher.index.exhaustive:

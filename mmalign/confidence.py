@@ -12,10 +12,10 @@ from mmalign.calibration import FILE, RIVALS, Calibration
 from mmalign.encoders.base import Encoder
 from mmalign.errors import CalibrationError, QueryError
 from mmalign.metrics.calibration import Float64Array
-from mmalign.quantities import check_share
 from mmalign.query import Query, distinct
 from mmalign.searcher import Found
 from mmalign.types import Note
+from mmalign.types.arguments import check_share
 
 # Collections up to so many times the largest gallery that a calibration was fitted on need no remark.
 _FAR = 10

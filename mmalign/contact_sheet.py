@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.images import decode_image
 from mmalign.types import Hit, SearchResult
+from mmalign.types.arguments import as_list, as_path, check_type
 
 _CELL = 200
 _GAP = 12
@@ -40,7 +41,10 @@ def write_contact_sheet(results: Sequence[SearchResult], path: str | Path) -> Pa
     Raises:
         InputError: Another suffix.
     """
-    target = Path(path)
+    target = as_path("path", path)
+    results = as_list("results", results, "a list of `SearchResult`s")
+    for result in results:
+        check_type("results", result, SearchResult, "a list of `SearchResult`s")
     suffix = target.suffix.lower()
     if suffix not in {".png", ".jpg", ".jpeg", ".webp", ".html", ".htm"}:
         raise InputError(f"a contact sheet is a .png, .jpg, .webp or .html file, got {str(path)!r}")

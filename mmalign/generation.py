@@ -45,6 +45,7 @@ from mmalign.similarity import Float32Array, as_matrix
 from mmalign.store.description import FILE, Description
 from mmalign.store.lance_store import Store
 from mmalign.types import Note
+from mmalign.types.arguments import check_share
 from mmalign.upkeep import Action, State, choose_action, extend
 
 LOCK = ".lock"
@@ -235,8 +236,7 @@ class Generation:
         progress: bool = True,
     ) -> IndexManifest | None:
         """Build an index over all items, measure its recall and put it in use; as `Collection.build_index`."""
-        if not 0 <= min_recall <= 1:
-            raise InputError(f"min_recall must be from 0 to 1, got {min_recall}")
+        check_share("min_recall", min_recall)
         given = None if queries is None else as_matrix(queries, dim=self.description.dim, name="queries")
         if given is not None and len(given) < 2:
             raise InputError(f"recall needs at least 2 queries to be measured with, better 400, got {len(given)}")

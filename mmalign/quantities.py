@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from numbers import Integral, Real
-from typing import Any
 
 from mmalign.errors import InputError
 
@@ -108,37 +106,3 @@ def show_bytes_up(count: int) -> str:
         if count >= size:
             return f"{math.ceil(10 * count / size) / 10:g} {unit}"
     return f"{count} bytes"
-
-
-def check_share(name: str, value: Any) -> None:
-    """Refuse what is no share.
-
-    Args:
-        name: What the caller calls it.
-        value: A number from 0 to 1; text that reads as one is none.
-
-    Raises:
-        InputError: Any other value.
-    """
-    if not _is_real(value) or not 0 <= value <= 1:
-        raise InputError(f"{name} is a number from 0 to 1, got {value!r}")
-
-
-def check_integer(name: str, value: Any, *, least: int) -> None:
-    """Refuse what is no integer, or too small.
-
-    Args:
-        name: What the caller calls it.
-        value: An integer; True and False are none.
-        least: The smallest that is taken.
-
-    Raises:
-        InputError: Any other value.
-    """
-    # Integers of NumPy say so, too; its booleans do not.
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name} is an integer of at least {least}, got {value!r}")
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

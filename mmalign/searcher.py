@@ -20,11 +20,11 @@ from mmalign.index import publish
 from mmalign.index.base import Index
 from mmalign.index.contract import Contract
 from mmalign.index.publish import IndexManifest
-from mmalign.quantities import check_share
 from mmalign.search_plan import Plan, Wish, plan_search, traits_of
 from mmalign.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
 from mmalign.store.lance_store import Store
 from mmalign.types import Note
+from mmalign.types.arguments import check_share
 
 # Plans that are kept: a query takes microseconds less to answer where another one like it came before.
 _PLANS = 1024

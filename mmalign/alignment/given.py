@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
+from mmalign.similarity import off_device
 from mmalign.types import Box, Note, Region
+from mmalign.types.arguments import as_list
 
 GivenRegion: TypeAlias = Union[Box, Region, Sequence[float], NDArray[Any]]  # noqa: UP007 - evaluated at run time
 """A box, a region, the four numbers x, y, width and height, or a mask: booleans of the picture's height and width."""
@@ -41,7 +43,7 @@ def given_regions(given: Sequence[GivenRegion], width: int, height: int) -> tupl
         ([10.0, 10.0, 50.0, 50.0], 1)
     """
     regions, notes = [], []
-    for number, one in enumerate(given):
+    for number, one in enumerate(as_list("regions", given, "a list of boxes, `Region`s or masks")):
         region = _as_region(one, number, width, height)
         try:
             box = region.box.clipped(width, height)
@@ -67,9 +69,10 @@ def _as_region(one: GivenRegion, number: int, width: int, height: int) -> Region
     if isinstance(one, np.ndarray) and one.ndim == 2:
         return Region(_around(one, number, width, height))
     try:
-        if isinstance(one, str):
-            raise TypeError("a text")
-        x, y, wide, high = (float(value) for value in one)
+        numbers = list(off_device(one))
+        if isinstance(one, str | bytes) or np.ma.isMaskedArray(one) or np.iscomplexobj(numbers):
+            raise TypeError("no four real numbers")
+        x, y, wide, high = map(float, numbers)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"region {number} is {one!r}; expected a box, four numbers [x, y, width, height] in pixels, or a mask"

@@ -15,6 +15,7 @@ from mmalign.alignment.solvers import Solution
 from mmalign.alignment.spatial import overlaps
 from mmalign.errors import InputError
 from mmalign.types import Note, Phrase, Region, Relation, gives_json
+from mmalign.types.arguments import check_flag, check_type
 
 if TYPE_CHECKING:
     import networkx
@@ -99,8 +100,14 @@ class Alignment:
         Returns:
             A larger picture of mode RGB; see `mmalign.alignment.draw.draw_alignment`.
         """
+        from PIL.Image import Image as Picture
+
         from mmalign.alignment.draw import draw_alignment
 
+        check_type("picture", picture, Picture, "a PIL picture")
+        if 0 in picture.size:
+            raise InputError("picture has no pixels; give the one that was aligned")
+        check_flag("heat", heat)
         return draw_alignment(self, picture, heat=heat)
 
     def probability(self, link: Link) -> float:
@@ -132,6 +139,7 @@ class Alignment:
         Raises:
             InputError: There is no such phrase.
         """
+        check_type("phrase", phrase, (int, str), "the index of a phrase, or its text")
         texts = [known.text for known in self.phrases]
         index = phrase if isinstance(phrase, int) else texts.index(phrase) if phrase in texts else -1
         if not 0 <= index < len(texts):

@@ -60,7 +60,7 @@ def solve(problem: Problem, *, solver: SolverName = "graph") -> Solution:
         InputError: An unknown solver.
     """
     solvers: dict[str, Callable[[Problem], Solution]] = {"argmax": _argmax, "hungarian": _hungarian, "graph": _graph}
-    if solver not in solvers:
+    if not isinstance(solver, str) or solver not in solvers:
         raise InputError(f"unknown solver {solver!r}; there are: {', '.join(solvers)}")
     return solvers[solver](problem)
 

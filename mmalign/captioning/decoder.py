@@ -69,9 +69,17 @@ def load_decoder(
 
         trained = read_prefix(found)
         return HFDecoder(trained.notes["language_model"].removeprefix("hf:"), prefix=trained, name=text, device=device)
-    if Path(text).exists():
+    if _is_there(Path(text)):
         return open_decoder(Path(text), device=device)
     raise InputError(f"expected a caption decoder ({_KINDS}), got {text!r}, which is no file or folder here either")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        # Too long for a path, or a NUL.
+        return False
 
 
 def find_prefix(path: Path) -> Path | None:
@@ -84,8 +92,12 @@ def find_prefix(path: Path) -> Path | None:
         The file, or None where there is none.
     """
     for candidate in (path, path / PREFIX, path / "export" / PREFIX):
-        if candidate.is_file() and is_prefix(candidate):
-            return candidate
+        try:
+            if candidate.is_file() and is_prefix(candidate):
+                return candidate
+        except (OSError, ValueError):
+            # Too long for a path, or a NUL: it is none.
+            return None
     return None
 
 

@@ -52,7 +52,7 @@ class OpenAIDecoder:
             said = first_caption(str(answer["choices"][0]["message"]["content"]))
         except (KeyError, IndexError, TypeError) as error:
             raise ModelUnavailableError(
-                f"{self._url} answered {json.dumps(answer)[:200]}, expected an object with choices[0].message.content"
+                f"{self._url} answered with something else; expected an object with choices[0].message.content"
             ) from error
         if not said:
             raise ModelUnavailableError(f"{self.name} answered without a word; try another model")
@@ -69,12 +69,15 @@ class OpenAIDecoder:
             with urllib.request.urlopen(request, timeout=self._seconds) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            told = error.read(300).decode("utf-8", "replace")
+            # Not what it says: an answer is never repeated, whoever gave it.
+            error.close()
             raise ModelUnavailableError(
-                f"{self._url} refused with status {error.code}: {told}; does the model {self._model!r} exist "
-                f"there, and is ${KEY} right?"
+                f"{self._url} refused with status {error.code}; does the model {self._model!r} exist there, and is "
+                f"${KEY} right?"
             ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            said = str(reason) if isinstance(reason, OSError) else type(error).__name__
             raise ModelUnavailableError(
-                f"no answer of an OpenAI-compatible server at {self._url}: {error}; is it running?"
+                f"no answer of an OpenAI-compatible server at {self._url}: {said}; is it running?"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def stream_image(encoder: Encoder, images: Iterable[ImageLike], *, batch_size: i
         yield from own(images, batch_size=batch_size)
         return
     iterator = iter(images)
-    while batch := list(islice(iterator, batch_size)):
+    while batch := list(islice(iterator, min(batch_size, sys.maxsize))):
         yield encoder.encode_image(batch, batch_size=batch_size)
 
 

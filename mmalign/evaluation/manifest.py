@@ -12,6 +12,7 @@ from typing import Any
 
 from mmalign.errors import InputError, SourceError
 from mmalign.media.uris import is_url
+from mmalign.types.arguments import as_path, check_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ def read_manifest(manifest: str | os.PathLike[str], *, split: str | None = None)
         SourceError: The manifest cannot be read, or a line is not as described.
         InputError: There is no such split.
     """
-    path = Path(manifest)
+    path = as_path("manifest", manifest)
+    if split is not None:
+        check_text("split", split)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

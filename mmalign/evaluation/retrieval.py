@@ -16,6 +16,7 @@ from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, retrieval_ranks
 from mmalign.similarity import Int64Array
 from mmalign.types import Skip, gives_json
+from mmalign.types.arguments import check_integer
 
 _CUTOFFS = (1, 5, 10)
 
@@ -126,8 +127,9 @@ def evaluate_retrieval(
 
     Source: the protocol of Karpathy and Fei-Fei, 2015; see `mmalign.metrics.retrieval` for ties.
     """
+    check_integer("batch_size", batch_size, least=1)
     pictures = read_captions(manifest, split=split)
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder)
     encoded = encode_pictures(model, [p.uri for p in pictures], batch_size=batch_size, progress=progress)
     kept = [pictures[position] for position in encoded.kept]
     texts = [caption for picture in kept for caption in picture.captions]

@@ -135,6 +135,8 @@ def decode_image(
         data, uri = source, uri or "a picture in memory"
         if not data:
             raise DecodeError(uri, "empty file (0 bytes)")
+    elif not isinstance(source, str | os.PathLike):
+        raise InputError(f"a picture is a path, a URL, its bytes or a PIL picture, got {type(source).__name__}")
     else:
         uri = to_uri(source)
         data = read_media(uri, policy=policy).data

@@ -101,6 +101,19 @@ NOTHING = MediaPolicy(allow_files=False, allow_network=False)
 """No file and no URL."""
 
 
+def check_policy(policy: Any) -> None:
+    """Refuse what is no policy.
+
+    Args:
+        policy: A `MediaPolicy`, or None.
+
+    Raises:
+        InputError: Anything else.
+    """
+    if policy is not None and not isinstance(policy, MediaPolicy):
+        raise InputError(f"policy must be a MediaPolicy, got {type(policy).__name__}")
+
+
 def _is_public(address: _Address) -> bool:
     if isinstance(address, ipaddress.IPv4Address) and any(address in network for network in _SPECIAL):
         return False

@@ -144,7 +144,8 @@ def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip | No
     if isinstance(source, Item | Mapping):
         return _values([source])
     if not isinstance(source, str | os.PathLike):
-        if isinstance(source, Iterable):
+        # An array without a dimension says that it can be gone through, and cannot.
+        if isinstance(source, Iterable) and getattr(source, "ndim", 1) != 0:
             return _values(source)
         raise SourceError(f"expected {_KINDS}, or an iterable; got {type(source).__name__}")
     text = os.fspath(source)

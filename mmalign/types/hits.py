@@ -61,8 +61,8 @@ class Hit:
         Dates and times of the metadata become ISO 8601, and what is not finite None; see `json_ready`.
         """
         told: dict[str, Any] = {
-            "id": self.id,
-            "uri": self.uri,
+            "id": json_ready(self.id),
+            "uri": json_ready(self.uri),
             "score": json_ready(self.score),
             "probability": json_ready(self.probability),
             "metadata": json_ready(self.metadata),
@@ -118,11 +118,11 @@ class SearchResult(_OfBatch, Sequence[Hit]):
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values."""
         return {
-            "query": self.query,
-            "collection": self.collection,
+            "query": json_ready(self.query),
+            "collection": json_ready(self.collection),
             "hits": [hit.to_dict() for hit in self.hits],
-            "exact": self.exact,
-            "effort": self.effort,
+            "exact": json_ready(self.exact),
+            "effort": json_ready(self.effort),
             "seconds": json_ready(self.seconds),
             "notes": json_ready(self.notes),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mmalign.types.json_ready import json_ready_dict
@@ -88,8 +88,8 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        told = asdict(self) | {"skipped": [asdict(skip) for skip in self.skipped], "notes": self.notes}
-        return json_ready_dict(told)
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json_ready_dict(told | {"skipped": [asdict(skip) for skip in self.skipped]})
 
 
 @dataclass(frozen=True, slots=True)

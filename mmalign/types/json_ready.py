@@ -12,6 +12,8 @@ from decimal import Decimal
 from functools import wraps
 from typing import Any, TypeVar
 
+from mmalign.errors import InputError
+
 _Of = TypeVar("_Of")
 
 
@@ -31,16 +33,26 @@ def json_ready(value: Any) -> Any:
     Returns:
         The same as dicts with text keys, lists, text, numbers, booleans and None.
 
+    Raises:
+        InputError: It is nested without end.
+
     Example:
         >>> json_ready({"day": datetime.date(2020, 1, 2), "share": float("nan"), 3: (1, b"ab")})
         {'day': '2020-01-02', 'share': None, '3': [1, 'YWI=']}
     """
+    try:
+        return _ready(value)
+    except RecursionError as error:
+        raise InputError("a value that holds itself, or is nested without end, cannot be JSON") from error
+
+
+def _ready(value: Any) -> Any:
     # By exact type first: nearly all values are one of these, and a result may hold ten thousand.
     kind = type(value)
     if value is None or kind is str or kind is int or kind is bool:
         return value
     if isinstance(value, enum.Enum):
-        return json_ready(value.value)
+        return _ready(value.value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, float):
@@ -48,9 +60,9 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, Mapping):
-        return {_key(key): json_ready(each) for key, each in value.items()}
+        return {_key(key): _ready(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [json_ready(each) for each in value]
+        return [_ready(each) for each in value]
     return _other(value)
 
 
@@ -84,7 +96,7 @@ def gives_json(method: Callable[[_Of], Mapping[str, Any]]) -> Callable[[_Of], di
 
 
 def _key(key: Any) -> str:
-    ready = json_ready(key)
+    ready = _ready(key)
     return ready if isinstance(ready, str) else str(ready)
 
 
@@ -101,14 +113,14 @@ def _other(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if callable(getattr(value, "to_dict", None)) and not isinstance(value, type):
-        return json_ready(value.to_dict())
+        return _ready(value.to_dict())
     kind = getattr(value, "dtype", None)
     if kind is not None and callable(getattr(value, "tolist", None)):
         # NumPy counts the nanoseconds of a time where Python has no type for it; its text says them.
         if str(kind).startswith(("datetime64", "timedelta64")):
             value = value.astype(str)
         found = value.tolist()
-        return str(value) if found is value else json_ready(found)
+        return str(value) if found is value else _ready(found)
     if isinstance(value, Iterable):
-        return [json_ready(each) for each in value]
+        return [_ready(each) for each in value]
     return str(value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from mmalign.errors import InputError
+from mmalign.types.arguments import check_number, check_type
 from mmalign.types.json_ready import json_ready_dict
 
 
@@ -30,6 +32,8 @@ class Box:
     height: float
 
     def __post_init__(self) -> None:
+        for name in ("x", "y", "width", "height"):
+            check_type(f"the {name} of a box", getattr(self, name), Real, "a number")
         if not all(map(math.isfinite, self.to_list())) or self.width <= 0 or self.height <= 0:
             raise InputError(
                 f"a box is [x, y, width, height] in pixels with width and height above 0, got {self.to_list()}; "
@@ -59,6 +63,8 @@ class Box:
         Raises:
             InputError: No part of it does.
         """
+        check_number("width", width)
+        check_number("height", height)
         left, top, right, bottom = self.corners
         left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
         if right <= left or bottom <= top:
