@@ -97,7 +97,10 @@ def demand(kind: str, data: bytes, image: ImageFile, *, turned: bool, converted:
     extents = [("", width, height)]
     pixels = width * height
     converted = converted or image.mode != "RGB" or "transparency" in image.info
-    each = _mode_bytes(image.mode) + 4 * converted + 4 * turned
+    stored = _mode_bytes(image.mode)
+    # Deep grey becomes grey of one byte and is let go before that becomes RGB.
+    deep = image.mode in {"I", "F"} or image.mode.startswith("I;16")
+    each = (max(stored + 1, 5) if deep else stored + 4 * converted) + 4 * turned
     extra, refusal = 0, None
     match kind:
         case "JPEG":

@@ -100,7 +100,9 @@ def _is_icon(data: bytes) -> bool:
     if len(data) < 22:
         return count > 0
     size, offset = int.from_bytes(data[14:18], "little"), int.from_bytes(data[18:22], "little")
-    return count > 0 and size > 0 and offset >= 6 + 16 * count
+    # Reserved; and, of icons, how many planes and bits a pixel. A cursor has its hot spot there.
+    plain = data[9] in {0, 255} and (data[2] == 2 or (data[10] < 2 and data[12] <= 32 and not data[11] | data[13]))
+    return plain and count > 0 and size > 0 and offset >= 6 + 16 * count
 
 
 def _is_targa(data: bytes, name: str) -> bool:
