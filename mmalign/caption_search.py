@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # One commit: some ten seconds of encoding, which is what a power cut can cost.
 _CHUNK = 4096
+# Hits beyond those asked for, among which equal ones may stand.
+_EQUAL = 16
 # Vectors of captions that are kept in memory, in bytes.
 _MEMORY = 1 << 30
 LOCK = ".captions.lock"
@@ -203,8 +205,7 @@ class CaptionSearcher:
         if index is None:
             scores, places = self._compare(vector, k, allowed)
         else:
-            found = index.search(vector[None], k, where=allowed)
-            scores, places = (one[0][found[1][0] >= 0] for one in found)
+            scores, places = _nearest(index, vector, k, allowed)
         return self._hits(scores, places)
 
     def _fill(self) -> Index | None:
@@ -258,6 +259,24 @@ class CaptionSearcher:
             Hit(row["id"], row["uri"] or "", score, metadata={"captions": [text]})
             for row, score, text in zip(rows, scores.tolist(), texts.tolist(), strict=True)
         )
+
+
+def _nearest(
+    index: Index, vector: Float32Array, k: int, allowed: NDArray[np.bool_] | None
+) -> tuple[Float32Array, Int64Array]:
+    """Scores and places of the nearest captions, equal scores in the order of the places.
+
+    FAISS gives equal ones, of which captions that are the same word for word have many, in any order, and any of those
+    that stand at the end; so as many are asked for as share the last score.
+    """
+    depth = k + _EQUAL
+    while True:
+        found = index.search(vector[None], depth, where=allowed)
+        scores, places = (one[0][found[1][0] >= 0] for one in found)
+        if not k or len(scores) < depth or scores[-1] < scores[k - 1]:
+            order = np.lexsort((places, -scores))[:k]
+            return scores[order], places[order]
+        depth *= 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)

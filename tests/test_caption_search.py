@@ -88,6 +88,19 @@ def test_it_finds_what_a_loop_finds(tmp_path: Path) -> None:
         collection.search_captions("x", where="nothing = 1")
 
 
+def test_equal_captions_come_in_one_order_in_every_search(tmp_path: Path) -> None:
+    """The first search reads them from the store, the later ones ask an index in memory."""
+    collection = Collection.create(tmp_path / "a.mm", encoder=WordEncoder())
+    names = [f"i{number}" for number in range(300)]
+    collection.add_embeddings(names, np.ones((300, DIM)))
+    collection.update(names, {"captions": ["the same words"]})
+    for k in (1, 5, 40, 299, 300, 1000):
+        first = [hit.id for hit in Collection.open(tmp_path / "a.mm", encoder=WordEncoder()).search_captions("x", k=k)]
+        assert first == names[:k]
+        for _ in range(2):
+            assert [hit.id for hit in collection.search_captions("x", k=k)] == first
+
+
 def test_it_follows_what_happens_to_the_items(tmp_path: Path) -> None:
     encoder = WordEncoder()
     collection = captioned(tmp_path / "a.mm", encoder)
