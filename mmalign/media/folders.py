@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmalign.errors import DecodeError
+from mmalign.media.exclusion import Exclusion
+from mmalign.media.file_kinds import ending_of, kind_by_name, looks_like_picture
 from mmalign.media.formats import IMAGE_SUFFIXES
 from mmalign.media.reading import os_reason, read_media
 from mmalign.media.uris import path_to_uri
-from mmalign.types import Item, Skip
+from mmalign.types import Item, Skip, Unread
 
 COLLECTION_SUFFIX = ".mm"
 """Folders that end so are collections: no source of pictures."""
@@ -86,17 +89,40 @@ def _captions(text: str) -> tuple[tuple[str, ...], Skip | None]:
     return tuple(caption for line in lines if (caption := line.strip())), None
 
 
-def scan_folder(root: str) -> Iterator[Item | Skip]:
-    """Find the pictures in a folder and its subfolders.
+def scan_folder(root: str, exclusion: Exclusion | None = None) -> Iterator[Item | Skip | Unread]:
+    """Find the pictures in a folder and its subfolders, as `walk_folder`.
+
+    Args:
+        root: Absolute path of the folder, links resolved.
+        exclusion: What else stays out, and counts it; None for what stays out by default.
+
+    Yields:
+        An `Item` for each picture; a `Skip` for a folder or link that cannot be followed. At the end, an `Unread` for
+        each kind of file that looks like media and is not read.
+    """
+    unread: Counter[str] = Counter()
+    for _, entry in walk_folder(root, Exclusion(root) if exclusion is None else exclusion):
+        if isinstance(entry, Unread):
+            unread[entry.ending] += entry.count
+        else:
+            yield entry
+    for ending, count in unread.most_common():
+        yield Unread(ending, count)
+
+
+def walk_folder(root: str, exclusion: Exclusion) -> Iterator[tuple[str, Item | Skip | Unread]]:
+    """Find the pictures in a folder and its subfolders, and what looks like media and is not read.
 
     Files come before subfolders, each in natural order. Hidden entries and collections are left out. Linked folders
     are entered last, and no folder twice; a link to a folder that holds `root` is a loop and is not followed.
 
     Args:
         root: Absolute path of the folder, links resolved.
+        exclusion: What else stays out, and counts it.
 
     Yields:
-        An `Item` for each picture; a `Skip` for a folder or link that cannot be followed.
+        The absolute path; with an `Item` for a picture, a `Skip` for a folder or link that cannot be followed, an
+        `Unread` for a file that looks like media and is not read.
     """
     visited = {_identity(folder.stat()) for folder in Path(root).parents}
     linked: list[str] = []
@@ -111,7 +137,7 @@ def scan_folder(root: str) -> Iterator[Item | Skip]:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: natural_key(entry.name))
         except OSError as error:
-            yield Skip(path_to_uri(folder), f"the folder cannot be listed: {os_reason(error)}")
+            yield folder, Skip(path_to_uri(folder), f"the folder cannot be listed: {os_reason(error)}")
             continue
         names = {entry.name for entry in entries}
         below: list[str] = []
@@ -121,16 +147,31 @@ def scan_folder(root: str) -> Iterator[Item | Skip]:
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()
             except OSError as error:
-                yield Skip(path_to_uri(entry.path), os_reason(error))
+                yield entry.path, Skip(path_to_uri(entry.path), os_reason(error))
                 continue
             if is_folder:
-                if not entry.name.lower().endswith(COLLECTION_SUFFIX):
+                if not (
+                    entry.name.lower().endswith(COLLECTION_SUFFIX) or exclusion.leaves_out(entry.path, folder=True)
+                ):
                     (linked if entry.is_symlink() else below).append(entry.path)
-            elif is_file and is_image_name(entry.name):
-                stem = os.path.splitext(entry.name)[0]  # noqa: PTH122 - a hot path
-                yield from picture_items(entry.path, has_text=f"{stem}.txt" in names)
-            elif not is_file:
-                yield from _odd(entry)
+            elif is_file:
+                kind = kind_by_name(entry.name)
+                if kind == "other" or exclusion.leaves_out(entry.path):
+                    continue
+                if kind == "look":
+                    try:
+                        kind = "picture" if looks_like_picture(entry.path) else "other"
+                    except OSError as error:
+                        yield entry.path, Skip(path_to_uri(entry.path), f"cannot be looked at: {os_reason(error)}")
+                if kind == "picture":
+                    stem = os.path.splitext(entry.name)[0]  # noqa: PTH122 - a hot path
+                    for found in picture_items(entry.path, has_text=f"{stem}.txt" in names):
+                        yield entry.path, found
+                elif kind == "unread":
+                    yield entry.path, Unread(ending_of(entry.name))
+            elif not exclusion.leaves_out(entry.path):
+                for found in _odd(entry):
+                    yield entry.path, found
         stack.extend(reversed(below))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import difflib
 import glob
+import itertools
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -17,7 +19,9 @@ from typing import IO, Any
 from mmalign.errors import InputError, SourceError
 from mmalign.media.csv_tables import is_csv_header
 from mmalign.media.embedded import parse_embedded
-from mmalign.media.folders import COLLECTION_SUFFIX, is_image_name, natural_key, picture_items, scan_folder
+from mmalign.media.exclusion import Exclusion
+from mmalign.media.file_kinds import ending_of, is_picture, kind_by_name
+from mmalign.media.folders import COLLECTION_SUFFIX, natural_key, picture_items, scan_folder, walk_folder
 from mmalign.media.formats import IMAGE_SUFFIXES
 from mmalign.media.locating import Locator
 from mmalign.media.reading import os_reason
@@ -26,7 +30,10 @@ from mmalign.media.table_text import open_table_text
 from mmalign.media.tables import TABLE_SUFFIXES, read_table, table_suffix
 from mmalign.media.token_tables import is_token_line
 from mmalign.media.uris import is_url, path_to_uri, to_uri, uri_to_path
-from mmalign.types import Item, Note, Skip
+from mmalign.types import Item, Note, Skip, Unread
+
+Entry = Item | Skip | Note | Unread
+"""What a source yields."""
 
 _LIST_SUFFIXES = frozenset({".txt", ".lst"})
 _CHUNK = 1 << 16
@@ -58,8 +65,12 @@ _KINDS = (
 
 
 def open_source(
-    source: Any, *, metadata: Mapping[str, Any] | None = None, stdin: IO[bytes] | None = None
-) -> Generator[Item | Skip | Note, None, None]:
+    source: Any,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    stdin: IO[bytes] | None = None,
+    exclusion: Exclusion | None = None,
+) -> Generator[Entry, None, None]:
     """Open a source of items; what is wrong with the source as a whole is raised here and now.
 
     A picture that is given by its path alone has the lines of the `.txt` file of the same name as captions. Relative
@@ -71,20 +82,26 @@ def open_source(
             an iterable of paths, `Item`s and mappings with the columns of a table.
         metadata: Columns for every item; an item's own values come first.
         stdin: Where "-" reads paths from, separated by newlines or NULs; standard input where None.
+        exclusion: What stays out, and counts it; None for what stays out by default.
 
     Returns:
         A generator of an `Item` for each picture, in a fixed order; a `Skip` for what cannot be used; a `Note` on what
-        else should be known. A file's name as it is on disk becomes its URI, whatever Unicode form it was given in.
+        else should be known; at the end, an `Unread` for each kind of file that looks like media and is not read, and
+        a `Note` of what stayed out. A file's name as it is on disk becomes its URI, whatever Unicode form it was given
+        in.
 
     Raises:
         SourceError: There is no such source, it cannot be read, or it holds no item.
     """
-    items = _dispatch(source, stdin)
+    if exclusion is None:
+        exclusion = Exclusion(source_base(source))
+    items = _dispatch(source, stdin, exclusion)
     try:
         first = next(items)
     except StopIteration:
-        raise SourceError(f"{source!r} holds no item") from None
-    return _resume(first, items, dict(metadata or {}))
+        left_out = "".join(f"; {note}" for note in exclusion.notes())
+        raise SourceError(f"{source!r:.200} holds no item{left_out}") from None
+    return _resume(first, items, dict(metadata or {}), exclusion)
 
 
 def source_folder(source: Any) -> Path | None:
@@ -105,6 +122,21 @@ def source_folder(source: Any) -> Path | None:
     if os.path.isfile(path):  # noqa: PTH113 - see `_is_folder`
         return Path(path).parent.resolve()
     return Path(_glob_base(path)[0]).resolve() if glob.has_magic(path) else None
+
+
+def source_base(source: Any) -> str | None:
+    """The folder that patterns of what stays out are relative to.
+
+    Args:
+        source: What `open_source` takes.
+
+    Returns:
+        As `source_folder`; for standard input and Python values the working folder, None for a URL.
+    """
+    folder = source_folder(source)
+    if folder is None and not (isinstance(source, str) and is_url(source)):
+        return str(Path.cwd())
+    return None if folder is None else str(folder)
 
 
 def default_collection_path(source: Any) -> Path | None:
@@ -128,30 +160,43 @@ def default_collection_path(source: Any) -> Path | None:
 
 
 def _resume(
-    first: Item | Skip | Note, rest: Iterator[Item | Skip | Note], metadata: dict[str, Any]
-) -> Generator[Item | Skip | Note, None, None]:
-    entry: Item | Skip | Note | None = first
+    first: Entry, rest: Iterator[Entry], metadata: dict[str, Any], exclusion: Exclusion
+) -> Generator[Entry, None, None]:
+    entry: Entry | None = first
     while entry is not None:
         if metadata and isinstance(entry, Item):
             entry = replace(entry, metadata={**metadata, **entry.metadata})
         yield entry
         entry = next(rest, None)
+    yield from exclusion.notes()
 
 
-def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip | Note]:
+def _kept(items: Iterator[Entry], exclusion: Exclusion) -> Iterator[Entry]:
+    """What a table or Python values name, without what was excluded by the user."""
+    if not exclusion.holds_patterns:
+        yield from items
+        return
+    for entry in items:
+        here = isinstance(entry, Item) and parse_embedded(entry.uri) is None
+        path = uri_to_path(entry.uri) if isinstance(entry, Item) and here else None
+        if path is None or not exclusion.leaves_out_deep(str(path), listed=False):
+            yield entry
+
+
+def _dispatch(source: Any, stdin: IO[bytes] | None, exclusion: Exclusion) -> Iterator[Entry]:
     if isinstance(source, bytes):
         source = os.fsdecode(source)
     if isinstance(source, Item | Mapping):
-        return _values([source])
+        return _values([source], exclusion)
     if not isinstance(source, str | os.PathLike):
         # An array without a dimension says that it can be gone through, and cannot.
         if isinstance(source, Iterable) and getattr(source, "ndim", 1) != 0:
-            return _values(source)
+            return _values(source, exclusion)
         raise SourceError(f"expected {_KINDS}, or an iterable; got {type(source).__name__}")
     text = os.fspath(source)
     if text == "-":
         stream = sys.stdin.buffer if stdin is None else stdin
-        return _listed(stream, name="standard input", locator=Locator(str(Path.cwd())))
+        return _listed(stream, exclusion, name="standard input", locator=Locator(str(Path.cwd())))
     if not text.strip():
         raise SourceError(f"the source is empty; expected {_KINDS}")
     if is_url(text) or parse_embedded(text) is not None:
@@ -165,16 +210,16 @@ def _dispatch(source: Any, stdin: IO[bytes] | None) -> Iterator[Item | Skip | No
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if glob.has_magic(path):
-            return _matches(path)
+            return _matches(path, exclusion)
         raise SourceError(_not_found(path)) from None
     except (OSError, ValueError) as error:
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         raise SourceError(f"{text!r} cannot be read: {reason}") from error
     if stat.S_ISDIR(mode):
-        return _folder(os.path.realpath(path))
+        return _folder(os.path.realpath(path), exclusion)
     if not stat.S_ISREG(mode):
         raise SourceError(f"{path_to_uri(path)} is neither a folder nor a regular file; expected {_KINDS}")
-    return _file(Path(path))
+    return _file(Path(path), exclusion)
 
 
 def _absolute(text: str) -> str:
@@ -187,20 +232,25 @@ def _is_folder(path: str) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def _file(path: Path) -> Iterator[Item | Skip | Note]:
+def _file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
     path = path.parent.resolve() / path.name
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return picture_items(str(path))
     if table_suffix(path.name):
-        return read_table(path)
+        return _kept(read_table(path), exclusion)
     if suffix in _LIST_SUFFIXES:
         table = _table_in_text(path)
-        return _list_file(path) if table is None else read_table(path, suffix=table)
+        return _list_file(path, exclusion) if table is None else _kept(read_table(path, suffix=table), exclusion)
     way_out = _OTHER_FORMATS.get(suffix)
     if way_out is not None:
         raise SourceError(f"{path_to_uri(path)} is {way_out}")
+    if is_picture(str(path)):
+        return _picture(path, exclusion)
     raise SourceError(f"{path_to_uri(path)} ends in {suffix!r}, which is no kind of source; expected {_KINDS}")
+
+
+def _picture(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
+    if not exclusion.leaves_out_deep(str(path)):
+        yield from picture_items(str(path))
 
 
 def _table_in_text(path: Path) -> str | None:
@@ -216,16 +266,16 @@ def _table_in_text(path: Path) -> str | None:
     return ".token" if is_token_line(line) else ".csv" if is_csv_header(line) else None
 
 
-def _list_file(path: Path) -> Iterator[Item | Skip | Note]:
+def _list_file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
     name = path_to_uri(path)
     try:
         with path.open("rb") as stream:
-            yield from _listed(stream, name=name, locator=Locator(str(path.parent), folders=True))
+            yield from _listed(stream, exclusion, name=name, locator=Locator(str(path.parent), folders=True))
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {os_reason(error)}") from error
 
 
-def _folder(root: str) -> Iterator[Item | Skip | Note]:
+def _folder(root: str, exclusion: Exclusion) -> Iterator[Entry]:
     name = path_to_uri(root)
     if root.lower().endswith(COLLECTION_SUFFIX):
         raise SourceError(f"{name} is a collection, not a source; give the folder of pictures that it was made from")
@@ -234,14 +284,27 @@ def _folder(root: str) -> Iterator[Item | Skip | Note]:
     except OSError as error:
         raise SourceError(f"{name} cannot be listed: {os_reason(error)}") from error
     empty = True
-    for entry in scan_folder(root):
+    unread: list[Unread] = []
+    for entry in scan_folder(root, exclusion):
+        if isinstance(entry, Unread):
+            unread.append(entry)
+            continue
         empty = False
         yield entry
     if empty:
         tables = [entry for entry in names if table_suffix(entry)]
         hint = f"; to use a table, name it: {', '.join(sorted(tables)[:3])}" if tables else ""
         endings = " ".join(sorted(IMAGE_SUFFIXES))
-        raise SourceError(f"no picture in {name} or its subfolders (names ending in {endings} are looked for){hint}")
+        raise SourceError(
+            f"no picture in {name} or its subfolders (names ending in {endings} are looked for)"
+            f"{_told(unread)}{''.join(f'; {note}' for note in exclusion.notes())}{hint}"
+        )
+    yield from unread
+
+
+def _told(unread: Iterable[Unread]) -> str:
+    counts = ", ".join(f"{one.count:,} {one.ending}" for one in unread)
+    return f"; not read: {counts}" if counts else ""
 
 
 def _not_found(path: str) -> str:
@@ -265,28 +328,42 @@ def _glob_base(pattern: str) -> tuple[str, list[str]]:
     return str(Path(*parts[:wild])), list(parts[wild:])
 
 
-def _matches(pattern: str) -> Iterator[Item | Skip | Note]:
+def _matches(pattern: str, exclusion: Exclusion) -> Iterator[Entry]:
     base, parts = _glob_base(pattern)
     base = os.path.realpath(base)
     found = pictures = 0
+    unread: Counter[str] = Counter()
     if "**" in parts:
         # The folder scan, unlike glob's own "**", is safe from loops of links.
-        for entry in scan_folder(base) if _is_folder(base) else ():
-            path = uri_to_path(entry.uri)
-            if path is not None and _fits(path.relative_to(base).parts, parts):
-                found += 1
+        for name, entry in walk_folder(base, exclusion) if _is_folder(base) else ():
+            if not _fits(Path(name).relative_to(base).parts, parts):
+                continue
+            found += 1
+            if isinstance(entry, Unread):
+                unread[entry.ending] += entry.count
+            else:
                 pictures += 1
                 yield entry
     else:
         paths = glob.glob(str(Path(glob.escape(base), *parts)))  # noqa: PTH207 - it is absolute
         for name in sorted(paths, key=lambda path: [natural_key(part) for part in Path(path).parts]):
             found += 1
-            if is_image_name(name):
+            kind = kind_by_name(name)
+            if kind == "other" or _is_folder(name) or exclusion.leaves_out_deep(name):
+                continue
+            if kind == "unread":
+                unread[ending_of(name)] += 1
+            elif kind == "picture" or is_picture(name):
                 pictures += 1
                 yield from picture_items(name)
     if not pictures:
         what = f"{pattern!r} matches {found} name{'s' * (found > 1)}, but no picture"
-        raise SourceError(what if found else f"nothing matches {pattern!r}; in a shell, put the pattern in quotes")
+        left_out = _told(itertools.starmap(Unread, unread.most_common()))
+        left_out += "".join(f"; {note}" for note in exclusion.notes())
+        raise SourceError(
+            f"{what}{left_out}" if found else f"nothing matches {pattern!r}; in a shell, put the pattern in quotes"
+        )
+    yield from itertools.starmap(Unread, unread.most_common())
 
 
 def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
@@ -297,14 +374,14 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
-def _listed(stream: IO[bytes], *, name: str, locator: Locator) -> Iterator[Item | Skip | Note]:
+def _listed(stream: IO[bytes], exclusion: Exclusion, *, name: str, locator: Locator) -> Iterator[Entry]:
     empty = True
     for line in _split(stream):
         text = os.fsdecode(line)
         if not text.strip():
             continue
         empty = False
-        yield from _given(text, locator, name)
+        yield from _given(text, locator, name, exclusion)
     if empty:
         raise SourceError(f"{name} names no path; expected paths separated by newlines or NULs")
 
@@ -336,7 +413,9 @@ def _split(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _given(text: str | os.PathLike[str], locator: Locator, about: str) -> Iterator[Item | Skip | Note]:
+def _given(
+    text: str | os.PathLike[str], locator: Locator, about: str, exclusion: Exclusion
+) -> Iterator[Entry]:
     try:
         uri = locator.uri(text)
     except InputError as error:
@@ -346,11 +425,15 @@ def _given(text: str | os.PathLike[str], locator: Locator, about: str) -> Iterat
     path = None if parse_embedded(uri) is not None else uri_to_path(uri)
     if path is None:
         yield Item(uri)
+    elif exclusion.leaves_out_deep(str(path)):
+        return
+    elif kind_by_name(str(path)) == "unread":
+        yield Unread(ending_of(str(path)))
     else:
         yield from picture_items(str(path))
 
 
-def _values(values: Iterable[Any]) -> Iterator[Item | Skip | Note]:
+def _values(values: Iterable[Any], exclusion: Exclusion) -> Iterator[Entry]:
     base = str(Path.cwd())
     locator = Locator(base)
     for position, value in enumerate(values):
@@ -359,12 +442,12 @@ def _values(values: Iterable[Any]) -> Iterator[Item | Skip | Note]:
             case Skip() | Note():
                 yield value
             case Item():
-                yield replace(value, uri=locator.uri(value.uri))
+                yield from _kept(iter([replace(value, uri=locator.uri(value.uri))]), exclusion)
             case str() | os.PathLike():
-                yield from _given(value, locator, about)
+                yield from _given(value, locator, about, exclusion)
             case Mapping():
                 try:
-                    yield item_from_row(value, base=base, locator=locator)
+                    yield from _kept(iter([item_from_row(value, base=base, locator=locator)]), exclusion)
                 except SourceError as error:
                     yield Skip(about, str(error))
             case _:

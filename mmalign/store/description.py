@@ -27,12 +27,14 @@ class Description:
         fingerprint: The encoder's digest, or None.
         dim: Width of an embedding.
         generation: 1 as it was made; one more each time that all items were encoded anew.
+        excluded: What was said with `--exclude`: pattern, and the folder of the source that it was said for.
     """
 
     encoder: str | None
     fingerprint: str | None
     dim: int
     generation: int = 1
+    excluded: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def format(self) -> int:
@@ -88,6 +90,7 @@ class Description:
                 fingerprint=values["fingerprint"],
                 dim=int(values["dim"]),
                 generation=1 if values["format"] == 1 else int(values["generation"]),
+                excluded=tuple((str(text), folder) for text, folder in values.get("excluded", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CollectionFormatError(f"{path} lacks or garbles {error}") from error
@@ -106,6 +109,8 @@ class Description:
         }
         if self.generation != 1:
             values["generation"] = self.generation
+        if self.excluded:
+            values["excluded"] = self.excluded
         temporary = folder / f".{FILE}.{os.getpid()}"
         with temporary.open("w", encoding="utf-8") as file:
             file.write(json.dumps(values, indent=2) + "\n")
