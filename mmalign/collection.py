@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -39,16 +40,18 @@ from mmalign.index.publish import IndexManifest
 from mmalign.index.recipe import Device
 from mmalign.ingest import Ingest
 from mmalign.locks import lock
+from mmalign.media.exclusion import Pattern, check_patterns, join_patterns
 from mmalign.media.policy import MediaPolicy, check_policy
-from mmalign.media.sources import open_source, source_folder
+from mmalign.media.sources import exclusion_of, open_source, source_base, source_folder
 from mmalign.media.uris import same_uris
 from mmalign.promise import contract_of, drift_notes, kept_recall, told_recall
 from mmalign.query import Encoded, Query, QueryLike, as_queries, encode_queries, stored_picture
 from mmalign.recheck import Recheck, recheck
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.store.columns import column_name, infer_columns, plain
-from mmalign.store.description import Description, make_folder
+from mmalign.store.description import Description, amend, make_folder
 from mmalign.store.lance_store import Store
+from mmalign.store.removed import Removed
 from mmalign.types import AddReport, Caption, Hit, Note, ReencodeReport, SearchResult, batch_results
 from mmalign.types.arguments import (
     as_path,
@@ -63,6 +66,8 @@ from mmalign.types.arguments import (
 from mmalign.vectors import vector_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from mmalign.aligning import Aligner
     from mmalign.caption_items import CollectionCaptioner
 
@@ -356,6 +361,8 @@ class Collection:
         *,
         metadata: Mapping[str, Any] | None = None,
         prune: bool = False,
+        exclude: str | Sequence[str] = (),
+        restore: bool = False,
         progress: bool = True,
         batch_size: int = 32,
         policy: MediaPolicy | None = None,
@@ -369,7 +376,11 @@ class Collection:
             source: A folder, a table (jsonl, csv, parquet) with a path or URL column, a glob, `-` for paths on
                 standard input, or an iterable of paths.
             metadata: Columns to set for every item of the source.
-            prune: Remove items of that folder whose file is gone.
+            prune: Remove items of that folder whose file is gone, or is excluded.
+            exclude: Patterns as in a `.gitignore`, relative to the source's folder, of files and folders to leave out.
+                The collection keeps to them from now on; `!P` takes the pattern `P` back.
+            restore: Bring back what `remove` took out of the collection; otherwise it stays out, and
+                `report.kept_out` counts it.
             progress: Whether to show progress bars.
             batch_size: Pictures that go through the encoder at once.
             policy: What may be read, such as which hosts of URLs; None for that of the environment.
@@ -379,6 +390,7 @@ class Collection:
 
         Raises:
             SourceError: The source cannot be read.
+            InputError: `exclude` holds what is no pattern, or `prune` with a source that has no folder.
             MetadataError: Metadata that does not fit the collection's columns.
             AddInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; what was committed before is kept.
@@ -394,11 +406,30 @@ class Collection:
             if folder is None:
                 raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
             under = str(folder)
-        items = open_source(source, metadata=metadata)
+        base = source_base(source)
+        said = check_patterns(exclude)
+
+        def excluding(known: Description) -> Description:
+            joined = join_patterns([Pattern(*one) for one in known.excluded], said, base)
+            return replace(known, excluded=tuple((one.text, one.folder) for one in joined))
+
+        patterns = [Pattern(*one) for one in excluding(self.description).excluded]
+        exclusion = exclusion_of(source, patterns)
+        items = open_source(source, metadata=metadata, exclusion=exclusion)
         with self._writing() as generation:
+            if said:
+                amend(self.path, excluding)
             store = generation.writer()
-            ingest = Ingest(store, lambda: generation.encoder, batch_size=batch_size, progress=progress, policy=policy)
-            report = ingest.run(items, prune_under=under)
+            ingest = Ingest(
+                store,
+                lambda: generation.encoder,
+                removed=Removed.read(self.path),
+                restore=restore,
+                batch_size=batch_size,
+                progress=progress,
+                policy=policy,
+            )
+            report = ingest.run(items, prune_under=under, exclusion=exclusion)
             store.compact()
         return report
 
@@ -434,6 +465,8 @@ class Collection:
             rows, given, matrix = vector_rows(ids, vectors, dim=dim, metadata=metadata or {}, uris=uris)
             store = generation.writer()
             store.ensure_columns(infer_columns(given))
+            # Who hands in a vector means it: what was removed of the same place is removed no longer.
+            Removed.read(self.path).forget([(row["uri"], None) for row in rows])
             before = len(store)
             for start in range(0, len(rows), 65_536):
                 store.upsert(rows[start : start + 65_536], matrix[start : start + 65_536])
@@ -441,7 +474,11 @@ class Collection:
         return AddReport(added=added, updated=len(rows) - added, seconds=time.monotonic() - started)
 
     def remove(self, ids: Sequence[str] | None = None, *, where: str | None = None, purge: bool = False) -> int:
-        """Remove items.
+        """Remove items; a later `add` does not bring them back, unless it is asked to `restore` them.
+
+        What is remembered for that are digests of their URIs and of their pictures: a picture that is moved or renamed
+        stays out too, unless the same bytes are in the collection as another item, and so does whatever lies under
+        the same URI. `add_embeddings` brings back what it names.
 
         Args:
             ids: Identifiers or URIs.
@@ -462,7 +499,7 @@ class Collection:
         self.snapshot().check_filter(where)
         if not purge:
             with self._writing() as generation:
-                return _delete(generation.writer(), ids, where)
+                return _delete(generation.writer(), ids, where, remember=self._remember)
         with alone_in_reencoding(self.path):
             with alone_in_writing(self.path):
                 generation = self._current()
@@ -471,11 +508,15 @@ class Collection:
                         f"an index of {self.path} is being built from the items as they were; wait for that process, "
                         "and purge then"
                     )
-                removed = _delete(generation.writer(), ids, where)
+                removed = _delete(generation.writer(), ids, where, remember=self._remember)
                 generation.purge()
             with self._writing() as generation:
                 generation.purge_index()
         return removed
+
+    def _remember(self, items: pa.Table) -> None:
+        uris, digests = (column.to_pylist() for column in items.columns)
+        Removed(self.path).remember(zip(uris, digests, strict=True))
 
     def update(self, ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
         """Set metadata columns of items.
@@ -1031,7 +1072,7 @@ def _reopen(path: str, device: Device) -> Collection:
     return Collection.open(path, index_device=device)
 
 
-def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:
+def _delete(store: Store, ids: Sequence[str] | None, where: str | None, *, remember: Callable[[pa.Table], None]) -> int:
     row_ids, table = store.scan(["id", "uri"], where=where)
     if ids is not None:
         names, uris = (column.to_pylist() for column in table.columns)
@@ -1040,6 +1081,8 @@ def _delete(store: Store, ids: Sequence[str] | None, where: str | None) -> int:
         places = {uri for name in wanted - there for uri in same_uris(name)} | wanted
         chosen = [i for i, (name, uri) in enumerate(zip(names, uris, strict=True)) if name in wanted or uri in places]
         row_ids = row_ids[chosen]
+    # Before they go: an item that is still there counts as one, whatever is remembered of it.
+    remember(store.take(row_ids, ["uri", "sha256"]))
     return store.delete(row_ids)
 
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 
 from mmalign.encoders.base import Encoder, stream_image
 from mmalign.errors import AddInterrupted
+from mmalign.media.exclusion import Exclusion
 from mmalign.media.images import Picture
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.uris import uri_to_path
@@ -30,6 +32,7 @@ from mmalign.reader import Reader, Work
 from mmalign.similarity import Float32Array
 from mmalign.store.columns import column_name, infer_columns, plain, to_array
 from mmalign.store.lance_store import Store
+from mmalign.store.removed import Removed
 from mmalign.types import AddReport, Item, Note, Skip, Unread
 
 # A commit is due after so many seconds or items: what a power cut can cost.
@@ -87,6 +90,8 @@ class Ingest:
     Args:
         store: The collection's items, at their newest version.
         encoder: Gives the encoder; called only when a picture must be encoded.
+        removed: What was removed from the collection earlier; None for nothing.
+        restore: Whether that comes back.
         batch_size: Pictures that go through the encoder at once.
         progress: Whether to show progress bars.
         policy: What may be read; None for that of the environment.
@@ -97,12 +102,18 @@ class Ingest:
         store: Store,
         encoder: Callable[[], Encoder],
         *,
+        removed: Removed | None = None,
+        restore: bool = False,
         batch_size: int = 32,
         progress: bool = True,
         policy: MediaPolicy | None = None,
     ) -> None:
         self._store = store
         self._encoder = encoder
+        self._removed = removed
+        self._restore = restore
+        self._kept_out: list[tuple[str, str | None]] = []
+        self._restored: list[tuple[str, str | None]] = []
         self._batch_size = batch_size
         self._progress = progress
         self._policy = policy
@@ -110,7 +121,7 @@ class Ingest:
         self._notes: list[Note] = []
         self._unread: Counter[str] = Counter()
         self._renamed: dict[str, str] = {}
-        self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded"), 0)
+        self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded", "kept_out"), 0)
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[Float32Array] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -118,12 +129,20 @@ class Ingest:
         # How many pictures are still to be read; None before that is known.
         self._left: int | None = None
 
-    def run(self, source: Iterable[Item | Skip | Note | Unread], *, prune_under: str | None = None) -> AddReport:
+    def run(
+        self,
+        source: Iterable[Item | Skip | Note | Unread],
+        *,
+        prune_under: str | None = None,
+        exclusion: Exclusion | None = None,
+    ) -> AddReport:
         """Bring the collection up to date.
 
         Args:
             source: The items, and what the source itself had to leave out.
-            prune_under: Remove items whose URI begins with this folder and whose file is gone; None removes nothing.
+            prune_under: Remove items whose URI begins with this folder and whose file is gone or excluded; None
+                removes nothing.
+            exclusion: What stays out of the source.
 
         Returns:
             What was done.
@@ -138,18 +157,24 @@ class Ingest:
             items = self._scan(source)
             self._known = _Known.read(self._store)
             self._seen = {item.uri for item in items}
+            self._check_memory()
             self._fields = self._columns(items)
             work = self._compare(items)
             self._left = len(work)
             self._flush()
             self._read(work)
             self._flush()
-            if prune_under is not None:
-                self._prune(prune_under)
+            self._prune(prune_under, exclusion)
         except KeyboardInterrupt:
             self._flush()
             raise AddInterrupted(self._report(started), self._left) from None
         return self._report(started)
+
+    def _check_memory(self) -> None:
+        damaged = 0 if self._removed is None else self._removed.damaged
+        if damaged:
+            text = f"the memory of {damaged:,} removals is damaged: what they took out may come back"
+            self._notes.append(Note(text, remedy="remove it again where it does"))
 
     def _report(self, started: float) -> AddReport:
         return AddReport(
@@ -161,6 +186,7 @@ class Ingest:
             encoded=self._counts["encoded"],
             skipped=tuple(self._skipped),
             seconds=time.monotonic() - started,
+            kept_out=self._counts["kept_out"],
             unread=dict(self._unread.most_common()),
             renamed=self._renamed,
             notes=tuple(self._notes),
@@ -207,6 +233,7 @@ class Ingest:
         work = []
         for item in items:
             row = known.by_id.get(item.id, _NEW) if item.id is not None else known.by_uri.get(item.uri, _NEW)
+            removed = row == _NEW and self._removed is not None and self._removed.has_uri(item.uri)
             said = _said(item)
             size = mtime_ns = None
             path = uri_to_path(item.uri)
@@ -220,6 +247,9 @@ class Ingest:
                     self._skipped.append(Skip(item.uri, "is a folder, not a picture"))
                     continue
                 size, mtime_ns = status.st_size, status.st_mtime_ns
+            if removed and not self._restore and (size, mtime_ns) not in self._wandering:
+                self._counts["kept_out"] += 1
+                continue
             if (
                 row != _NEW
                 and known.uris[row] == item.uri
@@ -251,7 +281,12 @@ class Ingest:
         """Read, and encode what is new to the collection, committing as it goes."""
         if not work:
             return
-        reader = Reader(work, lambda digest: digest not in self._known.by_digest, policy=self._policy)
+        reader = Reader(
+            work,
+            lambda digest: digest not in self._known.by_digest,
+            refused=self._stays_out,
+            policy=self._policy,
+        )
         with track("Reading", len(work), enabled=self._progress) as advance:
             pictures = reader.pictures()
             stream: Iterator[Float32Array] = iter(())
@@ -295,6 +330,9 @@ class Ingest:
     def _bytes_known(self, job: Work, picture: Picture) -> None:
         """Settle an item whose bytes are in the collection: touched, moved or copied."""
         known = self._known
+        if self._stays_out(job, picture.sha256):
+            self._keep_out(job)
+            return
         stamp = {"bytes": job.size, "mtime_ns": job.mtime_ns}
         if job.row != _NEW and known.digests[job.row] == picture.sha256:
             same_place = known.uris[job.row] == job.item.uri
@@ -307,13 +345,46 @@ class Ingest:
         rows = known.by_digest[picture.sha256]
         if job.row == _NEW and job.item.id is None:
             for row in rows:
-                old = uri_to_path(known.uris[row])
-                if known.uris[row] not in self._seen and old is not None and not old.exists():
+                if self._is_gone(row):
                     self._move(row, job, stamp)
                     return
+        if self._was_removed(job):
+            self._keep_out(job)
+            return
         _, vectors = self._store.embeddings(known.row_ids[rows[:1]])
         size = self._store.take(known.row_ids[rows[:1]], ["width", "height"]).to_pylist()[0]
         self._emit(job, picture, vectors[0].astype(np.float32), size=size)
+
+    # What was removed earlier --------------------------------------------------------------------------------------
+
+    @cached_property
+    def _wandering(self) -> frozenset[tuple[int | None, int | None]]:
+        """Size and time of known files that are gone: one that lies where a removed one lay may be one of them."""
+        known = self._known
+        return frozenset((known.sizes[row], known.mtimes[row]) for row in range(len(known.ids)) if self._is_gone(row))
+
+    def _is_gone(self, row: int) -> bool:
+        uri = self._known.uris[row]
+        old = None if uri is None or uri in self._seen else uri_to_path(uri)
+        return old is not None and not old.exists()
+
+    def _was_removed(self, job: Work) -> bool:
+        if job.row != _NEW or self._restore or self._removed is None:
+            return False
+        return self._removed.has_uri(job.item.uri)
+
+    def _stays_out(self, job: Work, digest: str) -> bool:
+        """Whether a picture stays out because it, or what lay in its place, was removed; another item may have it."""
+        if job.row != _NEW or self._restore or self._removed is None or digest in self._known.by_digest:
+            return False
+        return self._removed.has_picture(digest) or self._removed.has_uri(job.item.uri)
+
+    def _keep_out(self, job: Work) -> None:
+        assert self._removed is not None
+        self._counts["kept_out"] += 1
+        if not self._removed.has_uri(job.item.uri):
+            # Next time it need not be read to be known.
+            self._kept_out.append((job.item.uri, None))
 
     def _move(self, row: int, job: Work, stamp: Mapping[str, Any]) -> None:
         self._counts["moved"] += 1
@@ -328,6 +399,8 @@ class Ingest:
         """Queue a whole row for the next commit."""
         known = self._known
         row: dict[str, Any] = {}
+        if job.row == _NEW and self._restore and self._removed is not None:
+            self._restored.append((job.item.uri, picture.sha256))
         if job.row != _NEW:
             # What the user or an earlier source said of the item outlives an edit of its bytes.
             names = ["captions", "said", *self._store.columns]
@@ -367,6 +440,11 @@ class Ingest:
 
     def _flush(self) -> None:
         """Commit what is queued."""
+        if self._removed is not None:
+            # What comes back is forgotten first: an item that is there counts as one, whatever is remembered of it.
+            self._removed.remember(self._kept_out)
+            self._removed.forget(self._restored)
+            self._kept_out, self._restored = [], []
         if self._rows:
             self._store.upsert(self._rows, np.stack(self._vectors))
             self._rows, self._vectors = [], []
@@ -375,13 +453,27 @@ class Ingest:
         self._patches = {}
         self._last_commit = time.monotonic()
 
-    def _prune(self, under: str) -> None:
-        gone = []
+    def _prune(self, under: str | None, exclusion: Exclusion | None) -> None:
+        """Remove what is gone or excluded from the folder; without a folder, say how much is excluded."""
+        gone, excluded = [], []
         for row, uri in enumerate(self._known.uris):
             path = uri_to_path(uri) if uri is not None and uri not in self._seen else None
-            if path is not None and Path(under) in path.parents and not os.path.lexists(path):
+            if path is None:
+                continue
+            if exclusion is not None and exclusion.covers(str(path)) and os.path.lexists(path):
+                excluded.append(row)
+            elif under is not None and Path(under) in path.parents and not os.path.lexists(path):
                 gone.append(row)
-        self._counts["removed"] += self._store.delete(self._known.row_ids[gone])
+        if under is not None:
+            self._counts["removed"] += self._store.delete(self._known.row_ids[gone + excluded])
+        elif excluded:
+            many = len(excluded) > 1
+            self._notes.append(
+                Note(
+                    f"{len(excluded):,} item{'s' * many} of the collection {'are' if many else 'is'} excluded now",
+                    remedy=f"add --prune to take {'them' if many else 'it'} out (in Python: prune=True)",
+                )
+            )
 
 
 def _metadata(item: Item) -> dict[str, Any]:

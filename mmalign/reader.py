@@ -41,14 +41,21 @@ class Reader:
     Args:
         work: The items to read.
         wanted: Asked with the SHA-256 of the bytes whether to decode them.
+        refused: Asked with an item and the SHA-256 of its bytes whether it stays out; None for none.
         policy: What may be read; None for that of the environment.
     """
 
     def __init__(
-        self, work: Sequence[Work], wanted: Callable[[str], bool], *, policy: MediaPolicy | None = None
+        self,
+        work: Sequence[Work],
+        wanted: Callable[[str], bool],
+        *,
+        refused: Callable[[Work, str], bool] | None = None,
+        policy: MediaPolicy | None = None,
     ) -> None:
         self._work = work
         self._wanted = wanted
+        self._refused = refused
         self._policy = policy
         self._lock = threading.Lock()
         self._waiting: deque[Picture] = deque()
@@ -63,6 +70,10 @@ class Reader:
             for job, picture in zip(self._work, loaded, strict=True):
                 if isinstance(picture, Skip) or picture.image is None:
                     self.settled.append((job, picture))
+                    self._done += 1
+                    continue
+                if self._refused is not None and self._refused(job, picture.sha256):
+                    self.settled.append((job, replace(picture, image=None)))
                     self._done += 1
                     continue
                 with self._lock:

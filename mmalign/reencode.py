@@ -175,7 +175,9 @@ class Reencode:
             new = following.latest()
             self._refresh_captions(new)
             self._build_index(following)
-            put_in_use(self._description, self._path)
+            # As it is by now: patterns may have been added since this was begun.
+            excluded = Description.read(self._path).excluded
+            put_in_use(replace(self._description, excluded=excluded), self._path)
             self._items = len(new)
             return True
 

@@ -51,7 +51,18 @@ def index(
     recipe: Annotated[
         str, typer.Option(help="Index design: auto, a name from `mmalign recipes`, or a FAISS factory string.")
     ] = "auto",
-    prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file is gone.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file is gone, or is excluded.")] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            help="Leave out files and folders by a pattern as in a .gitignore, relative to SOURCE, such as '*.gif' or "
+            "'raw/'. May be given several times; is kept to from now on, until '!PATTERN' takes it back.",
+        ),
+    ] = None,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Bring back what `mmalign remove` took out of the collection.")
+    ] = False,
     reencode: Annotated[
         bool,
         typer.Option(
@@ -76,6 +87,8 @@ def index(
 
         mmalign index ~/photos
 
+        mmalign index ~/photos --exclude '*.gif' --exclude 'raw/'
+
         mmalign index pictures.csv --collection shop.mm
 
         find . -name '*.jpg' | mmalign index - --collection found.mm
@@ -87,8 +100,10 @@ def index(
     if source is None:
         if not reencode:
             raise InputError("say what to index: a folder, a table, a glob or - for standard input")
-        if prune or recipe != "auto":
-            raise InputError("--prune and --recipe need a SOURCE to bring the collection up to date with")
+        if prune or exclude or restore or recipe != "auto":
+            raise InputError(
+                "--prune, --exclude, --restore and --recipe need a SOURCE to bring the collection up to date with"
+            )
         opened = open_collection(collection)
         done = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
         if as_json:
@@ -104,7 +119,12 @@ def index(
         progress = shows_progress(as_json)
         try:
             report = opened.add(
-                source, prune=prune, progress=progress, policy=media_policy(allow_private=allow_private)
+                source,
+                prune=prune,
+                exclude=exclude or (),
+                restore=restore,
+                progress=progress,
+                policy=media_policy(allow_private=allow_private),
             )
         except AddInterrupted as stop:
             _say_stopped(opened, stop, renewed, as_json=as_json)
@@ -191,6 +211,13 @@ def _print_report(
         print_json({**report.to_dict(), **(more or {}), **({} if renewed is None else {"reencode": renewed.to_dict()})})
         return
     say_skipped(report.skipped)
+    for note in report.notes:
+        say(f"note: {note.about + ': ' if note.about else ''}{note}")
+    if report.unread:
+        say("not read: " + ", ".join(f"{count:,} {ending}" for ending, count in report.unread.items()))
+    if report.kept_out:
+        what = "picture that was" if report.kept_out == 1 else "pictures that were"
+        say(f"{report.kept_out:,} {what} removed earlier stay{'s' * (report.kept_out == 1)} out; --restore brings back")
     counts = {
         "added": report.added,
         "updated": report.updated,

@@ -18,7 +18,7 @@ from mmalign.media.uris import path_to_uri
 from mmalign.types import Note
 
 if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 IGNORE_FILE = ".mmalignignore"
 """A file of patterns that hold for its folder and all below it."""
@@ -67,7 +67,7 @@ def check_patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
     for text in given:
         if not isinstance(text, str) or not text.strip() or "\n" in text or "\0" in text:
             raise InputError(f"exclude takes patterns such as '*.gif' or 'raw/', got {text!r}")
-        if _compiled([text]) is None or text.lstrip().startswith("#"):
+        if _compiled(text) is None or text.lstrip().startswith("#"):
             raise InputError(f"{text!r} is no pattern; write it as in a .gitignore, such as '*.gif' or 'raw/'")
         checked.append(text)
     return tuple(checked)
@@ -100,22 +100,21 @@ class Exclusion:
     Args:
         base: The source's folder, absolute; None where it has none.
         patterns: What was said with `--exclude`, the last word last.
-        prompt: Whether the folders that always stay out, and ignore files, count too.
+        walked: Whether all of the folder is looked through, rather than what a table or a list names.
     """
 
-    def __init__(self, base: str | None = None, patterns: Sequence[Pattern] = (), *, prompt: bool = True) -> None:
+    def __init__(self, base: str | None = None, patterns: Sequence[Pattern] = (), *, walked: bool = True) -> None:
         self._base = base
-        self._prompt = prompt
-        self._specs: list[tuple[str | None, GitIgnoreSpec, list[str]]] = []
+        self._walked = walked
+        self._specs: list[tuple[str | None, _Rules]] = []
         folders = dict.fromkeys([base, *(pattern.folder for pattern in patterns)])
         for folder in folders:
             # From the source at hand all patterns count; from the folder of an earlier one, what was said for that.
             lines = [one.text for one in patterns if folder == base or one.folder == folder]
-            spec = _compiled(lines) if lines else None
-            if spec is not None:
-                self._specs.append((folder, spec, lines))
-        self._files: dict[str, tuple[GitIgnoreSpec, list[str]] | None] = {}
-        self._known: dict[str, str | None] = {}
+            if lines:
+                self._specs.append((folder, _Rules(lines)))
+        self._files: dict[str, _Rules | None] = {}
+        self._known: dict[tuple[str, bool], str | None] = {}
         self._counts: dict[str, list[int]] = {}
         self._troubles: list[Note] = []
 
@@ -151,14 +150,26 @@ class Exclusion:
         Returns:
             True where it stays out.
         """
-        rule = self._by_pattern(path, folder=False)
-        if rule is None and listed:
-            # Kept by a pattern of the user's own, it needs no look at its folders.
-            rule = next((found for part in self._folders(path) if (found := self._folder_rule(part))), None)
-            rule = rule or self._rule(path, folder=False)
+        look = self._rule if listed else self._by_pattern
+        # As git has it: what lies in a folder that stays out cannot be taken in again.
+        rule = next((found for part in self._folders(path) if (found := self._folder_rule(part, listed=listed))), None)
+        rule = rule or look(path, folder=False)
         if rule and count:
             self._counts.setdefault(rule, [0, 0])[0] += 1
         return bool(rule)
+
+    def covers(self, path: str) -> bool:
+        """Whether a file of the source's folder stays out; it is not counted.
+
+        Args:
+            path: Absolute path of a file, which need not be there.
+
+        Returns:
+            True where it stays out; False for files that lie elsewhere.
+        """
+        if self._base is None or not _lies_in(path, self._base):
+            return False
+        return self.leaves_out_deep(path, listed=self._walked, count=False)
 
     def notes(self) -> tuple[Note, ...]:
         """What was left out, in one remark; and ignore files that could not be used."""
@@ -180,15 +191,16 @@ class Exclusion:
             yield path[:at]
             at = path.find(os.sep, at + 1)
 
-    def _folder_rule(self, path: str) -> str | None:
-        if path not in self._known:
-            self._known[path] = self._rule(path, folder=True)
-        return self._known[path]
+    def _folder_rule(self, path: str, *, listed: bool) -> str | None:
+        if (path, listed) not in self._known:
+            look = self._rule if listed else self._by_pattern
+            self._known[path, listed] = look(path, folder=True)
+        return self._known[path, listed]
 
     def _rule(self, path: str, *, folder: bool) -> str | None:
         """What leaves an entry out: the pattern's text or the file's name; None where nothing does."""
         rule = self._by_pattern(path, folder=folder)
-        if rule is None and self._prompt:
+        if rule is None:
             rule = self._by_file(path, folder=folder)
             if rule is None:
                 rule = _by_default(path, folder=folder)
@@ -196,14 +208,14 @@ class Exclusion:
 
     def _by_pattern(self, path: str, *, folder: bool) -> str | None:
         """The pattern that leaves an entry out; empty where one keeps it, None where there is none for it."""
-        for place, (base, spec, lines) in enumerate(self._specs):
+        for place, (base, rules) in enumerate(self._specs):
             if base is not None and _lies_in(path, base):
                 name = path[len(base.rstrip(os.sep)) + 1 :]
             elif place == 0:
                 name = path.lstrip(os.sep)
             else:
                 continue
-            found = _check(spec, lines, name, folder=folder)
+            found = rules.find(name, folder=folder)
             if found is not None:
                 return found
         return None
@@ -218,12 +230,12 @@ class Exclusion:
                 self._files[parent] = self._read(parent)
             file = self._files[parent]
             if file is not None:
-                found = _check(*file, path[len(parent.rstrip(os.sep)) + 1 :], folder=folder)
+                found = file.find(path[len(parent.rstrip(os.sep)) + 1 :], folder=folder)
                 if found is not None:
                     return found and IGNORE_FILE
         return None
 
-    def _read(self, folder: str) -> tuple[GitIgnoreSpec, list[str]] | None:
+    def _read(self, folder: str) -> _Rules | None:
         path = os.path.join(folder, IGNORE_FILE)  # noqa: PTH118 - a hot path
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - a hot path
@@ -240,32 +252,43 @@ class Exclusion:
         for number, line in enumerate(lines, 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            if _compiled([line]) is None:
+            if _compiled(line) is None:
                 self._troubles.append(Note(f"line {number} is no pattern: {line!r}", about=path_to_uri(path)))
             else:
                 usable.append(line)
-        spec = _compiled(usable) if usable else None
-        return None if spec is None else (spec, usable)
+        return _Rules(usable) if usable else None
 
 
-def _compiled(lines: list[str]) -> GitIgnoreSpec | None:
+class _Rules:
+    """Patterns of one folder; the last one that fits counts."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        compiled = [(line, _compiled(line)) for line in lines]
+        self._all = [(line, one) for line, one in compiled if one is not None]
+        # Folders are asked for before what lies in them, so that for a file only what files can fit counts.
+        self._of_files = [(line, one) for line, one in self._all if not line.rstrip().endswith("/")]
+
+    def find(self, name: str, *, folder: bool) -> str | None:
+        """The pattern that leaves an entry out; empty where one keeps it, None where there is none for it."""
+        rules = self._all if folder else self._of_files
+        name = name.replace(os.sep, "/") + "/" * folder
+        for line, pattern in reversed(rules):
+            if pattern.match_file(name) is not None:
+                return line if pattern.include else ""
+        return None
+
+
+def _compiled(line: str) -> GitIgnoreSpecPattern | None:
     # Late: most folders hold no ignore file, and a search reads no folder.
-    from pathspec import GitIgnoreSpec
     from pathspec.patterns.gitignore import GitIgnorePatternError
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     try:
-        spec = GitIgnoreSpec.from_lines(lines)
+        pattern = GitIgnoreSpecPattern(line)
     except GitIgnorePatternError:
         return None
     # A pattern such as "/" is read, and matches nothing.
-    return spec if all(pattern.include is not None for pattern in spec.patterns) else None
-
-
-def _check(spec: GitIgnoreSpec, lines: list[str], name: str, *, folder: bool) -> str | None:
-    found = spec.check_file(name.replace(os.sep, "/") + "/" * folder)
-    if found.include is None or found.index is None:
-        return None
-    return lines[found.index] if found.include else ""
+    return None if pattern.include is None else pattern
 
 
 def _by_default(path: str, *, folder: bool) -> str | None:

@@ -13,19 +13,19 @@ _FILMS = (
     ".rmvb .divx .insv .braw .r3d"
 )
 _RAW_PHOTOS = (
-    ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .srw .raf .orf .ori .rw2 .rwl .pef .ptx .raw .3fr .fff .iiq .mos .mef "
-    ".mrw .erf .kdc .dcr .k25 .x3f .bay .gpr .dcs .eip .rwz"
+    ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .srw .raf .orf .ori .rw2 .rwl .pef .ptx .raw .3fr .fff .iiq .mos "
+    ".mef .mrw .erf .kdc .dcr .k25 .x3f .bay .gpr .dcs .eip .rwz"
 )
 _PICTURES = (
-    ".jxl .svg .svgz .psd .psb .xcf .kra .ora .ai .eps .ps .pdf .cdr .exr .hdr .rgbe .dds .ktx .ktx2 .jxr .wdp .hdp .jls "
-    ".pcx .dcx .sgi .ras .xbm .xpm .pict .pct .emf .wmf .djvu .djv .fits .fts .dcm .bpg .flif .cin .dpx .icns "
+    ".jxl .svg .svgz .psd .psb .xcf .kra .ora .ai .eps .ps .pdf .cdr .exr .hdr .rgbe .dds .ktx .ktx2 .jxr .wdp .hdp "
+    ".jls .pcx .dcx .sgi .ras .xbm .xpm .pict .pct .emf .wmf .djvu .djv .fits .fts .dcm .bpg .flif .cin .dpx .icns "
     ".pdn .sketch .afphoto .afdesign .indd .procreate .iff .lbm .wbmp .bigtiff .heics .avifs"
 )
 UNREAD_SUFFIXES = frozenset(f"{_FILMS} {_RAW_PHOTOS} {_PICTURES}".split())
 """Lower-case endings of films, raw photos and pictures that are not read."""
 
 # Other names for formats that are read: the first bytes say whether it is one.
-_RARE = frozenset(".dib .jif .jfi .jps .pns .pjpeg .pjp .jpegx .jpg2 .jpm .icb .vda .vst .jpgl .jpeg_large .webp_large".split())
+_RARE = frozenset({".dib", ".jif", ".jfi", ".jps", ".pns", ".pjpeg", ".pjp", ".jpg2", ".jpm", ".icb", ".vda", ".vst"})
 # What programs write while a file is still on its way; its name changes when it is whole.
 _UNFINISHED = frozenset({".part", ".partial", ".crdownload", ".download", ".filepart", ".opdownload", ".aria2"})
 _BACKUPS = frozenset({".bak", ".old", ".orig", ".backup", ".copy", ".original"})

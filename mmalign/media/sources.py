@@ -19,7 +19,7 @@ from typing import IO, Any
 from mmalign.errors import InputError, SourceError
 from mmalign.media.csv_tables import is_csv_header
 from mmalign.media.embedded import parse_embedded
-from mmalign.media.exclusion import Exclusion
+from mmalign.media.exclusion import Exclusion, Pattern
 from mmalign.media.file_kinds import ending_of, is_picture, kind_by_name
 from mmalign.media.folders import COLLECTION_SUFFIX, natural_key, picture_items, scan_folder, walk_folder
 from mmalign.media.formats import IMAGE_SUFFIXES
@@ -94,7 +94,7 @@ def open_source(
         SourceError: There is no such source, it cannot be read, or it holds no item.
     """
     if exclusion is None:
-        exclusion = Exclusion(source_base(source))
+        exclusion = exclusion_of(source)
     items = _dispatch(source, stdin, exclusion)
     try:
         first = next(items)
@@ -137,6 +137,20 @@ def source_base(source: Any) -> str | None:
     if folder is None and not (isinstance(source, str) and is_url(source)):
         return str(Path.cwd())
     return None if folder is None else str(folder)
+
+
+def exclusion_of(source: Any, patterns: Sequence[Pattern] = ()) -> Exclusion:
+    """What stays out of a source.
+
+    Args:
+        source: What `open_source` takes.
+        patterns: What was said with `--exclude`.
+
+    Returns:
+        For `open_source`.
+    """
+    walked = isinstance(source, str | os.PathLike) and _is_folder(_absolute(os.fspath(source)))
+    return Exclusion(source_base(source), patterns, walked=walked)
 
 
 def default_collection_path(source: Any) -> Path | None:

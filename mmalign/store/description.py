@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.errors import CollectionExistsError, CollectionFormatError, CollectionNotFoundError, StorageError
+from mmalign.locks import lock
 from mmalign.processes import is_running
 
 FORMAT = 2
 """Format 2 has a `generation`; it is written only where a reader of format 1 would look for the data in vain."""
 FILE = "collection.json"
+_LOCK = ".description.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Description:
         Args:
             folder: The collection.
         """
-        values = {
+        values: dict[str, object] = {
             "encoder": self.encoder,
             "fingerprint": self.fingerprint,
             "dim": self.dim,
@@ -118,6 +120,31 @@ class Description:
             os.fsync(file.fileno())
         temporary.replace(folder / FILE)
         _sync(folder)
+
+
+def amend(folder: Path, change: Callable[[Description], Description]) -> Description:
+    """Change the description of a collection in one step, one process after the other.
+
+    Args:
+        folder: The collection.
+        change: Gives the new description for the one that is there.
+
+    Returns:
+        The description that is there now.
+
+    Raises:
+        CollectionFormatError: Damaged, or written by a newer mmalign.
+        StorageError: The disk refused; the description is as it was.
+    """
+    with lock(folder / _LOCK):
+        known = Description.read(folder)
+        changed = change(known)
+        if changed != known:
+            try:
+                changed.write(folder)
+            except OSError as error:
+                raise StorageError(f"cannot write {folder / FILE}: {error.strerror or error}") from error
+    return changed
 
 
 def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
