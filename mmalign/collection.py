@@ -396,6 +396,7 @@ class Collection:
             StorageError: The disk refused; what was committed before is kept.
         """
         check_flag("prune", prune)
+        check_flag("restore", restore)
         check_integer("batch_size", batch_size, least=1)
         check_policy(policy)
         if metadata is not None:

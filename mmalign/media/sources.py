@@ -427,9 +427,7 @@ def _split(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _given(
-    text: str | os.PathLike[str], locator: Locator, about: str, exclusion: Exclusion
-) -> Iterator[Entry]:
+def _given(text: str | os.PathLike[str], locator: Locator, about: str, exclusion: Exclusion) -> Iterator[Entry]:
     try:
         uri = locator.uri(text)
     except InputError as error:
