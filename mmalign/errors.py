@@ -120,7 +120,7 @@ class MissingExtraError(MMAlignError, ImportError):
 
 
 class EnvironmentConflictError(MMAlignError):
-    """Two installed packages exclude one another."""
+    """Two installed packages exclude one another, or one of them cannot be loaded."""
 
 
 class CollectionError(MMAlignError):
