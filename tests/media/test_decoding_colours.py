@@ -131,6 +131,42 @@ def grey_profile(gamma: float) -> bytes:
     return head + struct.pack(">I", len(tags)) + table + body
 
 
+def ink_profile() -> bytes:
+    """A profile of a press whose inks are all grey, made by hand: lightness falls with the ink, from 100 to 0."""
+    straight = bytes(range(256))
+    corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    lights = b"".join(bytes([round(255 * (1 - k) * (1 - (c + m + y) / 3)), 128, 128]) for c, m, y, k in corners)
+    unit = struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + straight * 4 + lights + straight * 3
+    text = b"text" + bytes(4) + b"ink\0"
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1.0, 0.8249)))
+    tags = [(b"desc", text), (b"cprt", text), (b"wtpt", white), (b"A2B0", table)]
+    body, listing, at = b"", b"", 132 + 12 * len(tags)
+    for name, value in tags:
+        listing += struct.pack(">4sII", name, at + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4sI4s4s4s", at + len(body), bytes(4), 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(28) + white[8:] + bytes(48)
+    return head + struct.pack(">I", len(tags)) + listing + body
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_the_profiles_of_presses_are_applied(kind: str) -> None:
+    inks = np.array([[0, 0, 0, 0], [0, 0, 0, 128], [255, 0, 0, 0], [255, 255, 0, 0], [0, 0, 0, 255], [90, 90, 90, 0]])
+    values = np.repeat(np.repeat(inks[None].astype(np.uint8), 16, 0), 16, 1)
+    image = Image.frombytes("CMYK", (16 * len(inks), 16), values.tobytes())
+    share = inks / 255
+    lightness = 100 * (1 - share[:, 3]) * (1 - share[:, :3].sum(1) / 3)
+    # Lightness to luminance to sRGB, by their definitions (CIE 15; IEC 61966-2-1).
+    luminance = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
+    want = 255 * np.where(luminance <= 0.0031308, luminance * 12.92, 1.055 * luminance ** (1 / 2.4) - 0.055)
+    options = {"quality": 98} if kind == "JPEG" else {}
+    found = pixels(encode(image, kind, icc_profile=ink_profile(), **options))[8, 8::16]
+    assert np.abs(found - want[:, None]).max() <= 4
+    # Without it, the inks have colours.
+    assert np.ptp(pixels(encode(image, kind, **options))[8, 40]) > 100
+
+
 def test_grey_profiles_are_applied() -> None:
     grey = Image.fromarray(np.arange(0, 256, 5, dtype=np.uint8)[None])
     values = np.arange(0, 256, 5)[:, None].repeat(3, 1)
