@@ -48,11 +48,21 @@ from mmalign.promise import contract_of, drift_notes, kept_recall, told_recall
 from mmalign.query import Encoded, Query, QueryLike, as_queries, encode_queries, stored_picture
 from mmalign.recheck import Recheck, recheck
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
-from mmalign.store.columns import column_name, infer_columns, plain
 from mmalign.store.description import Description, amend, make_folder
 from mmalign.store.lance_store import Store
 from mmalign.store.removed import Removed
-from mmalign.types import AddReport, Caption, Hit, Note, ReencodeReport, SearchResult, batch_results
+from mmalign.types import (
+    AddReport,
+    Caption,
+    Hit,
+    ItemCount,
+    Note,
+    ReencodeReport,
+    SearchResult,
+    as_id,
+    as_ids,
+    batch_results,
+)
 from mmalign.types.arguments import (
     as_path,
     check_choice,
@@ -63,7 +73,7 @@ from mmalign.types.arguments import (
     check_text,
     check_type,
 )
-from mmalign.vectors import vector_rows
+from mmalign.vectors import plain_metadata, vector_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -280,18 +290,13 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
 
-    def has(self, name: str) -> bool:
+    def has(self, name: str | int) -> bool:
         """Whether there is an item with this id, URI or path.
 
         Raises:
-            InputError: Not a text.
+            InputError: Neither text nor an integer.
         """
-        if not isinstance(name, str):
-            raise InputError(f"an item is called by its id or URI, a text, got {type(name).__name__}")
-        store = self.snapshot()
-        return len(store.find("id", name, ["id"])[0]) > 0 or any(
-            len(store.find("uri", uri, ["id"])[0]) for uri in same_uris(name)
-        )
+        return not self.snapshot().match([as_id(name, name="name")], uris=same_uris)[1]
 
     def snapshot(self) -> Store:
         """The items as they are now; what is committed later does not show."""
@@ -301,7 +306,8 @@ class Collection:
         """Say what the collection holds.
 
         Returns:
-            Path, number of items, encoder, dim, columns, index, measured recall, bytes on disk, and notes.
+            Path, number of items, encoder, dim, columns, names that were changed, index, measured recall, bytes on
+            disk, and notes.
         """
         store = self.snapshot()
         manifest = self.index_manifest
@@ -311,6 +317,7 @@ class Collection:
             "encoder": self.description.encoder,
             "dim": self.dim,
             "columns": {name: str(kind) for name, kind in store.columns.items()},
+            "renamed": store.renamed,
             "index": None if manifest is None else manifest.recipe,
             "indexed": 0 if manifest is None else manifest.rows,
             "index_cost": None if manifest is None else manifest.cost(),
@@ -366,6 +373,7 @@ class Collection:
         progress: bool = True,
         batch_size: int = 32,
         policy: MediaPolicy | None = None,
+        as_text: Iterable[str] = (),
     ) -> AddReport:
         """Bring the collection up to date with a source of pictures.
 
@@ -384,14 +392,16 @@ class Collection:
             progress: Whether to show progress bars.
             batch_size: Pictures that go through the encoder at once.
             policy: What may be read, such as which hosts of URLs; None for that of the environment.
+            as_text: Names of columns that are to be text, whatever they hold; those that are there are turned into it.
 
         Returns:
-            What was done.
+            What was done. A value that its column cannot hold exactly costs that cell, of which `notes` tells; a name
+            that cannot be a column's is changed, which `renamed` says.
 
         Raises:
             SourceError: The source cannot be read.
             InputError: `exclude` holds what is no pattern, or `prune` with a source that has no folder.
-            MetadataError: Metadata that does not fit the collection's columns.
+            MetadataError: `metadata` does not fit the collection's columns, or no column is called as `as_text` says.
             AddInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; what was committed before is kept.
         """
@@ -416,11 +426,14 @@ class Collection:
 
         patterns = [Pattern(*one) for one in excluding(self.description).excluded]
         exclusion = exclusion_of(source, patterns)
-        items = open_source(source, metadata=metadata, exclusion=exclusion)
+        texts = as_ids(as_text, name="as_text")
+        given = plain_metadata(metadata or {})
+        items = open_source(source, metadata=given, exclusion=exclusion)
         with self._writing() as generation:
             if said:
                 amend(self.path, excluding)
             store = generation.writer()
+            store.plan([given], strict=lambda _: "metadata for every item")
             ingest = Ingest(
                 store,
                 lambda: generation.encoder,
@@ -429,6 +442,7 @@ class Collection:
                 batch_size=batch_size,
                 progress=progress,
                 policy=policy,
+                as_text=texts,
             )
             report = ingest.run(items, prune_under=under, exclusion=exclusion)
             store.compact()
@@ -436,18 +450,18 @@ class Collection:
 
     def add_embeddings(
         self,
-        ids: Sequence[str],
+        ids: Iterable[str | int],
         vectors: ArrayLike,
         *,
         metadata: Mapping[str, Sequence[Any]] | None = None,
-        uris: Sequence[str] | None = None,
+        uris: Sequence[str | None] | None = None,
     ) -> AddReport:
         """Add vectors that were computed elsewhere; an id that is there already is replaced.
 
         Args:
-            ids: n identifiers.
+            ids: n identifiers, text or integers.
             vectors: Array-like of shape (n, dim); scaled to length 1.
-            metadata: Column name to n values.
+            metadata: Name to n values. A name that cannot be a column's is changed, which the report's `renamed` says.
             uris: n places where the media are, if any.
 
         Returns:
@@ -457,24 +471,34 @@ class Collection:
             DimensionError: The vectors have another width.
             EncoderMismatchError: The collection was encoded anew with another encoder since it was opened.
             InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
-            MetadataError: Metadata that does not fit the collection's columns.
+            MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
         """
         started = time.monotonic()
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping, "a mapping of column names to values")
         with self._writing() as generation:
             self._check_unchanged(generation)
             dim = generation.description.dim
             rows, given, matrix = vector_rows(ids, vectors, dim=dim, metadata=metadata or {}, uris=uris)
             store = generation.writer()
-            store.ensure_columns(infer_columns(given))
+            settled = store.settle(given, strict=lambda row: f"id {rows[row]['id']!r}")
+            whole = [row | values for row, values in zip(rows, settled.rows, strict=True)]
             # Who hands in a vector means it: what was removed of the same place is removed no longer.
             Removed.read(self.path).forget([(row["uri"], None) for row in rows])
-            before = len(store)
-            for start in range(0, len(rows), 65_536):
-                store.upsert(rows[start : start + 65_536], matrix[start : start + 65_536])
-            added = len(store) - before
-        return AddReport(added=added, updated=len(rows) - added, seconds=time.monotonic() - started)
+            added = 0
+            for start in range(0, len(whole), 65_536):
+                added += store.upsert(whole[start : start + 65_536], matrix[start : start + 65_536])
+            store.compact()
+        return AddReport(
+            added=added,
+            updated=len(rows) - added,
+            seconds=time.monotonic() - started,
+            renamed=settled.renamed,
+        )
 
-    def remove(self, ids: Sequence[str] | None = None, *, where: str | None = None, purge: bool = False) -> int:
+    def remove(
+        self, ids: Iterable[str | int] | None = None, *, where: str | None = None, purge: bool = False
+    ) -> ItemCount:
         """Remove items; a later `add` does not bring them back, unless it is asked to `restore` them.
 
         What is remembered for that are digests of their URIs and of their pictures: a picture that is moved or renamed
@@ -482,25 +506,30 @@ class Collection:
         the same URI. `add_embeddings` brings back what it names.
 
         Args:
-            ids: Identifiers or URIs.
+            ids: A list of identifiers or URIs.
             where: SQL over the columns; with `ids`, both must hold.
             purge: Rewrite the data and the index so that no byte of the items is left.
 
         Returns:
-            How many items were removed.
+            How many items were removed; its `unknown` has the names that no item has.
 
         Raises:
-            InputError: Neither `ids` nor `where`.
-            FilterError: The filter is no condition over the columns; the text says what they hold.
+            InputError: Neither `ids` nor `where`, or `ids` is a text alone.
+            FilterError: The filter is not a condition on the columns; the text says what they hold.
             CollectionError: With `purge`, while another process encodes the collection anew or builds an index on disk,
                 or writes to it for longer than a minute.
         """
         if ids is None and where is None:
             raise InputError("say what to remove: ids or where")
+        check_flag("purge", purge)
+        names = None if ids is None else as_ids(ids)
         self.snapshot().check_filter(where)
         if not purge:
             with self._writing() as generation:
-                return _delete(generation.writer(), ids, where, remember=self._remember)
+                store = generation.writer()
+                removed = _delete(store, names, where, remember=self._remember)
+                store.compact()
+                return removed
         with alone_in_reencoding(self.path):
             with alone_in_writing(self.path):
                 generation = self._current()
@@ -509,7 +538,7 @@ class Collection:
                         f"an index of {self.path} is being built from the items as they were; wait for that process, "
                         "and purge then"
                     )
-                removed = _delete(generation.writer(), ids, where, remember=self._remember)
+                removed = _delete(generation.writer(), names, where, remember=self._remember)
                 generation.purge()
             with self._writing() as generation:
                 generation.purge_index()
@@ -519,28 +548,62 @@ class Collection:
         uris, digests = (column.to_pylist() for column in items.columns)
         Removed(self.path).remember(zip(uris, digests, strict=True))
 
-    def update(self, ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
+    def update(self, ids: Iterable[str | int], metadata: Mapping[str, Any]) -> ItemCount:
         """Set metadata columns of items.
 
         Args:
-            ids: Identifiers.
-            metadata: Column name to the value that every one of them gets; `captions` takes a list of sentences.
+            ids: A list of identifiers.
+            metadata: Name to the value that every one of them gets, None for none; `captions` takes a list of
+                sentences. A name is that of a column, or the one that a source gave it.
 
         Returns:
-            How many items were changed; unknown ids are passed over.
+            How many items were changed; its `unknown` has the ids that no item has.
 
         Raises:
-            MetadataError: A value does not fit its column.
+            InputError: `ids` is a text alone.
+            MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
         """
-        values = {name if name == "captions" else column_name(name): plain(value) for name, value in metadata.items()}
+        names = as_ids(ids)
+        values = plain_metadata(metadata)
         if not values:
             raise MetadataError("no metadata given; nothing to update")
+        fixed = {"captions": values.pop("captions")} if "captions" in values else {}
         with self._writing() as generation:
             store = generation.writer()
-            store.ensure_columns({n: k for n, k in infer_columns([values]).items() if n != "captions"})
-            known = set(store.scan(["id"])[1].column("id").to_pylist())
-            settable = {name: value for name, value in values.items() if name == "captions" or name in store.columns}
-            return store.patch([{"id": name, **settable} for name in dict.fromkeys(ids) if name in known])
+            _, unknown = store.match(names)
+            known = list(dict.fromkeys(names))
+            if unknown:
+                gone = set(unknown)
+                known = [name for name in known if name not in gone]
+            if not known:
+                store.plan([values], strict=lambda _: "update")
+                return ItemCount(0, unknown)
+            store.check(fixed)
+            settled = store.settle([values], strict=lambda _: "update")
+            changed = store.patch([{"id": name, **fixed, **settled.rows[0]} for name in known])
+            store.compact()
+        return ItemCount(changed, unknown)
+
+    def make_text(self, *columns: str) -> None:
+        """Turn metadata columns into text, so that they take values of any kind; what they hold stays, spelled out.
+
+        Args:
+            columns: Names of columns, as `info` shows them or as a source gave them.
+
+        Raises:
+            MetadataError: There is no such column.
+        """
+        for name in columns:
+            check_text("columns", name)
+        with self._writing() as generation:
+            store = generation.writer()
+            known = {*store.columns, *store.renamed}
+            for name in columns:
+                if name not in known:
+                    raise MetadataError(
+                        f"no column is called {name!r}; columns here: {', '.join(store.columns) or 'none'}"
+                    )
+            store.settle([], as_text=columns)
 
     def reencode(
         self,
@@ -874,8 +937,8 @@ class Collection:
         for block in writer.caption_items(where=where, again=again, progress=progress):
             with self._writing() as generation:
                 store = generation.writer()
-                store.ensure_columns(infer_columns([{COLUMN: ""}]))
-                store.patch([{"id": name, COLUMN: caption.text} for name, caption in block])
+                settled = store.settle([{COLUMN: caption.text} for _, caption in block], strict=str)
+                store.patch([{"id": name, **row} for (name, _), row in zip(block, settled.rows, strict=True)])
             yield from block
 
     def _encode(
@@ -1073,18 +1136,18 @@ def _reopen(path: str, device: Device) -> Collection:
     return Collection.open(path, index_device=device)
 
 
-def _delete(store: Store, ids: Sequence[str] | None, where: str | None, *, remember: Callable[[pa.Table], None]) -> int:
-    row_ids, table = store.scan(["id", "uri"], where=where)
-    if ids is not None:
-        names, uris = (column.to_pylist() for column in table.columns)
-        wanted, there = set(ids), set(names)
-        # What is an item's id means that item; else it is a URI or a path.
-        places = {uri for name in wanted - there for uri in same_uris(name)} | wanted
-        chosen = [i for i, (name, uri) in enumerate(zip(names, uris, strict=True)) if name in wanted or uri in places]
-        row_ids = row_ids[chosen]
+def _delete(
+    store: Store, names: list[str] | None, where: str | None, *, remember: Callable[[pa.Table], None]
+) -> ItemCount:
+    chosen = None if where is None else store.row_ids(where=where)
+    unknown: list[str] = []
+    if names is not None:
+        row_ids, unknown = store.match(names, uris=same_uris)
+        chosen = row_ids if chosen is None else row_ids[np.isin(row_ids, chosen)]
+    assert chosen is not None
     # Before they go: an item that is still there counts as one, whatever is remembered of it.
-    remember(store.take(row_ids, ["uri", "sha256"]))
-    return store.delete(row_ids)
+    remember(store.take(chosen, ["uri", "sha256"]))
+    return ItemCount(store.delete(chosen) if len(chosen) else 0, unknown)
 
 
 def _bytes_under(folder: Path) -> int:

@@ -7,13 +7,12 @@ where those are in the collection already, it has moved, was copied or was only 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mmalign.encoders.base import Encoder, stream_image
-from mmalign.errors import AddInterrupted
+from mmalign.errors import AddInterrupted, InputError
 from mmalign.media.exclusion import Exclusion
 from mmalign.media.images import Picture
 from mmalign.media.policy import MediaPolicy
@@ -30,10 +29,10 @@ from mmalign.media.uris import uri_to_path
 from mmalign.progress import track
 from mmalign.reader import Reader, Work
 from mmalign.similarity import Float32Array
-from mmalign.store.columns import column_name, infer_columns, plain, to_array
+from mmalign.store.given import fit_items, limit_notes
 from mmalign.store.lance_store import Store
 from mmalign.store.removed import Removed
-from mmalign.types import AddReport, Item, Note, Skip, Unread
+from mmalign.types import AddReport, Item, Note, Skip, Unread, as_id
 
 # A commit is due after so many seconds or items: what a power cut can cost.
 _COMMIT_SECONDS = 5.0
@@ -95,6 +94,7 @@ class Ingest:
         batch_size: Pictures that go through the encoder at once.
         progress: Whether to show progress bars.
         policy: What may be read; None for that of the environment.
+        as_text: Names of columns that are to be text.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Ingest:
         batch_size: int = 32,
         progress: bool = True,
         policy: MediaPolicy | None = None,
+        as_text: Collection[str] = (),
     ) -> None:
         self._store = store
         self._encoder = encoder
@@ -117,10 +118,14 @@ class Ingest:
         self._batch_size = batch_size
         self._progress = progress
         self._policy = policy
+        self._as_text = tuple(as_text)
         self._skipped: list[Skip] = []
         self._notes: list[Note] = []
         self._unread: Counter[str] = Counter()
-        self._renamed: dict[str, str] = {}
+        self._renamed: Mapping[str, str] = {}
+        self._fields: list[str] = []
+        self._overridden: dict[Any, Note] = {}
+        self._said: dict[tuple[str | None, str], str | None] = {}
         self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded", "kept_out"), 0)
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[Float32Array] = []
@@ -149,7 +154,7 @@ class Ingest:
 
         Raises:
             AddInterrupted: Ctrl-C; what was encoded is committed first.
-            MetadataError: Metadata that does not fit the collection's columns; nothing was changed.
+            MetadataError: A column of `as_text` is in neither the source nor the collection; nothing was changed.
             StorageError: The disk refused; what was committed before is kept.
         """
         started = time.monotonic()
@@ -158,7 +163,7 @@ class Ingest:
             self._known = _Known.read(self._store)
             self._seen = {item.uri for item in items}
             self._check_memory()
-            self._fields = self._columns(items)
+            items = self._columns(self._settle_ids(items))
             work = self._compare(items)
             self._left = len(work)
             self._flush()
@@ -195,6 +200,7 @@ class Ingest:
     def _scan(self, source: Iterable[Item | Skip | Note | Unread]) -> list[Item]:
         """Read the whole source; several rows for one picture become one item with all their captions."""
         items: dict[tuple[str | None, str], Item] = {}
+        left_out: list[tuple[str, Note]] = []
         with track("Scanning", None, enabled=self._progress) as advance:
             for entry in source:
                 if isinstance(entry, Note):
@@ -207,23 +213,66 @@ class Ingest:
                 if isinstance(entry, Skip):
                     self._skipped.append(entry)
                     continue
+                left_out += [(note.text.partition(" holds ")[0], note) for note in entry.left_out]
+                try:
+                    entry = entry if entry.id is None else replace(entry, id=as_id(entry.id))
+                except InputError as error:
+                    self._skipped.append(Skip(entry.place or entry.uri, str(error)))
+                    continue
                 key = (entry.id, entry.uri)
-                first = items.get(key)
-                if first is not None:
-                    captions = tuple(dict.fromkeys(first.captions + entry.captions))
-                    entry = Item(entry.uri, entry.id, captions, {**first.metadata, **entry.metadata})
-                items[key] = entry
+                items[key] = entry if key not in items else self._join(items[key], entry)
+        self._notes += [*limit_notes(left_out), *self._overridden.values()]
         return list(items.values())
 
-    def _columns(self, items: Sequence[Item]) -> set[str]:
-        rows = [_metadata(item) for item in items]
-        columns = infer_columns(rows)
-        for name, kind in self._store.columns.items():
-            if name in columns:
-                # Says what does not fit before anything is read or encoded.
-                to_array(name, [row.get(name) for row in rows], kind)
-        self._store.ensure_columns(columns)
-        return set(columns)
+    def _join(self, first: Item, second: Item) -> Item:
+        """Make one item of two rows for the same picture: with the captions of both, and the later of other values."""
+        metadata = dict(first.metadata)
+        for name, value in second.metadata.items():
+            before = metadata.get(name)
+            if value is None and before is not None:
+                continue
+            if before is not None and before != value and name not in self._overridden:
+                self._overridden[name] = Note(
+                    f"column {name!r} says {before!r:.40} and then {value!r:.40} of one picture; the last row counts",
+                    remedy="say the same in all rows of a picture",
+                    about=second.place or second.uri,
+                )
+            metadata[name] = value
+        captions = tuple(dict.fromkeys(first.captions + second.captions))
+        return Item(first.uri, first.id, captions, metadata, first.place)
+
+    def _settle_ids(self, items: Sequence[Item]) -> list[Item]:
+        """Leave out items whose id names another picture, in the source or in the collection."""
+        known = self._known
+        owner: dict[str, str] = {}
+        for item in items:
+            if item.id is None:
+                continue
+            row = known.by_id.get(item.id, _NEW)
+            # The picture that has the id already keeps it, whichever the source names first.
+            if item.id not in owner or (row != _NEW and known.uris[row] == item.uri):
+                owner[item.id] = item.uri
+        kept = []
+        for item in items:
+            other = None if item.id is None else owner[item.id]
+            if item.id is not None and other == item.uri:
+                row = known.by_id.get(item.id, _NEW)
+                other = known.uris[row] if row != _NEW and _is_there(known.uris[row]) else other
+            if other is None or other == item.uri:
+                kept.append(item)
+            else:
+                self._skipped.append(Skip(item.place or item.uri, _taken(item, other)))
+        return kept
+
+    def _columns(self, items: Sequence[Item]) -> list[Item]:
+        """Fit what the source says of the items to columns, and note what fits nowhere."""
+        given = fit_items(self._store, items, as_text=self._as_text)
+        self._skipped += given.skipped
+        self._notes += given.notes
+        self._renamed = given.renamed
+        self._fields = given.columns
+        self._said = {(item.id, item.uri): said for item, said in zip(given.items, given.said, strict=True)}
+        return given.items
 
     # What has changed ----------------------------------------------------------------------------------------------
 
@@ -234,7 +283,7 @@ class Ingest:
         for item in items:
             row = known.by_id.get(item.id, _NEW) if item.id is not None else known.by_uri.get(item.uri, _NEW)
             removed = row == _NEW and self._removed is not None and self._removed.has_uri(item.uri)
-            said = _said(item)
+            said = self._said[item.id, item.uri]
             size = mtime_ns = None
             path = uri_to_path(item.uri)
             if path is not None:
@@ -268,7 +317,7 @@ class Ingest:
             self._patch_said(row, item, said)
 
     def _patch_said(self, row: int, item: Item, said: str) -> None:
-        values = {name: _metadata(item).get(name) for name in sorted(self._fields)}
+        values = {name: item.metadata.get(name) for name in self._fields}
         self._patch({"id": self._known.ids[row], "said": said, "captions": list(item.captions), **values})
 
     def _patch(self, row: dict[str, Any]) -> None:
@@ -398,6 +447,10 @@ class Ingest:
     ) -> None:
         """Queue a whole row for the next commit."""
         known = self._known
+        if job.row != _NEW and known.uris[job.row] != job.item.uri and _is_url(known.uris[job.row]):
+            # Another picture, now that it was read; the same one at another address was only moved.
+            self._skipped.append(Skip(job.item.place or job.item.uri, _taken(job.item, known.uris[job.row])))
+            return
         row: dict[str, Any] = {}
         if job.row == _NEW and self._restore and self._removed is not None:
             self._restored.append((job.item.uri, picture.sha256))
@@ -409,7 +462,7 @@ class Ingest:
         else:
             self._counts["added"] += 1
         if job.said is not None:
-            row |= {name: _metadata(job.item).get(name) for name in self._fields}
+            row |= {name: job.item.metadata.get(name) for name in self._fields}
             row |= {"said": job.said, "captions": list(job.item.captions)}
         row |= size or {"width": picture.width, "height": picture.height}
         row |= {
@@ -476,17 +529,19 @@ class Ingest:
             )
 
 
-def _metadata(item: Item) -> dict[str, Any]:
-    return {column_name(name): plain(value) for name, value in item.metadata.items()}
+def _is_there(uri: str | None) -> bool:
+    """Whether a picture is still where an item has it. What is on the web is looked at only when it is read."""
+    path = None if uri is None else uri_to_path(uri)
+    return path is not None and os.path.lexists(path)
 
 
-def _said(item: Item) -> str | None:
-    """A digest of what the source says of an item beside its bytes; None where it says nothing."""
-    metadata = {name: value for name, value in _metadata(item).items() if value is not None}
-    if not item.captions and not metadata:
-        return None
-    text = json.dumps([item.captions, metadata], sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def _is_url(uri: str | None) -> bool:
+    return uri is not None and uri_to_path(uri) is None
+
+
+def _taken(item: Item, other: str) -> str:
+    place = f"{item.uri} was left out: " if item.place else ""
+    return f"{place}id {item.id!r} names {other} already; give each picture an id of its own, or remove that item first"
 
 
 def _why(error: OSError) -> str:

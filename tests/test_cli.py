@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mmalign import cli
+from mmalign.collection import Collection
 from mmalign.encoders.registry import load_encoder
 from tests.test_confidence import FITTED
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -303,3 +305,14 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Go on with the same command" in err
     kept = json.loads(out)["added"]
     assert 0 < kept < 8 * len(list(gallery.glob("*.png")))
+
+
+def test_remove_says_which_names_were_unknown(run: Run, tmp_path: Path) -> None:
+    Collection.create(tmp_path / "v.mm", encoder=None, dim=4).add_embeddings([1, 2, 12], np.eye(3, 4))
+    done = run("remove", "12", "nobody", "--collection", "v.mm")
+    assert (done.code, done.out) == (0, "v.mm: removed 1, 2 items left\n")
+    assert done.err == "no item has the id or path 'nobody'\n"
+    done = run("remove", "12", "nobody", "--collection", "v.mm", "--json")
+    assert (done.code, done.json) == (1, {"removed": 0, "unknown": ["12", "nobody"]})
+    done = run("remove", "--where", "id = 'x'", "--collection", "v.mm", "--json")
+    assert (done.code, done.json) == (0, {"removed": 0})

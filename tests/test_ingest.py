@@ -39,7 +39,7 @@ def collection(tmp_path: Path, encoder: ColorEncoder) -> Collection:
 def counts(report: AddReport) -> dict[str, int]:
     told = report.to_dict()
     told["skipped"] = len(told["skipped"])
-    return {name: value for name, value in told.items() if value and name != "seconds"}
+    return {name: value for name, value in told.items() if value and name not in ("seconds", "renamed")}
 
 
 def table(collection: Collection) -> dict[str, dict]:
@@ -168,7 +168,9 @@ def test_metadata_of_a_manifest(collection: Collection, photos: Path) -> None:
         {"image": "blue.png", "captions": ["a blue thing", "it is blue"], "year": 2002, "tags": ["b"], "width": 3},
     ]
     manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert counts(collection.add(manifest)) == {"added": 2, "encoded": 2}
+    report = collection.add(manifest)
+    assert counts(report) == {"added": 2, "encoded": 2}
+    assert report.renamed == {"width": "width_"}
     assert collection.columns == {"year": "int64", "split": "string", "tags": "list<item: string>", "width_": "int64"}
     assert [hit.metadata["captions"] for hit in collection.search("blue", where="year = 2002")] == [
         ["a blue thing", "it is blue"]
@@ -200,15 +202,36 @@ def test_rows_for_one_picture_are_joined(collection: Collection, photos: Path) -
 def test_ids_of_the_caller_s_own(collection: Collection, photos: Path) -> None:
     collection.add([{"path": str(photos / "red.png"), "id": "first"}])
     assert counts(collection.add([{"path": str(photos / "red.png"), "id": "first"}])) == {"unchanged": 1}
+    # The id of a picture that is gone may go to another one.
+    (photos / "red.png").unlink()
     assert counts(collection.add([{"path": str(photos / "blue.png"), "id": "first"}])) == {"updated": 1, "encoded": 1}
     assert [(hit.id, Path(hit.uri).name) for hit in collection.search("blue")] == [("first", "blue.png")]
 
 
-def test_metadata_that_does_not_fit_changes_nothing(collection: Collection, photos: Path) -> None:
+def test_metadata_for_every_item_that_does_not_fit_changes_nothing(collection: Collection, photos: Path) -> None:
     collection.add([{"path": str(photos / "red.png"), "year": 2001}])
     with pytest.raises(MetadataError, match="column 'year' holds int64, got 'old'"):
-        collection.add([{"path": str(photos / "blue.png"), "year": "old"}])
+        collection.add([str(photos / "blue.png")], metadata={"year": "old", "new": 1})
     assert len(collection) == 1
+    assert collection.columns == {"year": "int64"}
+
+
+def test_a_value_that_does_not_fit_costs_its_cell(collection: Collection, photos: Path) -> None:
+    collection.add([{"path": str(photos / "red.png"), "year": 2001}])
+    rows = [{"path": str(photos / "blue.png"), "year": "old"}, {"path": str(photos / "cyan.png"), "year": 1999}]
+    report = collection.add(rows)
+    assert report.added == 2
+    assert [(note.text, note.about) for note in report.notes] == [
+        ("column 'year' holds int64, got 'old'; the cell was left out", "item 0")
+    ]
+    assert "make_text('year')" in report.notes[0].remedy
+    years = {Path(uri).stem: values.get("year") for uri, values in table(collection).items()}
+    assert years == {"red": 2001, "blue": None, "cyan": 1999}
+    assert counts(collection.add(rows)) == {"unchanged": 2, "notes": [str(report.notes[0])]}
+    # As text the column takes it; the source is read again, and what was left out comes in.
+    assert counts(collection.add(rows, as_text=["year"])) == {"unchanged": 1, "updated": 1}
+    years = {Path(uri).stem: values.get("year") for uri, values in table(collection).items()}
+    assert years == {"red": "2001", "blue": "old", "cyan": "1999"}
 
 
 def test_interrupted_runs_keep_what_was_encoded(

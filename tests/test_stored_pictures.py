@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from io import BytesIO
 from pathlib import Path
@@ -95,3 +96,15 @@ def test_contact_sheet_doctor_and_reencoding(tmp_path: Path, collection: Collect
     file.unlink()
     files = {check.name: check for check in check_collection(collection.path)}["files"]
     assert (files.ok, files.detail) == (False, "4 of 4 pictures are gone")
+
+
+@pytest.mark.parametrize("name", ["coco", "flickr8k", "ucm", "broad", "imagenet_sample"])
+def test_our_own_manifests_are_indexed(name: str, shared: Path, tmp_path: Path, collection: Collection) -> None:
+    rows = []
+    with (shared / "data" / name / "manifest.jsonl").open(encoding="utf-8") as file:
+        for line, _ in zip(file, range(12), strict=False):
+            row = json.loads(line)
+            rows.append(row | {"image": str(shared / "data" / name / row["image"])})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = collection.add(tmp_path / "m.jsonl", progress=False)
+    assert (report.added, report.skipped) == (len(rows), ())

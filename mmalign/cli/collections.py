@@ -296,17 +296,22 @@ def remove(
         mmalign remove --where "year < 2000" --purge
     """
     opened = open_collection(collection)
-    names = None if not ids else [name if "://" in name else _as_uri(name, opened) for name in ids]
+    names = None if not ids else {name if "://" in name else _as_uri(name, opened): name for name in ids}
     with if_stopped(
         "stopped; items may be removed already, and "
         + ("bytes of them still be on disk. " if purge else "others not. ")
         + "The same command again finishes it."
     ):
-        removed = opened.remove(names, where=where, purge=purge)
+        removed = opened.remove(None if names is None else list(names), where=where, purge=purge)
+    unknown = [(names or {})[name] for name in removed.unknown]
     if as_json:
-        print_json({"removed": removed})
+        print_json({"removed": removed} | ({"unknown": unknown} if unknown else {}))
     else:
+        for name in unknown:
+            say(f"no item has the id or path {name!r}")
         print(f"{opened.path}: removed {removed:,}, {len(opened):,} items left")
+    if names and len(unknown) == len(names):
+        raise typer.Exit(1)
 
 
 def _as_uri(name: str, opened: Collection) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any
 
-from mmalign.errors import InputError, SourceError
+from mmalign.errors import InputError, MetadataError, SourceError
 from mmalign.media.locating import Locator
 from mmalign.media.uris import to_uri
-from mmalign.types import Item, Note, Skip
+from mmalign.types import CellError, Item, Note, Skip, as_id, plain_value
 
 PATH_COLUMNS = (
     *("image", "path", "file", "uri", "url", "image_path", "filename", "file_name", "filepath"),
@@ -39,12 +36,13 @@ TableRow = tuple[str, Mapping[str, Any] | str] | Note
 """A row with its place, or the reason why it cannot be used; or a remark on the table."""
 
 
-def item_from_row(row: Mapping[str, Any], *, base: str, locator: Locator | None = None) -> Item:
+def item_from_row(row: Mapping[str, Any], *, base: str, place: str = "", locator: Locator | None = None) -> Item:
     """Turn a row into an item.
 
     Args:
         row: Values by column name.
         base: Folder that relative paths start from.
+        place: Where the row is, such as `shop.csv:4`.
         locator: Finds the files that paths mean, from that folder; where None, paths are taken as they are.
 
     Returns:
@@ -70,11 +68,14 @@ def item_from_row(row: Mapping[str, Any], *, base: str, locator: Locator | None 
     caption = next((names[name] for name in CAPTION_COLUMNS if name in names), None)
     identity = names.get("id")
     taken = {path, caption, identity}
+    metadata, left_out = _metadata({name: value for name, value in row.items() if name not in taken}, place or uri)
     return Item(
         uri,
         id=None if identity is None else _id(row[identity]),
         captions=() if caption is None else _captions(caption, row[caption]),
-        metadata={str(name): _plain(name, value) for name, value in row.items() if name not in taken},
+        metadata=metadata,
+        place=place,
+        left_out=left_out,
     )
 
 
@@ -108,7 +109,7 @@ def items_from_rows(
             try:
                 if isinstance(row, str):
                     raise SourceError(row)
-                result = item_from_row(row, base=base, locator=locator)
+                result = item_from_row(row, base=base, place=where, locator=locator)
             except SourceError as error:
                 result = Skip(where, str(error))
             if locator is not None:
@@ -152,11 +153,12 @@ def _no_path(row: Mapping[str, Any], names: Mapping[str, Any]) -> str:
 
 
 def _id(value: Any) -> str | None:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise SourceError(f"id must be text or an integer, got {value!r}")
-    return str(_plain("id", value))
+    try:
+        return as_id(value)
+    except InputError as error:
+        raise SourceError(str(error)) from error
 
 
 def _captions(name: Any, value: Any) -> tuple[str, ...]:
@@ -171,6 +173,21 @@ def _captions(name: Any, value: Any) -> tuple[str, ...]:
     return tuple(text for entry in values if (text := _plain(name, entry).strip()))
 
 
+def _metadata(row: Mapping[Any, Any], about: str) -> tuple[dict[str, Any], tuple[Note, ...]]:
+    """The plain values of a row, and remarks on those that cannot be kept exactly."""
+    found: dict[str, Any] = {}
+    left_out: list[Note] = []
+    for name, value in row.items():
+        try:
+            found[str(name)] = plain_value(value)
+        except CellError as error:
+            text, _, remedy = f"column {name!r} {error}".partition("; ")
+            left_out.append(Note(f"{text}; the cell was left out", remedy=remedy, about=about))
+        except MetadataError as error:
+            raise SourceError(f"column {name!r} {error}") from error
+    return found, tuple(left_out)
+
+
 def _caption_text(entry: Any) -> Any:
     if isinstance(entry, Mapping):
         return next((entry[key] for key in _CAPTION_KEYS if isinstance(entry.get(key), str | list)), entry)
@@ -178,32 +195,7 @@ def _caption_text(entry: Any) -> Any:
 
 
 def _plain(name: Any, value: Any) -> Any:
-    """The value as JSON knows it; times as ISO 8601, durations in seconds, NaN and infinity as None."""
-    if hasattr(value, "tolist"):
-        # NumPy's scalars and arrays, told by what they can do: the import would cost more than the table.
-        value = value.tolist()
-    match value:
-        case str():
-            if not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    raise SourceError(f"column {name!r} is not UTF-8; save the table as UTF-8") from error
-            return value
-        case None | bool() | int():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Decimal():
-            return float(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case list() | tuple():
-            return [_plain(name, entry) for entry in value]
-        case Mapping():
-            return {str(key): _plain(name, entry) for key, entry in value.items()}
-    raise SourceError(
-        f"column {name!r} holds {type(value).__name__}; metadata must be text, numbers, lists or mappings"
-    )
+    try:
+        return plain_value(value)
+    except MetadataError as error:
+        raise SourceError(f"column {name!r} {error}") from error

@@ -459,7 +459,8 @@ def _values(values: Iterable[Any], exclusion: Exclusion) -> Iterator[Entry]:
                 yield from _given(value, locator, about, exclusion)
             case Mapping():
                 try:
-                    yield from _kept(iter([item_from_row(value, base=base, locator=locator)]), exclusion)
+                    item = item_from_row(value, base=base, place=about, locator=locator)
+                    yield from _kept(iter([item]), exclusion)
                 except SourceError as error:
                     yield Skip(about, str(error))
             case _:

@@ -1,14 +1,15 @@
 """The text of a filter, parsed: what may be written, how long and how deep; no column is looked at here.
 
-The grammar is a dialect of sqlglot with little in it: no statement, no function that is parsed in a way of its own but
-CAST, TRY_CAST and EXTRACT, and no keyword beyond those of conditions, so that a column may be called `order` or `from`.
+The grammar is sqlglot's with little left in it. There is no keyword beyond those of conditions, and what the user wrote
+as a name is marked before sqlglot's parser sees it, so that it takes no name for a statement, a function that it parses
+in a way of its own (but CAST, TRY_CAST and EXTRACT) or a clause: a column may be called `order`, `case` or `select`.
 """
 
 from __future__ import annotations
 
 import re
 
-from sqlglot import Token, TokenType, exp, parser, tokens
+from sqlglot import Token, TokenType, exp, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
@@ -28,6 +29,8 @@ MAX_COLUMNS_LISTED = 10
 MAX_OPERATORS = 20
 MAX_PATTERNS = 10
 
+# No name that is typed begins with it.
+_MARK = "\x01"
 _QUOTED = re.compile("'[^']*'")
 _WORD = re.compile(r"\w+|[^\w\s]")
 # What is said where something else is found.
@@ -107,20 +110,6 @@ class _Filter(Dialect):
         IDENTIFIER_ESCAPES = ['"', "`"]  # noqa: RUF012
         KEYWORDS = {**_SIGNS, **_WORDS, **_TYPES}  # noqa: RUF012
 
-    class Parser(parser.Parser):
-        FUNCTIONS = {}  # noqa: RUF012
-        NO_PAREN_FUNCTIONS = {}  # noqa: RUF012
-        NO_PAREN_FUNCTION_PARSERS = {}  # noqa: RUF012
-        STATEMENT_PARSERS = {}  # noqa: RUF012
-        FUNCTION_PARSERS = {  # noqa: RUF012
-            name: parse
-            for name, parse in parser.Parser.FUNCTION_PARSERS.items()
-            if name in ("CAST", "TRY_CAST", "EXTRACT")
-        }
-        RANGE_PARSERS = {  # noqa: RUF012
-            token: parse for token, parse in parser.Parser.RANGE_PARSERS.items() if token in _COMPARISONS
-        }
-
 
 _DIALECT = _Filter()
 
@@ -132,7 +121,8 @@ def parse_condition(text: str) -> exp.Expr:
         text: What the user wrote.
 
     Returns:
-        sqlglot's tree. Its nodes are still to be checked one by one; it is at most `MAX_NESTING` brackets deep, beside
+        sqlglot's tree, in which names that were not in quotes and those of functions are marked (`is_marked`,
+        `unmarked`). Its nodes are still to be checked one by one; it is at most `MAX_NESTING` brackets deep, beside
         chains of AND, OR and at most `MAX_OPERATORS` operators.
 
     Raises:
@@ -158,7 +148,7 @@ def parse_condition(text: str) -> exp.Expr:
         raise FilterError("a quotation mark is not closed") from error
     _check(found)
     try:
-        [tree] = _DIALECT.parser().parse_into(exp.Condition, found, text)
+        [tree] = _DIALECT.parser().parse_into(exp.Condition, _marked(found), text)
     except SqlglotError as error:
         raise FilterError(_told(error)) from error
     except RecursionError as error:
@@ -188,7 +178,7 @@ def _check(found: list[Token]) -> None:
             raise FilterError(f"{token.text!r} marks a placeholder, which nothing fills in; write the value itself")
         if kind is TokenType.SEMICOLON:
             raise FilterError("it holds a semicolon; a filter is one condition")
-        if kind not in _ALLOWED:
+        if kind not in _ALLOWED or (_MARK in token.text and kind is not TokenType.STRING):
             raise FilterError(f"{token.text[:40]!r} (character {token.start + 1}) has no place in a filter; {MADE_OF}")
         if kind in (TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR) and len(token.text) > MAX_TEXT:
             raise FilterError(f"a text of {len(token.text):,} characters; at most {MAX_TEXT:,} are compared")
@@ -228,6 +218,36 @@ def _check(found: list[Token]) -> None:
             raise FilterError(f"it has {count:,} {name} and at most {most:,} are taken")
 
 
+def is_marked(name: str) -> bool:
+    """Whether a name was written without quotes."""
+    return name.startswith(_MARK)
+
+
+def unmarked(name: str) -> str:
+    """A name as the user wrote it."""
+    return name.removeprefix(_MARK)
+
+
+def _marked(found: list[Token]) -> list[Token]:
+    """The same with names marked, and words that are names in their place made names."""
+    told: list[Token] = []
+    for token, before, after in zip(found, [None, *found[:-1]], [*found[1:], None], strict=True):
+        kind, follows = token.token_type, None if after is None else after.token_type
+        text = token.text
+        if kind is TokenType.VAR and text.upper() == "ARRAY" and follows is TokenType.L_BRACKET:
+            continue
+        cast = before is not None and before.token_type in (TokenType.ALIAS, TokenType.DCOLON)
+        typed = kind in _TYPES.values() and (cast or follows is TokenType.STRING)
+        own = kind is TokenType.VAR and text.upper() in ("CAST", "TRY_CAST", "EXTRACT") and follows is TokenType.L_PAREN
+        if kind in (TokenType.VAR, TokenType.IDENTIFIER, *_TYPES.values()) and not typed and not own:
+            if follows is TokenType.L_PAREN:
+                kind, text = TokenType.VAR, _MARK + text
+            elif kind is not TokenType.IDENTIFIER:
+                kind, text = TokenType.IDENTIFIER, _MARK + text
+        told.append(Token(kind, text, token.line, token.col, token.start, token.end, []))
+    return told
+
+
 def _opens(token: Token | None) -> bool:
     return token is not None and token.token_type is TokenType.L_PAREN
 
@@ -235,7 +255,7 @@ def _opens(token: Token | None) -> bool:
 def _told(error: SqlglotError) -> str:
     """Where the parser gave up, without its coloured excerpt."""
     first = (getattr(error, "errors", None) or [{}])[0]
-    said = str(first.get("description") or "").split(". Line")[0]
+    said = str(first.get("description") or "").split(". Line")[0].replace(_MARK, "")
     if "Required keyword" in said or not said:
         said = "something is missing"
     near = str(first.get("highlight") or "")[:40]

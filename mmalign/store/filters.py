@@ -26,7 +26,9 @@ from mmalign.store.filter_parsing import (
     MAX_CALLS_NESTED,
     MAX_COLUMNS_LISTED,
     MAX_COMPARISONS_NESTED,
+    is_marked,
     parse_condition,
+    unmarked,
 )
 from mmalign.store.filter_values import (
     BOOLEAN,
@@ -128,7 +130,9 @@ class _Reader:
         self._depth: dict[str, int] = {}
         fields = {name: schema.field(name).metadata or {} for name in self._names}
         self._originals: dict[str, str] = {
-            found[ORIGINAL_NAME].decode(): name for name, found in fields.items() if ORIGINAL_NAME in found
+            found[ORIGINAL_NAME].decode("utf-8", "surrogatepass"): name
+            for name, found in fields.items()
+            if ORIGINAL_NAME in found
         }
         self._read: Mapping[type[exp.Expr], Callable[[Any], Value]] = {
             exp.And: self._chain,
@@ -183,7 +187,8 @@ class _Reader:
         parts = node.parts
         if not all(isinstance(part, exp.Identifier) for part in parts):
             raise FilterError(f"{_shown(node)} has no place in a filter; {MADE_OF}")
-        name = self._resolve(".".join(part.name for part in parts), quoted=any(part.args["quoted"] for part in parts))
+        quoted = not all(is_marked(part.name) for part in parts)
+        name = self._resolve(".".join(unmarked(part.name) for part in parts), quoted=quoted)
         if "`" in name or "." in name:
             raise FilterError(f"the column {name!r} cannot be named in a filter; give the metadata another name")
         kind = kind_of(self._schema.field(name).type)
@@ -273,7 +278,7 @@ class _Reader:
             if value.constant and value.kind.family == "text":
                 raise no_column(value)
             return _of(_is_null(value), node, value)
-        if isinstance(wanted, exp.Column) and wanted.name.upper() == "UNKNOWN" and len(wanted.parts) == 1:
+        if isinstance(wanted, exp.Column) and unmarked(wanted.name).upper() == "UNKNOWN" and len(wanted.parts) == 1:
             as_condition(value)
             return _of(_is_null(value), node, value)
         if not isinstance(wanted, exp.Boolean):
@@ -321,12 +326,12 @@ class _Reader:
         return Value(TEXT, sql=f"({one} || {two})", shown=shown, constant=left.constant and right.constant)
 
     def _call(self, node: exp.Anonymous) -> Value:
-        return call(node.name, [self.read(argument) for argument in node.expressions])
+        return call(unmarked(node.name), [self.read(argument) for argument in node.expressions])
 
     def _extract(self, node: exp.Extract) -> Value:
         if not isinstance(node.this, exp.Var | exp.Literal | exp.Column):
             raise FilterError(f"{_shown(node.this)} is no part of a date; write EXTRACT(year FROM ...)")
-        return part_of(node.this.name, self.read(node.expression))
+        return part_of(unmarked(node.this.name), self.read(node.expression))
 
     def _cast(self, node: exp.Cast) -> Value:
         kind = _TYPES.get(node.to.this.name) if isinstance(node.to.this, exp.DType) else None
@@ -373,7 +378,7 @@ def _shown(node: exp.Expr) -> str:
     if isinstance(node, exp.Literal):
         return text_sql(node.name) if node.is_string else node.name
     if isinstance(node, exp.Column | exp.Identifier | exp.Var | exp.Boolean | exp.Anonymous):
-        return str(node.name or node.this)[:80]
+        return unmarked(str(node.name or node.this))[:80]
     return type(node).__name__.upper()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -13,11 +13,16 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmalign.errors import CollectionFormatError, FilterError, MMAlignError, StorageError
 from mmalign.similarity import Int64Array
+from mmalign.store.columns import as_text as text_of
 from mmalign.store.columns import to_array
+from mmalign.store.names import renamed_columns
+from mmalign.store.settling import Settled, check_settled, settle
+from mmalign.store.widening import recast
 
 Float16Array = NDArray[np.float16]
 
@@ -165,6 +170,11 @@ class Store:
         base = set(base_schema(1).names)
         return {field.name: field.type for field in self._dataset.schema if field.name not in base}
 
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The columns that are kept under another name than was given: the given name to the column."""
+        return renamed_columns(self._dataset.schema)
+
     def __len__(self) -> int:
         with storage_errors(self._dataset.uri, reading=True):
             return int(self._dataset.count_rows())
@@ -172,7 +182,7 @@ class Store:
     # Writing -------------------------------------------------------------------------------------------------------
 
     def ensure_columns(self, columns: Mapping[str, pa.DataType]) -> None:
-        """Add the metadata columns that are not there yet; existing items get null.
+        """Add columns of known types that are not there yet; existing items get null.
 
         Args:
             columns: Column name to type; a column that exists keeps its type.
@@ -192,24 +202,102 @@ class Store:
                 if attempt == _CONFLICT_RETRIES - 1:
                     raise _refusal(self._dataset.uri, error) from error
 
-    def upsert(self, rows: Sequence[Mapping[str, Any]], embeddings: NDArray[Any]) -> None:
+    def plan(
+        self,
+        rows: Sequence[Mapping[Any, Any]],
+        *,
+        as_text: Collection[str] = (),
+        strict: Callable[[int], str] | None = None,
+    ) -> Settled:
+        """What `settle` would do; nothing is changed."""
+        settled = settle(rows, self._dataset.schema, may_widen=self._may_widen, as_text=as_text)
+        if strict is not None:
+            check_settled(settled, strict)
+        return settled
+
+    def settle(
+        self,
+        rows: Sequence[Mapping[Any, Any]],
+        *,
+        as_text: Collection[str] = (),
+        strict: Callable[[int], str] | None = None,
+    ) -> Settled:
+        """Settle which columns rows of metadata go into, and make or widen the columns that they need.
+
+        Existing items get null in a new column. Two writers that need the same new column for values of different
+        types agree: who comes second fits, widens or is refused.
+
+        Args:
+            rows: Plain values by the caller's names.
+            as_text: Names of columns that are to be text.
+            strict: Says which row it is, for people: then a value that does not fit is an error, raised before
+                anything is changed. Where None, it is left out of the rows and told of.
+
+        Returns:
+            The rows by column, and what to tell.
+
+        Raises:
+            MetadataError: With `strict`, a value does not fit its column; or a name cannot be one.
+            StorageError: The disk refused.
+        """
+        for attempt in range(_CONFLICT_RETRIES):
+            settled = self.plan(rows, as_text=as_text, strict=strict)
+            if not settled.new.names and not settled.recast:
+                break
+            try:
+                for name, kind in settled.recast.items():
+                    self._dataset = recast(self._dataset, name, kind, _caster(kind))
+                if settled.new.names:
+                    self._dataset.add_columns(settled.new)
+                break
+            except (OSError, ValueError, RuntimeError) as error:
+                # Another process may have changed the columns in between: look again before giving up.
+                self._dataset = lance.dataset(self._dataset.uri)
+                if attempt == _CONFLICT_RETRIES - 1:
+                    raise _refusal(self._dataset.uri, error) from error
+        return settled
+
+    def _may_widen(self, name: str, kind: pa.DataType) -> bool:
+        """Whether each value of a column can be held exactly as another type."""
+        column = self._dataset.scanner(columns=[name]).to_table().column(name)
+        return pa.types.is_string(kind) or _cast(column, kind) is not None
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Refuse values that columns of the store cannot hold exactly.
+
+        Args:
+            values: By column.
+
+        Raises:
+            MetadataError: A value does not fit.
+        """
+        self._table([values], list(values))
+
+    def upsert(self, rows: Sequence[Mapping[str, Any]], embeddings: NDArray[Any]) -> int:
         """Insert items, or replace those whose id is there already, in one commit.
 
         Args:
             rows: One mapping an item: the columns of `base_schema` without `embedding`, and metadata columns that
-                `ensure_columns` has made; what is absent becomes null.
+                `settle` has made; what is absent becomes null.
             embeddings: Array of shape (len(rows), dim); kept as float16.
+
+        Returns:
+            How many were inserted; the others replaced what was there.
 
         Raises:
             MetadataError: A value does not fit its column.
             StorageError: The disk refused; nothing of this commit is kept.
         """
-        names = [name for name in self._dataset.schema.names if name != "embedding"]
-        table = self._table(rows, names)
         flat = pa.array(np.ascontiguousarray(embeddings, dtype=np.float16).ravel())
-        kind = self._dataset.schema.field("embedding")
-        table = table.append_column(kind, pa.FixedSizeListArray.from_arrays(flat, self.dim))
-        self._merge(table.select(self._dataset.schema.names), insert=True)
+
+        def make() -> pa.Table:
+            names = [name for name in self._dataset.schema.names if name != "embedding"]
+            table = self._table(rows, names)
+            kind = self._dataset.schema.field("embedding")
+            table = table.append_column(kind, pa.FixedSizeListArray.from_arrays(flat, self.dim))
+            return table.select(self._dataset.schema.names)
+
+        return self._merge(make, insert=True)[0]
 
     def patch(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Change some columns of items that exist, in one commit; their embeddings stay.
@@ -224,22 +312,34 @@ class Store:
             MetadataError: A value does not fit its column.
             StorageError: The disk refused; nothing of this commit is kept.
         """
-        names = [name for name in self._dataset.schema.names if rows and name in rows[0]]
-        return self._merge(self._table(rows, names), insert=False) if rows else 0
+        if not rows:
+            return 0
+        return self._merge(
+            lambda: self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]]), insert=False
+        )[1]
 
     def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
         fields = [self._dataset.schema.field(name) for name in names]
         arrays = [to_array(field.name, [row.get(field.name) for row in rows], field.type) for field in fields]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
-    def _merge(self, table: pa.Table, *, insert: bool) -> int:
-        with storage_errors(self._dataset.uri):
-            merge = self._dataset.merge_insert("id").when_matched_update_all()
-            if insert:
-                merge = merge.when_not_matched_insert_all()
-            # Two writers of one collection collide often and briefly; Lance retries with the newest version.
-            done = merge.conflict_retries(100).retry_timeout(_RETRY).execute(table)
-        return int(done["num_updated_rows"]) + int(done["num_inserted_rows"])
+    def _merge(self, make: Callable[[], pa.Table], *, insert: bool) -> tuple[int, int]:
+        for attempt in range(_CONFLICT_RETRIES):
+            table = make()
+            try:
+                with storage_errors(self._dataset.uri):
+                    merge = self._dataset.merge_insert("id").when_matched_update_all()
+                    if insert:
+                        merge = merge.when_not_matched_insert_all()
+                    # Two writers of one collection collide often and briefly; Lance retries with the newest version.
+                    done = merge.conflict_retries(100).retry_timeout(_RETRY).execute(table)
+                return int(done["num_inserted_rows"]), int(done["num_updated_rows"])
+            except StorageError as error:
+                # A column may have been given another type in between; the values are then fitted to that.
+                if attempt == _CONFLICT_RETRIES - 1 or "different schema" not in str(error):
+                    raise
+                self._dataset = lance.dataset(self._dataset.uri)
+        raise AssertionError("unreachable")
 
     def delete(self, row_ids: Int64Array) -> int:
         """Delete items in one commit.
@@ -433,6 +533,35 @@ class Store:
             table = self._dataset.scanner(columns=list(columns), filter=same, with_row_id=True).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
 
+    def match(
+        self, names: Sequence[str], *, uris: Callable[[str], Iterable[str]] | None = None
+    ) -> tuple[Int64Array, list[str]]:
+        """Find the items that names mean.
+
+        Args:
+            names: Ids. A name that is an item's id means that item alone.
+            uris: Gives the URIs that a name which is no id may mean; None where it can only be an id.
+
+        Returns:
+            `(row_ids, unknown)`: the row ids of the items, int64 of shape (n,), and the names that no item has.
+        """
+        row_ids, table = self.scan(["id"] if uris is None else ["id", "uri"])
+        wanted = pa.array(list(dict.fromkeys(names)), pa.string())
+        # Compared as Arrow has them: a million rows as Python texts would take seconds.
+        ids = table.column("id")
+        chosen = pc.is_in(ids, value_set=wanted)
+        unknown = wanted.filter(pc.invert(pc.is_in(wanted, value_set=pc.unique(ids.filter(chosen))))).to_pylist()
+        if uris is not None and unknown:
+            places = {name: list(uris(name)) for name in unknown}
+            column = table.column("uri")
+            there = pc.is_in(
+                column, value_set=pa.array({uri for found in places.values() for uri in found}, pa.string())
+            )
+            held = set(pc.unique(column.filter(there)).to_pylist())
+            unknown = [name for name, found in places.items() if held.isdisjoint(found)]
+            chosen = pc.or_(chosen, there)
+        return row_ids[np.flatnonzero(chosen.to_numpy())], unknown
+
     def take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
         """Read columns of given items.
 
@@ -538,6 +667,21 @@ def _reason_of_filter(text: str) -> str | None:
     if (found := re.search(r"Error applying filter expression to batch: ([^\n]*)", text)) is not None:
         return found[1].split(", /home/")[0]
     return None
+
+
+def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray | None:
+    """The column as another type, or None where that would change a value."""
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _caster(kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
+    if pa.types.is_string(kind):
+        return lambda array: pa.array([text_of(value) for value in array.to_pylist()], kind)
+    # Rows that were deleted are still there, and may be whatever they like.
+    return lambda array: array.cast(kind, safe=False)
 
 
 def _row_ids(table: pa.Table) -> Int64Array:

@@ -19,13 +19,17 @@ class Item:
             or an `http(s)://` URL.
         id: The caller's own identifier, or None to have one derived from the URI.
         captions: Sentences that describe the picture.
-        metadata: Further columns, by name; values are JSON-like.
+        metadata: Further columns, by name; values are what `plain_value` gives.
+        place: Where the source says so, such as `shop.csv:4`; empty where it has no places. Says nothing of the item.
+        left_out: Remarks on cells of its row that cannot be kept. Say nothing of the item.
     """
 
     uri: str
     id: str | None = None
     captions: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False, repr=False)
+    left_out: tuple[Note, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

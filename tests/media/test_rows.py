@@ -39,14 +39,14 @@ def test_the_first_usable_path_column_wins_and_the_rest_is_metadata() -> None:
     assert item.metadata == {"url": "http://x/a.jpg", "image": None, "text": "two"}
 
 
-def test_values_become_what_json_knows() -> None:
+def test_values_become_plain() -> None:
     item = row(
         path="a.jpg", day=dt.date(2020, 2, 29), at=dt.datetime(2020, 2, 29, 12, 30), took=dt.timedelta(seconds=1.5),
         price=Decimal("1.25"), nan=float("nan"), deep={"k": (1, float("inf"))},
         scalar=np.float32(0.5), array=np.arange(3),
     )  # fmt: skip
     assert item.metadata == {
-        "day": "2020-02-29", "at": "2020-02-29T12:30:00", "took": 1.5, "price": 1.25, "nan": None,
+        "day": dt.date(2020, 2, 29), "at": dt.datetime(2020, 2, 29, 12, 30), "took": 1.5, "price": 1.25, "nan": None,
         "deep": {"k": [1, None]}, "scalar": 0.5, "array": [0, 1, 2],
     }  # fmt: skip
     assert type(item.metadata["scalar"]) is float
@@ -73,12 +73,27 @@ def test_an_empty_id_is_none(identity: str | None) -> None:
         ({"path": "a.jpg", "id": True}, "id must be text or an integer"),
         ({"path": "a.jpg", "raw": b"x"}, "column 'raw' holds bytes"),
         ({"path": "a.jpg", "note": "caf\udce9"}, "column 'note' is not UTF-8; save the table as UTF-8"),
+        ({"path": "a.jpg", "caption": "\ud83d"}, "column 'caption' holds half of a character"),
         ({"path": "a\0.jpg"}, "no file can be named"),
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         item_from_row(values, base="/base")
+
+
+def test_a_value_that_cannot_be_kept_exactly_costs_its_cell() -> None:
+    item = item_from_row(
+        {"path": "a.jpg", "price": Decimal("0.10000000000000000001"), "n": 1}, base="/base", place="t:4"
+    )
+    assert item.metadata == {"n": 1}
+    assert [(note.about, note.text) for note in item.left_out] == [
+        (
+            "t:4",
+            "column 'price' holds the decimal 0.10000000000000000001, which a number of 64 bits does not hold exactly; "
+            "the cell was left out",
+        )
+    ]
 
 
 def test_a_path_that_is_not_utf8_is_no_mistake() -> None:

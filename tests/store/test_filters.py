@@ -444,6 +444,11 @@ REFUSED = {
     "*": "no place in a filter",
     "brand LIKE '%\0%'": "NUL",
     "brand = '\ud800'": "surrogate",
+    "\x01brand = 'x'": "no place in a filter",
+    "\"\x01brand\" = 'x'": "no place in a filter",
+    "case = 'x'": "no column 'case'",
+    "select = 'x' AND any = 'y'": "no column 'select'",
+    "interval '1 day' = day": "not a condition in SQL",
     # Placeholders.
     "brand = ?": "placeholder",
     "brand = $1": "placeholder",

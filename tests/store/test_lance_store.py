@@ -84,8 +84,8 @@ def test_delete_quotes_ids(store: Store) -> None:
 
 def test_columns_are_added_once_and_can_be_filtered(store: Store) -> None:
     store.upsert(rows("a"), vectors(1))
-    store.ensure_columns({"year": pa.int64()})
-    store.ensure_columns({"year": pa.string(), "label": pa.string()})
+    store.settle([{"year": 2000}])
+    store.settle([{"year": None, "label": "x"}])
     assert store.columns == {"year": pa.int64(), "label": pa.string()}
     store.upsert(rows("b", year=2021), vectors(1))
     assert store.scan(["id"], where="year > 2020")[1].column("id").to_pylist() == ["b"]
@@ -154,7 +154,7 @@ def _upsert_many(path: Path, seed: int, barrier: object) -> None:
     barrier.wait()  # type: ignore[attr-defined]
     for start in range(0, 200, 20):
         store.upsert(rows(*(f"{i}" for i in range(start, start + 20))), vectors(20, seed=seed))
-        store.ensure_columns({f"c{start}": pa.int64()})
+        store.settle([{f"c{start}": 1}])
 
 
 def test_concurrent_writers_leave_no_duplicate(tmp_path: Path, store: Store) -> None:
