@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mmalign import explaining
 from mmalign.alignment import proposals
 from mmalign.cli import app
 from mmalign.collection import Collection
-from mmalign.errors import QueryError
+from mmalign.errors import InputError, QueryError, SearchInterrupted
 from mmalign.explaining import SHORTLIST, blend, depth, places_in, words_of
 from mmalign.query import Query
 from mmalign.types import Hit
@@ -189,10 +191,132 @@ def test_what_a_query_says_of_places(query: str, told: tuple[str, ...]) -> None:
 def test_how_deep_a_search_goes() -> None:
     plain, told = Query("a dog"), Query("a dog left of a cat")
     assert depth(10, [plain]) == 10
-    assert depth(10, [plain, told]) == SHORTLIST
+    assert depth(10, [plain, told]) == SHORTLIST == 20
     assert depth(SHORTLIST + 1, [told]) == SHORTLIST + 1
+    assert depth(10, [told], 15) == 15
+    assert depth(10, [told], 5) == 10
+    assert depth(10, [plain], 15) == 10
     assert depth(0, [told]) == 0
     assert words_of(Query("2:dog + snow - leash")) == "dog. snow"
+
+
+QUERY = "a red square left of a blue square"
+
+
+class Looks:
+    """Counts the pictures that are aligned, and may be stopped at one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stop_at: int | None = None) -> None:
+        self.seen: list[str] = []
+        plain = explaining._align
+
+        def look(hit: Hit, text: str, aligner: Any) -> Any:
+            if len(self.seen) == stop_at:
+                raise KeyboardInterrupt
+            self.seen.append(hit.id)
+            return plain(hit, text, aligner)
+
+        monkeypatch.setattr(explaining, "_align", look)
+
+
+@pytest.mark.parametrize(
+    ("query", "k", "rerank", "looked"),
+    [
+        # With a word that says where: what rerank asks for, more or less than k.
+        (QUERY, 10, 20, 10),
+        (QUERY, 2, 20, 10),
+        (QUERY, 2, 5, 5),
+        (QUERY, 8, 3, 3),
+        (QUERY, 2, 1, 1),
+        # Without: those that are given.
+        ("a red square", 2, 20, 2),
+        ("a red square", 8, 3, 8),
+    ],
+)
+def test_no_more_pictures_are_looked_at_than_asked_for(
+    photos: Collection, query: str, k: int, rerank: int, looked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = [hit.id for hit in photos.search(query, k=10)]
+    looks = Looks(monkeypatch)
+    came: list[Hit] = []
+    result = photos.search(query, k=k, explain=True, rerank=rerank, on_hit=came.append)
+    assert looks.seen == plain[:looked]
+    assert [hit.id for hit in came] == plain[:looked]
+    assert len(result) == k
+    assert [hit.regions is not None for hit in result] == [i < looked for i in range(k)]
+    # Those that were not looked at follow in the order of their scores.
+    assert [hit.id for hit in result][looked:] == plain[looked:k]
+    told = [note for note in result.notes if note.startswith("only the first")]
+    assert len(told) == (looked < k)
+    if told:
+        assert told[0].remedy == f"rerank={k} (--rerank {k}) looks at all of them"
+    by_id = {hit.id: hit for hit in came}
+    assert all(hit == by_id[hit.id] for hit in result[:looked])
+
+
+@pytest.mark.parametrize("rerank", [0, -1, True, 2.5, "3", None])
+def test_what_is_no_number_of_pictures(photos: Collection, rerank: Any) -> None:
+    with pytest.raises(InputError, match="rerank is how many pictures"):
+        photos.search(QUERY, explain=True, rerank=rerank)
+
+
+@pytest.mark.parametrize(("query", "ordered"), [(QUERY, True), ("a red square", False)])
+def test_ctrl_c_keeps_what_was_looked_at(
+    photos: Collection, query: str, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = [hit.id for hit in photos.search(query, k=10)]
+    looks = Looks(monkeypatch, stop_at=4)
+    with pytest.raises(SearchInterrupted) as stop:
+        photos.search([query, "blue", query], k=6, explain=True)
+    first, *others = stop.value.results
+    assert looks.seen == plain[:4]
+    assert [hit.regions is not None for hit in first] == [True] * 4 + [False] * 2
+    assert {hit.id for hit in first[:4]} == set(plain[:4])
+    assert [hit.id for hit in first[4:]] == plain[4:6]
+    if ordered:
+        # The few that are known are in order of both.
+        worth = blend([hit.score for hit in first[:4]], [hit.agreement or 0.0 for hit in first[:4]])
+        assert (np.diff(worth) <= 1e-9).all()
+    assert "only the first 4 hits were looked at; the other 2 have no regions" in first.notes
+    for result in others:
+        assert len(result) == 6
+        assert all(hit.regions is None for hit in result)
+        assert "its hits were not looked at" in result.notes
+
+
+def test_the_command_keeps_what_was_looked_at(photos: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmalign.cli.searching.open_collection", lambda path: photos)
+    Looks(monkeypatch, stop_at=2)
+    done = CliRunner().invoke(app, ["search", "a", "red", "square", "--explain", "-k", "6"])
+    assert done.exit_code == 130
+    assert [line for line in done.stdout.splitlines() if line.endswith(".png")] == [
+        f" {rank}.  {hit.score:.3f}  {hit.uri}" for rank, hit in enumerate(photos.search("a red square", k=6), 1)
+    ]
+    assert done.stdout.count("a red square: [") == 2
+    assert done.stderr.splitlines()[-1] == "stopped; 2 of 6 hits show where the words are"
+    as_json = CliRunner().invoke(app, ["search", "a red square", "--explain", "-k", "6", "--json"])
+    assert as_json.exit_code == 130
+    assert len(json.loads(as_json.stdout)["hits"]) == 6
+
+
+def test_the_command_shows_hits_as_they_come(photos: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each hit is printed before the next picture is looked at; a remark where its place is not known yet."""
+    monkeypatch.setattr("mmalign.cli.searching.open_collection", lambda path: photos)
+    plain = explaining._align
+    for query, stream in (("a red square", "stdout"), (QUERY, "stderr")):
+        shown: list[int] = []
+
+        def look(hit: Hit, text: str, aligner: Any, shown: list[int] = shown, stream: str = stream) -> Any:
+            # A real standard error keeps no line back.
+            sys.stderr.flush()
+            shown.append(getattr(sys, stream).buffer.getvalue().decode().count(".png"))
+            return plain(hit, text, aligner)
+
+        monkeypatch.setattr(explaining, "_align", look)
+        done = CliRunner().invoke(app, ["search", query, "--explain", "-k", "4", "--rerank", "5"])
+        assert done.exit_code == 0, done.output
+        assert shown == list(range(4 if stream == "stdout" else 5))
+        assert done.stdout.count(".png") == 4
 
 
 def test_the_command_shows_regions(photos: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
