@@ -190,6 +190,8 @@ def explain_hits(
     found = (*looked, *hits[len(looked) :])[:k]
     if len(found) > len(looked):
         rest = f"only the first {len(looked)} hits were looked at; the other {len(found) - len(looked)} have no regions"
+        if not looked:
+            rest = "no hit was looked at, and none has regions"
         notes.append(Note(rest, remedy="" if stopped else f"rerank={k} (--rerank {k}) looks at all of them"))
     return Explained(found, tuple(notes), stopped)
 

@@ -16,12 +16,16 @@ def main() -> NoReturn:
     """Run the command; errors that mmalign raises on purpose end it with one clear text and status 1."""
     try:
         # Late: Ctrl-C while this is read should end in a sentence, too.
+        from typer.main import get_command
+
         from mmalign.cli.commands import app
         from mmalign.errors import MMAlignError
+
+        command = get_command(app)
     except KeyboardInterrupt:
         _end(130, "stopped before anything was done")
     try:
-        app()
+        command()
     except MMAlignError as error:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:

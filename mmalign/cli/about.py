@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli.opening import named
+from mmalign.cli.opening import named, no_empty_one, say_left
 from mmalign.cli.output import (
     CollectionOption,
     EncoderOption,
@@ -17,7 +17,7 @@ from mmalign.cli.output import (
     shows_progress,
     size,
 )
-from mmalign.errors import CollectionNotFoundError
+from mmalign.errors import AddInterrupted, CollectionNotFoundError
 
 
 def models(as_json: JsonOption = False) -> None:
@@ -104,7 +104,12 @@ def demo(
     """
     from mmalign.demo import run_demo
 
-    results, sheets = run_demo(output, encoder=encoder or "lite", progress=shows_progress(as_json))
+    with no_empty_one(output / "gallery.mm"):
+        try:
+            results, sheets = run_demo(output, encoder=encoder or "lite", progress=shows_progress(as_json))
+        except AddInterrupted as stop:
+            say_left(stop)
+            raise typer.Exit(130) from None
     if as_json:
         print_json({"results": [result.to_dict() for result in results], "sheets": [str(sheet) for sheet in sheets]})
         return

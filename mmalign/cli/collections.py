@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmalign.cli.gone import gone_items
-from mmalign.cli.opening import named, open_collection, remove_empty
+from mmalign.cli.opening import named, no_empty_one, open_collection, say_left
 from mmalign.cli.output import (
     CollectionOption,
     EncoderOption,
@@ -112,7 +111,7 @@ def index(
             print_reencode(opened, done)
         return
     path = _target(source, collection)
-    with _no_empty_one(path):
+    with no_empty_one(path):
         opened, renewed = _open_to_index(
             path, encoder=encoder, reencode=reencode, drop_missing=drop_missing, as_json=as_json
         )
@@ -159,18 +158,6 @@ def _open_to_index(
     return opened, renewed
 
 
-@contextmanager
-def _no_empty_one(path: Path) -> Iterator[None]:
-    """Leave no collection behind that the block made and put nothing into, where it fails or is stopped."""
-    existed = path.exists()
-    try:
-        yield
-    except BaseException:
-        if not existed:
-            remove_empty(path)
-        raise
-
-
 def _target(source: str, collection: Path | None) -> Path:
     """The collection that `index` means."""
     from mmalign.locate import VARIABLE
@@ -194,9 +181,7 @@ def _say_stopped(opened: Collection, stop: AddInterrupted, renewed: ReencodeRepo
     """Say what was done until Ctrl-C, and what is left."""
     if as_json or len(opened):
         _print_report(opened, stop.report, renewed, as_json=as_json, more={"left": stop.left})
-    left = "while the source was read" if stop.left is None else f"with {stop.left:,} pictures left"
-    kept = "what was encoded is kept" if stop.report.encoded else "nothing was encoded yet"
-    say(f"stopped {left}; {kept}. Go on with the same command.")
+    say_left(stop)
 
 
 def _print_report(

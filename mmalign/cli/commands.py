@@ -35,6 +35,14 @@ _STOPPED = {
 class _Commands(TyperGroup):
     """Says so where Ctrl-C ended a command that has not said it; typer would end it without a word."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("stopped before anything was done")
+            raise typer.Exit(130) from None
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:

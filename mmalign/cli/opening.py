@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign.cli.output import say
-from mmalign.errors import InputError
+from mmalign.errors import AddInterrupted, InputError
 
 if TYPE_CHECKING:
     from mmalign.collection import Collection
@@ -53,12 +55,24 @@ def named(collection: Path | None, place: Path | None) -> Path | None:
     return place if beside is None or not (beside / FILE).is_file() else beside
 
 
-def remove_empty(path: Path) -> None:
-    """Remove a collection that holds nothing, unless another process is writing to it.
+@contextmanager
+def no_empty_one(path: Path) -> Iterator[None]:
+    """Leave no collection behind that the block made and put nothing into, where it fails or is stopped.
 
     Args:
-        path: The collection, which need not be there.
+        path: The collection; one that was there before stays.
     """
+    existed = path.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            _remove_empty(path)
+        raise
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove a collection that holds nothing, unless another process is writing to it."""
     from mmalign.collection import Collection
     from mmalign.generation import LOCK
     from mmalign.locks import lock
@@ -69,6 +83,13 @@ def remove_empty(path: Path) -> None:
     with lock(path / LOCK, wait=False) as alone:
         if alone and not len(Collection.open(path)):
             shutil.rmtree(path)
+
+
+def say_left(stop: AddInterrupted) -> None:
+    """Say what Ctrl-C has left to do."""
+    left = "while the source was read" if stop.left is None else f"with {stop.left:,} pictures left"
+    kept = "what was encoded is kept" if stop.report.encoded else "nothing was encoded yet"
+    say(f"stopped {left}; {kept}. Go on with the same command.")
 
 
 def shown(path: Path) -> str:
