@@ -8,6 +8,7 @@ FilterError.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -201,10 +202,11 @@ class _Reader:
             return name
         if name in self._originals:
             return self._originals[name]
-        alike = [known for known in (*self._names, *self._originals) if known.casefold() == name.casefold()]
-        alike = sorted({str(self._originals.get(known, known)) for known in alike})
-        if len(alike) == 1 and not quoted:
-            return alike[0]
+        for fold in (_composed, lambda text: _composed(text).casefold()):
+            alike = [known for known in (*self._names, *self._originals) if fold(known) == fold(name)]
+            alike = sorted({str(self._originals.get(known, known)) for known in alike})
+            if len(alike) == 1 and (fold is _composed or not quoted):
+                return alike[0]
         near = alike or difflib.get_close_matches(name, [*self._names, *self._originals], n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         if not near and quoted:
@@ -404,6 +406,11 @@ def _literal(node: exp.Literal) -> Value:
 
 def _boolean(node: exp.Boolean) -> Value:
     return Value(BOOLEAN, condition=constant(bool(node.this)), shown=str(node.this).upper(), constant=True)
+
+
+def _composed(name: str) -> str:
+    """The same name, however its accents are put together."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_null(value: Value) -> Condition:

@@ -511,7 +511,7 @@ class Store:
                     some = some if value is None else value
         return (
             f"{column} is text, though it holds nothing but numbers, such as {some!r}, and {number} is a number; "
-            f"write CAST({_quoted(column)} AS DOUBLE)"
+            f"compare it with a text, {number!r}, or write CAST({_quoted(column)} AS DOUBLE)"
         )
 
     def find(self, column: str, value: str, columns: Sequence[str]) -> tuple[Int64Array, pa.Table]:

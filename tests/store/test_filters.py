@@ -550,6 +550,18 @@ def test_a_filter_is_a_text(store: Store, where: Any) -> None:
         store.row_ids(where=where)
 
 
+def test_names_are_found_however_they_are_composed() -> None:
+    from mmalign.store.filters import to_lance
+
+    schema = pa.schema([("ann\u00e9e", pa.int64()), ("Kind", pa.string()), ("kinD", pa.string())])
+    for where in ("anne\u0301e > 2", '"anne\u0301e" > 2', "ANN\u00c9E > 2", "ann\u00e9e > 2"):
+        assert to_lance(where, schema) == "`ann\u00e9e` >= 3"
+    assert to_lance("Kind = 'x'", schema) == "`Kind` = 'x'"
+    for where in ("kind = 'x'", '"ANN\u00c9E" > 2'):
+        with pytest.raises(FilterError, match="did you mean"):
+            to_lance(where, schema)
+
+
 def test_what_the_limits_allow_is_answered(store: Store) -> None:
     everything = expected(lambda row: row["n"] is not None, True)
     assert found(store, " AND ".join(["n <> 5"] * MAX_CONDITIONS)) == everything
