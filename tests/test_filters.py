@@ -72,6 +72,36 @@ def test_a_search_finds_what_the_filter_says(collection: Collection) -> None:
         ids(empty, "brand = 'x'")
 
 
+def test_columns_that_were_renamed_or_hold_odd_types(tmp_path: Path) -> None:
+    made = Collection.create(tmp_path / "a.mm", encoder=None, dim=3)
+    told = {
+        "exif.iso": [100, 200, 400],
+        "a`b": ["x", "y", "z"],
+        "_hidden": [1, 2, 3],
+        'it\'s "so"': [1, 2, 3],
+        "$price": [1, 2.5, 3],
+        "width": [7, 8, 9],
+        "select": ["p", "q", "r"],
+        "clock": [datetime.time(1), datetime.time(2), None],
+        "fine": np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[ns]"),
+    }
+    made.add_embeddings(IDS, VECTORS, metadata=told)
+    for where, wanted in {
+        '"exif.iso" > 100': ["b", "c"],
+        "exif.iso > 100": ["b", "c"],
+        "`a``b` = 'x'": ["a"],
+        "_hidden >= 2": ["b", "c"],
+        '"it\'s ""so""" = 3': ["c"],
+        '"$price" > 2': ["b", "c"],
+        "width_ = 8": ["b"],
+        "width IS NULL": ["a", "b", "c"],
+        "select = 'q'": ["b"],
+        "clock IS NULL": ["c"],
+        "fine >= '2020-01-02'": ["b", "c"],
+    }.items():
+        assert ids(made, where) == wanted, where
+
+
 def test_captions_take_the_same_filters(tmp_path: Path) -> None:
     encoder = ColorEncoder()
     made = Collection.create(tmp_path / "a.mm", encoder=encoder)
@@ -153,6 +183,7 @@ READS: dict[str, tuple[str, Callable[[Collection], object]]] = {
     "batches": ("to_batches", lambda made: list(made.snapshot().iter_embeddings())),
     "latest": ("latest_version", lambda made: made.snapshot()),
     "delete": ("delete", lambda made: made.remove(["a"])),
+    "columns": ("add_columns", lambda made: made.add_embeddings(["z"], VECTORS[:1], metadata={"new": [1]})),
     "merge": ("merge_insert", lambda made: made.add_embeddings(["z"], VECTORS[:1])),
     "update": ("merge_insert", lambda made: made.update(["a"], {"brand": "z"})),
 }

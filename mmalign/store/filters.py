@@ -50,13 +50,12 @@ from mmalign.store.filter_values import (
     text_sql,
     written,
 )
+from mmalign.store.names import renamed_columns
 
 __all__ = ["TextAndNumberError", "filter_columns", "to_lance"]
 
 _CACHED_CHARACTERS = 10_000
 _CURLY = "\u2018\u2019\u201c\u201d\u00b4"
-# In a field's metadata: the name that the caller gave to a column that had to be renamed.
-ORIGINAL_NAME = b"mmalign:name"
 # What the store keeps for itself.
 _INTERNAL = frozenset({"embedding", "said"})
 _COMPARISONS: dict[type[exp.Expr], str] = {
@@ -129,12 +128,7 @@ class _Reader:
         self._names: list[str] = filter_columns(schema)
         # How many of the nodes around the one being read are of a sort.
         self._depth: dict[str, int] = {}
-        fields = {name: schema.field(name).metadata or {} for name in self._names}
-        self._originals: dict[str, str] = {
-            found[ORIGINAL_NAME].decode("utf-8", "surrogatepass"): name
-            for name, found in fields.items()
-            if ORIGINAL_NAME in found
-        }
+        self._originals = renamed_columns(schema)
         self._read: Mapping[type[exp.Expr], Callable[[Any], Value]] = {
             exp.And: self._chain,
             exp.Or: self._chain,

@@ -195,12 +195,13 @@ class Store:
             if not new:
                 return
             try:
-                self._dataset.add_columns(pa.schema(new))
-            except (OSError, ValueError, RuntimeError) as error:
+                with storage_errors(self._dataset.uri):
+                    self._dataset.add_columns(pa.schema(new))
+            except StorageError:
                 # Another process may have added the same columns in between: look again before giving up.
-                self._dataset = lance.dataset(self._dataset.uri)
+                self._dataset = self.latest().dataset
                 if attempt == _CONFLICT_RETRIES - 1:
-                    raise _refusal(self._dataset.uri, error) from error
+                    raise
 
     def plan(
         self,
@@ -245,21 +246,23 @@ class Store:
             if not settled.new.names and not settled.recast:
                 break
             try:
-                for name, kind in settled.recast.items():
-                    self._dataset = recast(self._dataset, name, kind, _caster(kind))
-                if settled.new.names:
-                    self._dataset.add_columns(settled.new)
+                with storage_errors(self._dataset.uri):
+                    for name, kind in settled.recast.items():
+                        self._dataset = recast(self._dataset, name, kind, _caster(kind))
+                    if settled.new.names:
+                        self._dataset.add_columns(settled.new)
                 break
-            except (OSError, ValueError, RuntimeError) as error:
+            except StorageError:
                 # Another process may have changed the columns in between: look again before giving up.
-                self._dataset = lance.dataset(self._dataset.uri)
+                self._dataset = self.latest().dataset
                 if attempt == _CONFLICT_RETRIES - 1:
-                    raise _refusal(self._dataset.uri, error) from error
+                    raise
         return settled
 
     def _may_widen(self, name: str, kind: pa.DataType) -> bool:
         """Whether each value of a column can be held exactly as another type."""
-        column = self._dataset.scanner(columns=[name]).to_table().column(name)
+        with storage_errors(self._dataset.uri, reading=True):
+            column = self._dataset.scanner(columns=[name]).to_table().column(name)
         return pa.types.is_string(kind) or _cast(column, kind) is not None
 
     def check(self, values: Mapping[str, Any]) -> None:

@@ -43,7 +43,11 @@ def clean_name(name: str) -> str:
 
 def given_names(schema: pa.Schema) -> dict[str, str]:
     """Return the names that columns were given under, by column; those that no name is kept of are left out."""
-    return {field.name: field.metadata[GIVEN].decode() for field in schema if GIVEN in (field.metadata or {})}
+    return {
+        field.name: field.metadata[GIVEN].decode("utf-8", "surrogatepass")
+        for field in schema
+        if GIVEN in (field.metadata or {})
+    }
 
 
 def renamed_columns(schema: pa.Schema) -> dict[str, str]:

@@ -593,11 +593,10 @@ def test_what_the_limits_allow_is_answered(store: Store) -> None:
 
 
 def test_a_renamed_column_is_found_by_the_name_that_it_had(tmp_path: Path) -> None:
-    from mmalign.store.filters import ORIGINAL_NAME, to_lance
+    from mmalign.store.filters import to_lance
+    from mmalign.store.names import GIVEN
 
-    schema = pa.schema(
-        [pa.field("id", pa.string()), pa.field("exif_iso", pa.int64(), metadata={ORIGINAL_NAME: b"exif.iso"})]
-    )
+    schema = pa.schema([pa.field("id", pa.string()), pa.field("exif_iso", pa.int64(), metadata={GIVEN: b"exif.iso"})])
     for where in ('"exif.iso" > 100', "exif.iso > 100", "exif_iso > 100", "`exif.iso` > 100", "EXIF.ISO > 100"):
         assert to_lance(where, schema) == "`exif_iso` >= 101"
     with pytest.raises(FilterError, match=r"did you mean exif\.iso"):
