@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mmalign.captions import cite
 from mmalign.cli import app
 from mmalign.collection import Collection
 from mmalign.grounding import AlignmentJudge
 from mmalign.media.uris import path_to_uri
+from mmalign.types import Caption, CaptionEvidence
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,26 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_captioned(phot
     assert "not a picture" in many[1]["error"]
     assert "blue" not in many[2]["caption"], "a caption of its own"
     odd.unlink()
+
+
+def test_every_caption_that_a_word_cites_is_printed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that did little, and lie far behind the five that did most."""
+    told = [f"a {'dog' if i in (3, 17, 29) else 'cat' if i > 18 else 'wall'} number {i}" for i in range(30)]
+    evidence = tuple(CaptionEvidence(text, str(i), 1 - i / 100, 1.0 / (i + 1)) for i, text in enumerate(told))
+    made = Caption("a dog and a cat on a sofa", 0.5, "consensus", evidence, cite("a dog and a cat on a sofa", told))
+    monkeypatch.setattr(Collection, "caption", lambda *args, **options: made)
+    shown = run("caption", "x.png", "-c", photos / "walls.mm", "--evidence").splitlines()
+    cut = shown.index("  retrieved captions by how near they are, and what each did:")
+    words = dict(line.strip().split(": ") for line in shown[2:cut])
+    assert words["dog"] == "4, 18, 30"
+    assert words["sofa"] == "none"
+    # A word that very many hold names eight, and says that there are more.
+    assert words["cat"] == "20, 21, 22, 23, 24, 25, 26, 27 and 2 more"
+    named = {int(number) for text in words.values() for number in re.findall(r"(?<!and )\b\d+", text)}
+    listed = {int(line.split()[0]): line for line in shown[cut + 1 : -1]}
+    assert set(listed) == named | {1, 2, 3, 4, 5}
+    assert all(listed[number].endswith(told[number - 1]) for number in listed)
+    assert shown[-1] == f"    and {30 - len(listed)} more; --json lists all"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def caption(
                 raise typer.Exit(130) from None
         say(f"{count:,} captions written as written_caption of {opened.path}")
         return
-    failed = 0
+    failed, said = 0, False
     paths = image or []
     # One picture is one object, several are a list.
     with json_list() if as_json and len(paths) > 1 else nullcontext(print_json) as put:
@@ -116,8 +116,9 @@ def caption(
             if as_json:
                 put({"image": path, "collection": str(opened.path), **told.to_dict()})
             else:
-                if not number:
+                if not said:
                     say_which(opened, collection)
+                    said = True
                 _print(path, told, named=len(paths) > 1, evidence=evidence)
     if failed:
         raise typer.Exit(1)
