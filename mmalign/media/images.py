@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.decoding import MAX_PIXELS, Decoded, decode_image
+from mmalign.media.embedded import parse_embedded
 from mmalign.media.formats import IMAGE_SUFFIXES
 from mmalign.media.memory import Window, decoding_budget
 from mmalign.media.policy import MediaPolicy
@@ -113,7 +114,8 @@ def load_pictures(
 
 
 def _file_bytes(uri: str) -> int:
-    path = None if is_url(uri) else uri_to_path(uri)
+    # A picture in a Parquet file is as small as any: the size of the whole file says nothing of it.
+    path = None if is_url(uri) or parse_embedded(uri) is not None else uri_to_path(uri)
     try:
         return 0 if path is None else path.stat().st_size
     except (OSError, ValueError):

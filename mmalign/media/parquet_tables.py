@@ -53,15 +53,6 @@ def parquet_rows(path: Path, name: str) -> Iterator[TableRow]:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """How often something was noticed in a column, and where first."""
-
-    where: str
-    value: str
-    count: int = 0
-
-
-@dataclass(slots=True)
 class _Table:
     """One open file."""
 
@@ -71,8 +62,6 @@ class _Table:
     picture: PictureColumn | None = None
     rename: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
-    lost: dict[str, _Tally] = field(default_factory=dict)
-    cut: dict[str, _Tally] = field(default_factory=dict)
     numbered: str = ""
 
     def rows(self) -> Iterator[TableRow]:
@@ -98,17 +87,6 @@ class _Table:
             )
         yield from self._notes(left_out, {column.name for column in pictures})
         yield from self._groups(kept)
-        for column, tally in self.lost.items():
-            yield Note(
-                f"column {column!r}: {tally.value} is outside of the years 1 to 9999 or cannot be held, and is kept as "
-                f"no value{_more(tally)}",
-                about=tally.where,
-            )
-        for column, tally in self.cut.items():
-            yield Note(
-                f"column {column!r}: times finer than a microsecond are cut to it, such as {tally.value}{_more(tally)}",
-                about=tally.where,
-            )
 
     @property
     def _picture_name(self) -> str | None:
@@ -182,19 +160,12 @@ class _Table:
                 cells = values.to_pylist()
                 continue
             found = column_values(values)
-            for at, value in found.lost:
-                self._tally(self.lost, column, number + at, value)
-            for at, value in found.cut:
-                self._tally(self.cut, column, number + at, value)
-            columns[self.rename.get(column, column)] = found.cells
+            columns[self.rename.get(column, column)] = found
             if column in self.classes and f"{column}_name" not in batch.schema.names:
-                columns[f"{column}_name"] = [self._class(column, value) for value in found.cells]
+                columns[f"{column}_name"] = [self._class(column, value) for value in found]
         for at in range(batch.num_rows):
             row = {column: values[at] for column, values in columns.items()}
             yield from self._row(number + at, row, None if cells is None else cells[at], always=always)
-
-    def _tally(self, tallies: dict[str, _Tally], column: str, row: int, value: str) -> None:
-        tallies.setdefault(column, _Tally(f"{self.name}#{row + 1}", value)).count += 1
 
     def _class(self, column: str, value: Any) -> str | None:
         names = self.classes[column]
@@ -241,7 +212,3 @@ def _features(metadata: Mapping[bytes, bytes] | None) -> Mapping[str, Any]:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return features if isinstance(features, dict) else {}
     return {}
-
-
-def _more(tally: _Tally) -> str:
-    return f" (and {tally.count - 1:,} more)" if tally.count > 1 else ""

@@ -175,8 +175,7 @@ def test_numbered_captions(name: str, tmp_path: Path) -> None:
 
 
 def test_flickr30k_results(tmp_path: Path) -> None:
-    head = "image_name| comment_number| comment\n"
-    text = head + "1.jpg| 0| Two men , outside .\n1.jpg| 4   A dog runs .\n2.jpg| 0| A cat .\n"
+    text = "image_name| comment_number| comment\n1.jpg| 0| Two men , outside .\n1.jpg| 4   A dog .\n2.jpg| 0| A cat .\n"
     assert table(tmp_path, text, "results.csv") == [
         Item(f"{tmp_path}/1.jpg", captions=("Two men , outside .",)),
         Skip(f"{tmp_path}/results.csv:3", "has 2 fields, the header has 3"),

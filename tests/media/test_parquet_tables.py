@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import threading
@@ -226,8 +227,8 @@ def test_a_stored_picture_may_be_named_in_lists_and_by_itself(tmp_path: Path) ->
 def values(folder: Path, *cells: pa.Array, **options: Any) -> tuple[list[dict[str, Any]], list[str]]:
     columns = {"path": [f"{n}.png" for n in range(len(cells[0]))]} | {f"c{at}": cell for at, cell in enumerate(cells)}
     items, notes, skips = read(write(folder / "v.parquet", columns, **options))
-    assert skips == []
-    return [dict(item.metadata) for item in items], notes
+    assert (skips, notes) == ([], [])
+    return [dict(item.metadata) for item in items], [str(note) for item in items for note in item.left_out]
 
 
 def test_the_types_of_arrow_are_read(tmp_path: Path) -> None:
@@ -249,6 +250,34 @@ def test_the_types_of_arrow_are_read(tmp_path: Path) -> None:
     }  # fmt: skip
     assert rows[1] == {f"c{at}": {5: [], 6: 1}.get(at) for at in range(9)}
     assert notes == []
+
+
+def test_times_in_nanoseconds_are_kept_where_a_microsecond_holds_them(tmp_path: Path) -> None:
+    whole, fine = 1_577_934_245_123_456_000, 1_577_934_245_123_456_789
+    rows, notes = values(
+        tmp_path,
+        pa.array([whole, fine], pa.timestamp("ns")),
+        pa.array([whole, fine], pa.timestamp("ns", "Europe/Berlin")),
+        pa.array([1_500_000_000, 1], pa.duration("ns")),
+        pa.array([3_600_000_000_000, 123_456_789], pa.time64("ns")),
+        pa.array([[whole], [whole, fine]], pa.list_(pa.timestamp("ns"))),
+        pa.array([whole, None], pa.timestamp("ns")).dictionary_encode(),
+        pa.array([-70_000_000_000_000_000, 0], pa.timestamp("us")),
+        pa.array([0, 2**31 - 1], pa.date32()),
+    )
+    at = dt.datetime(2020, 1, 2, 3, 4, 5, 123456)
+    assert rows[0] == {
+        "c0": at, "c1": at.replace(tzinfo=dt.UTC), "c2": 1.5, "c3": "01:00:00", "c4": [at], "c5": at,
+        "c7": dt.date(1970, 1, 1),
+    }  # fmt: skip
+    assert rows[1] == {"c2": 1e-9, "c3": "00:00:00.123456789", "c5": None, "c6": dt.datetime(1970, 1, 1)}
+    assert [note.partition(", and")[0].partition("; ")[0] for note in notes] == [
+        "column 'c6' holds a time about the year -249",
+        "column 'c0' holds 2020-01-02T03:04:05.123456789",
+        "column 'c1' holds 2020-01-02T03:04:05.123456789Z",
+        "column 'c4' holds 2020-01-02T03:04:05.123456789",
+        "column 'c7' holds a time about the year 5881580",
+    ]
 
 
 def test_pandas_index_without_a_name_is_renamed_as_pandas_does(tmp_path: Path) -> None:
