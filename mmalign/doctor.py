@@ -15,6 +15,7 @@ import numpy as np
 from mmalign.collection import Collection
 from mmalign.errors import MissingExtraError, MMAlignError
 from mmalign.index.faiss import check_faiss
+from mmalign.media.embedded import row_is_there
 from mmalign.media.uris import uri_to_path
 from mmalign.promise import contract_of
 from mmalign.types import gives_json
@@ -103,7 +104,7 @@ def check_collection(path: Path) -> list[Check]:
     _, table = store.scan(["uri"], also="kind = 'image'")
     for uri in table.column("uri").to_pylist():
         local = uri_to_path(uri)
-        gone += local is not None and not local.is_file()
+        gone += local is not None and not (local.is_file() and row_is_there(uri))
     moved = (
         f"where their folder was moved, mmalign index NEWFOLDER --collection {shlex.quote(str(path))} finds them again"
     )

@@ -22,6 +22,7 @@ import numpy as np
 
 from mmalign.encoders.base import Encoder, stream_image
 from mmalign.errors import AddInterrupted, InputError
+from mmalign.media.embedded import row_is_there
 from mmalign.media.exclusion import Exclusion
 from mmalign.media.images import Picture
 from mmalign.media.policy import MediaPolicy
@@ -415,7 +416,7 @@ class Ingest:
     def _is_gone(self, row: int) -> bool:
         uri = self._known.uris[row]
         old = None if uri is None or uri in self._seen else uri_to_path(uri)
-        return old is not None and not old.exists()
+        return old is not None and not (old.exists() and row_is_there(str(uri)))
 
     def _was_removed(self, job: Work) -> bool:
         if job.row != _NEW or self._restore or self._removed is None:
@@ -513,9 +514,10 @@ class Ingest:
             path = uri_to_path(uri) if uri is not None and uri not in self._seen else None
             if path is None:
                 continue
-            if exclusion is not None and exclusion.covers(str(path)) and os.path.lexists(path):
+            there = os.path.lexists(path) and row_is_there(uri)
+            if exclusion is not None and exclusion.covers(str(path)) and there:
                 excluded.append(row)
-            elif under is not None and Path(under) in path.parents and not os.path.lexists(path):
+            elif under is not None and Path(under) in path.parents and not there:
                 gone.append(row)
         if under is not None:
             self._counts["removed"] += self._store.delete(self._known.row_ids[gone + excluded])
@@ -532,7 +534,7 @@ class Ingest:
 def _is_there(uri: str | None) -> bool:
     """Whether a picture is still where an item has it. What is on the web is looked at only when it is read."""
     path = None if uri is None else uri_to_path(uri)
-    return path is not None and os.path.lexists(path)
+    return path is not None and os.path.lexists(path) and row_is_there(str(uri))
 
 
 def _is_url(uri: str | None) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmalign.encoders.base import Encoder, stream_image
+from mmalign.media.embedded import row_is_there
 from mmalign.media.images import Picture
 from mmalign.media.uris import uri_to_path
 from mmalign.progress import track
@@ -164,7 +165,7 @@ class Renewal:
         there, gone = set(), []
         for job in work:
             path = uri_to_path(job.item.uri)
-            if path is None or path.is_file():
+            if path is None or (path.is_file() and row_is_there(job.item.uri)):
                 there.add(job.said)
             else:
                 gone.append(job)

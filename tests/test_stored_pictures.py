@@ -17,6 +17,7 @@ from pyarrow import parquet
 from mmalign import Collection
 from mmalign.contact_sheet import thumbnail
 from mmalign.doctor import check_collection
+from mmalign.encoders.pictures import load_rgb
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -73,6 +74,32 @@ def test_a_file_that_moved_is_known_again(tmp_path: Path, collection: Collection
     report = collection.add(moved, progress=False)
     assert (report.moved, report.encoded, len(collection)) == (4, 0, 4)
     assert collection.search("red", k=1)[0].uri == f"file://{tmp_path}/train%20%C3%A9.parquet#image=0"
+
+
+def test_rows_that_are_gone_are_told_and_pruned(tmp_path: Path, collection: Collection) -> None:
+    file = write(tmp_path / "t.parquet", NAMES)
+    collection.add(file, progress=False)
+    write(file, NAMES[:3])
+    assert collection.add(file, progress=False).removed == 0
+    files = {check.name: check for check in check_collection(collection.path)}["files"]
+    assert files.detail == "1 of 4 pictures are gone"
+    report = collection.add(file, prune=True, progress=False)
+    assert (report.removed, report.encoded, len(collection)) == (1, 0, 3)
+
+
+def test_rows_that_changed_places_are_not_encoded_again(tmp_path: Path, collection: Collection) -> None:
+    file = write(tmp_path / "t.parquet", NAMES)
+    collection.add(file, progress=False)
+    write(file, NAMES[1:])
+    report = collection.add(file, prune=True, progress=False)
+    assert (report.encoded, report.skipped, len(collection)) == (0, (), 3)
+    for at, name in enumerate(NAMES[1:]):
+        assert collection.search(name, k=1)[0].uri == f"file://{file}#image={at}"
+
+
+def test_encoders_take_the_uri_of_a_stored_picture(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.parquet", NAMES)
+    assert load_rgb(f"file://{file}#image=3").getpixel((0, 0)) == COLORS["yellow"]
 
 
 def test_searching_with_a_stored_picture(tmp_path: Path, collection: Collection) -> None:

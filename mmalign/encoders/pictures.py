@@ -12,6 +12,7 @@ from PIL import Image
 from mmalign.encoders.base import ImageLike
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.decoding import decode_image
+from mmalign.media.embedded import parse_embedded
 from mmalign.pixels import to_rgb
 
 
@@ -19,8 +20,8 @@ def load_rgb(image: ImageLike) -> Image.Image:
     """Return a picture as RGB: a path is decoded as `index` decodes it, transparency is laid on white.
 
     Args:
-        image: A decoded picture of any PIL mode, or the path or `file://` URI of one. 16-bit grey is scaled, and a
-            colour profile is applied.
+        image: A decoded picture of any PIL mode, or the path or `file://` URI of one, also of one that is stored in a
+            Parquet file. 16-bit grey is scaled, and a colour profile is applied.
 
     Returns:
         The picture in mode RGB; an RGB picture is returned as it is.
@@ -37,6 +38,8 @@ def load_rgb(image: ImageLike) -> Image.Image:
         return to_rgb(image)
     if not isinstance(image, str | Path):
         raise InputError(f"expected a PIL picture or a path, got {type(image).__name__}")
+    if parse_embedded(str(image)) is not None:
+        return decode_image(str(image)).image
     local = re.match(r"file://(?:localhost)?(?=/)", str(image), re.IGNORECASE)
     # What mmalign prints for names that are not printable.
     path = os.fsdecode(unquote_to_bytes(str(image)[local.end() :])) if local else image

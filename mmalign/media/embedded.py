@@ -113,6 +113,30 @@ def read_embedded(uri: str, place: Embedded, *, max_bytes: int) -> tuple[bytes, 
     return data, status
 
 
+def row_is_there(uri: str) -> bool:
+    """Whether a Parquet file still has the row of a picture that is stored in it; no picture is read.
+
+    Args:
+        uri: Any URI or path.
+
+    Returns:
+        False where the file is gone or shorter now. True for every URI that names no stored picture, and where nobody
+        can tell because the file is damaged.
+    """
+    place = parse_embedded(uri)
+    if place is None:
+        return True
+    import pyarrow as pa
+
+    try:
+        with _LOCK:
+            return place.row < _column(place, place.path.stat()).rows
+    except (_NotThereError, FileNotFoundError, NotADirectoryError):
+        return False
+    except (pa.ArrowException, OSError):
+        return True
+
+
 class _NotThereError(Exception):
     """The file has no such column or row."""
 
@@ -139,6 +163,10 @@ class _Column:
         self._kept_bytes = 0
         self._batches: Any = iter(())
         self._next = self._end = 0
+
+    @property
+    def rows(self) -> int:
+        return int(self._file.metadata.num_rows)
 
     def close(self) -> None:
         self._file.close()

@@ -219,7 +219,6 @@ def _dispatch(source: Any, stdin: IO[bytes] | None, exclusion: Exclusion) -> Ite
     if local is None:
         raise SourceError(f"{text!r} cannot be read: only paths, file:// URIs and http(s) URLs can")
     path = _absolute(str(local))
-    path = Locator(path).on_disk(path) or path
     try:
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -237,8 +236,11 @@ def _dispatch(source: Any, stdin: IO[bytes] | None, exclusion: Exclusion) -> Ite
 
 
 def _absolute(text: str) -> str:
+    """The path of a source as the disk spells it, where it is there."""
+    local = uri_to_path(text)
     # Not pathlib: it resolves links, and raises on a "~name" that is no user.
-    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+    path = os.path.abspath(os.path.expanduser(text if local is None else local))  # noqa: PTH100, PTH111
+    return Locator(path).on_disk(path) or path
 
 
 def _is_folder(path: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from mmalign.media.folders import scan_folder
 from mmalign.media.locating import Locator, is_picture_name
-from mmalign.media.sources import open_source
+from mmalign.media.sources import default_collection_path, open_source, source_folder
 from mmalign.types import Item, Note
 
 NAMES = ["café.jpg", "Ångström.png", "한글.jpg", "dossier é/ü.jpg", "a/b ö/c.jpg", "q\u0323\u0307.jpg"]
@@ -69,7 +69,10 @@ def test_where_both_forms_are_there_each_is_itself(tmp_path: Path) -> None:
 def test_a_source_in_the_other_form_is_found(tmp_path: Path) -> None:
     (tmp_path / nfd("Straße é")).mkdir()
     (tmp_path / nfd("Straße é") / "a.jpg").write_bytes(b"x")
-    assert list(open_source(tmp_path / nfc("Straße é"))) == [Item(str(tmp_path / nfd("Straße é") / "a.jpg"))]
+    folder = tmp_path / nfd("Straße é")
+    assert list(open_source(tmp_path / nfc("Straße é"))) == [Item(str(folder / "a.jpg"))]
+    assert source_folder(tmp_path / nfc("Straße é")) == folder
+    assert default_collection_path(tmp_path / nfc("Straße é")) == tmp_path / (nfd("Straße é") + ".mm")
 
 
 @pytest.mark.parametrize(
