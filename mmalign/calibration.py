@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.errors import CalibrationError, InputError
+from mmalign.json_checksum import KEY, holds_checksum, with_checksum
 from mmalign.metrics.calibration import Float64Array
 from mmalign.metrics.calibration_fit import sigmoid
 
@@ -147,7 +148,7 @@ class Calibration:
         target = Path(path)
         told: dict[str, Any] = {"format": _FORMAT, "event": _EVENT} | asdict(self)
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(told), indent=2) + "\n", encoding="utf-8")
         temporary.replace(target)
 
     @classmethod
@@ -166,6 +167,9 @@ class Calibration:
         where = Path(path)
         try:
             told = json.loads(where.read_text(encoding="utf-8"))
+            if not holds_checksum(told):
+                raise ValueError("it is damaged: its checksum is another one")
+            told.pop(KEY, None)
             version = told.pop("format")
             told.pop("event", None)
             if version != _FORMAT:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.confidence import check_probability, hits_to_fetch, judge
+from mmalign.coverage import belongs
 from mmalign.encoders.base import Encoder, ImageLike
 from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import (
@@ -1124,10 +1125,16 @@ class Collection:
             The index's manifest, or None where there is none.
 
         Raises:
-            IndexFileError: A file is missing or damaged.
+            IndexFileError: A file is missing or damaged, or the index was built from other items.
             MissingExtraError: It needs FAISS, which is not installed.
         """
-        loaded = publish.load_current(self._current().index, verify=True)
+        generation = self._current()
+        loaded = publish.load_current(generation.index, verify=True)
+        if loaded is not None and not belongs(generation.latest(), loaded[1]):
+            raise IndexFileError(
+                f"{generation.index} was built from other items than {generation.items} holds, as happens where a part "
+                "of a collection was restored from an older copy; build the index again"
+            )
         return None if loaded is None else loaded[1]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.index.base import Index
+from mmalign.index.publish import IndexManifest
 from mmalign.similarity import Int64Array
 from mmalign.store.changes import find_changes
 from mmalign.store.lance_store import Store
@@ -144,6 +145,18 @@ class Places:
         near = np.minimum(np.searchsorted(self._ids, row_ids), len(self._ids) - 1)
         found: Int64Array = near[self._ids[near] == row_ids]
         return found if self._places is None else self._places[found]
+
+
+def belongs(store: Store, manifest: IndexManifest) -> bool:
+    """Whether an index was built from these items, as they were at some version before this one.
+
+    Args:
+        store: The items.
+        manifest: The index's manifest; one of an earlier mmalign tells only from which version.
+    """
+    if manifest.dataset:
+        return store.is_marked(manifest.dataset)
+    return manifest.dataset_version <= store.version
 
 
 def _mask(valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

@@ -18,6 +18,7 @@
     |   +-- CollectionNotFoundError    no collection there
     |   +-- CollectionExistsError      a collection is there already
     |   +-- CollectionFormatError      written by a newer mmalign, or damaged
+    |   |   +-- DamagedError           bytes on disk that are not those that were written
     |   +-- EncoderMismatchError       the collection was made with another encoder
     |   +-- UnreadableItemsError       items whose pictures are gone, where all must be read again
     |   +-- StorageError               the disk refused (full, read-only, permission)
@@ -137,6 +138,19 @@ class CollectionExistsError(CollectionError):
 
 class CollectionFormatError(CollectionError):
     """A collection was written by a newer mmalign, or its description is damaged."""
+
+
+class DamagedError(CollectionFormatError):
+    """What is on disk is not what was written: a flipped bit, a file that was cut or is missing.
+
+    Args:
+        message: What is damaged and what to do.
+        items: Ids of some of the items that are damaged, as far as these can be read.
+    """
+
+    def __init__(self, message: str, items: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.items = items
 
 
 class EncoderMismatchError(CollectionError):

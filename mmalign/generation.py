@@ -28,7 +28,14 @@ from mmalign.caption_search import LOCK as CAPTIONS_LOCK
 from mmalign.caption_search import CaptionSearcher, purge_captions, refresh_captions
 from mmalign.confidence import find_calibration
 from mmalign.encoders.base import Encoder
-from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError, IndexFileError, InputError
+from mmalign.errors import (
+    CollectionError,
+    CollectionFormatError,
+    EncoderMismatchError,
+    EncoderSpecError,
+    IndexFileError,
+    InputError,
+)
 from mmalign.index import publish
 from mmalign.index.base import Index
 from mmalign.index.building import build_index
@@ -101,6 +108,7 @@ class Generation:
         self.device = "cpu"
         self._stamp = stamp
         self._store = Store.open(self.items)
+        _check_items(self._store, description, self.items)
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
@@ -200,6 +208,9 @@ class Generation:
             known = self._searcher
             if known is None or known.store is not store or known.version != current:
                 known = Searcher.open(store, self.index, previous=known)
+                if known.foreign and (newer := self.latest()) is not store:
+                    # The index is newer than the look at the items.
+                    known = Searcher.open(newer, self.index)
                 if known.index is not None:
                     remark = place_index(known.index, self.device)
                     if remark is not None and remark not in known.notes:
@@ -318,6 +329,7 @@ class Generation:
             estimate=meter.estimated if index.factory == design.resolve(rows=rows, dim=dim) else {},
             taken=taken,
             contract=contract.to_dict(),
+            dataset=self.writer().mark(),
         )
         published = publish.publish(self.index, index, manifest)
         publish.clean(self.index)
@@ -417,6 +429,20 @@ class Generation:
         if self._remarks[0] != state:
             self._remarks = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.tail)))
         return self._remarks[1]
+
+
+def _check_items(store: Store, description: Description, path: Path) -> None:
+    """Refuse items that are not those that `collection.json` tells of: one of the two is from another copy.
+
+    Raises:
+        CollectionFormatError: They are not.
+    """
+    if store.dim != description.dim:
+        raise CollectionFormatError(
+            f"{FILE} tells of embeddings of dim {description.dim}, {path} holds such of dim {store.dim}: one of them "
+            "is from another collection or an older copy; bring back the two that belong together, or make the "
+            "collection anew: mmalign index SOURCE --collection NEW"
+        )
 
 
 def check_encoder(path: Path, description: Description, encoder: Encoder) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.coverage import Coverage
+from mmalign.coverage import Coverage, belongs
 from mmalign.errors import IndexFileError, MissingExtraError
 from mmalign.exact_rows import ExactRows
 from mmalign.index import publish
@@ -26,6 +26,12 @@ from mmalign.store.lance_store import Store
 from mmalign.types import Note
 from mmalign.types.arguments import check_share
 
+_FOREIGN = Note(
+    "searched exactly, without the index: it was built from other items than these, as happens where a part of a "
+    "collection was restored from an older copy",
+    remedy="mmalign index SOURCE builds it again",
+    about="index",
+)
 # Plans that are kept: a query takes microseconds less to answer where another one like it came before.
 _PLANS = 1024
 _Hits = tuple[Float32Array, Int64Array]
@@ -66,7 +72,10 @@ class Searcher:
 
     Attributes:
         items: How many items there are.
+        foreign: Whether there is an index that was left out because it was built from other items.
     """
+
+    foreign = False
 
     def __init__(
         self,
@@ -110,7 +119,7 @@ class Searcher:
         """
         folder = publish.current(root)
         version = None if folder is None else folder.name
-        if previous is not None and previous.version == version:
+        if previous is not None and previous.version == version and (previous.foreign or previous.fits(store)):
             known = previous._coverage
             return cls(store, previous.index, previous.manifest, version=version, notes=previous.notes, known=known)
         try:
@@ -120,7 +129,19 @@ class Searcher:
             return cls(store, None, None, version=version, notes=(note,))
         if loaded is None:
             return cls(store, None, None, version=version)
-        return cls(store, *loaded, version=version)
+        searcher = cls(store, *loaded, version=version) if belongs(store, loaded[1]) else None
+        if searcher is None:
+            searcher = cls(store, None, None, version=version, notes=(_FOREIGN,))
+            searcher.foreign = True
+        return searcher
+
+    def fits(self, store: Store) -> bool:
+        """Whether the index, where there is one, was built from these items as they were.
+
+        Args:
+            store: The items.
+        """
+        return self.manifest is None or belongs(store, self.manifest)
 
     @property
     def uncovered(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmalign.coverage import Coverage
+from mmalign.coverage import Coverage, belongs
 from mmalign.errors import IndexFileError
 from mmalign.index import publish
 from mmalign.index.base import Index
@@ -91,7 +91,7 @@ def extend(
         The manifest of the new version.
 
     Raises:
-        IndexFileError: No index is in use, or it is damaged.
+        IndexFileError: No index is in use, or it is damaged or of other items.
         StorageError: The disk refused; the index in use stays.
     """
     # Every byte is copied into the new version: damage must not be copied with it and given a new checksum.
@@ -99,6 +99,8 @@ def extend(
     if loaded is None:
         raise IndexFileError(f"{root} has no index in use; build one")
     index, manifest = loaded
+    if not belongs(store, manifest):
+        raise IndexFileError(f"{root} was built from other items than these; build the index again")
     covered = Coverage.look(store, index, since=manifest.dataset_version)
     tail = np.sort(covered.tail)
     stale = index.ids[index.alive & ~covered.mask] if covered.mask is not None else tail[:0]
@@ -116,6 +118,7 @@ def extend(
             manifest,
             rows=len(longer),
             dataset_version=store.version,
+            dataset=store.mark(),
             trained_rows=manifest.trained_rows or manifest.rows,
             contract=manifest.contract if measure is None else measure(longer),
         )

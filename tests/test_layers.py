@@ -22,6 +22,7 @@ LAYERS = {
     "mmalign.pixels": 1.0,
     "mmalign.locks": 1.0,
     "mmalign.processes": 1.0,
+    "mmalign.json_checksum": 1.0,
     "mmalign.progress": 1.05,
     "mmalign.quantities": 1.0,
     "mmalign.metrics": 1.1,

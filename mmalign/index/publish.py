@@ -27,6 +27,7 @@ from mmalign.errors import IndexFileError
 from mmalign.index import workspace as workspaces
 from mmalign.index.base import Index
 from mmalign.index.files import load_index, storage_errors, sync_path
+from mmalign.json_checksum import holds_checksum, with_checksum
 from mmalign.processes import is_running
 
 FORMAT = 1
@@ -62,6 +63,8 @@ class IndexManifest:
         contract: What recall was measured, where it was.
         trained_rows: How many vectors there were when it was trained and measured; an index that was extended since
             holds more. 0 for as many as it holds.
+        dataset: What the dataset is marked with since the index was built, so that no other one is searched with it;
+            empty where that was not kept.
     """
 
     recipe: str
@@ -79,6 +82,7 @@ class IndexManifest:
     taken: Mapping[str, float] = field(default_factory=dict)
     contract: Mapping[str, Any] = field(default_factory=dict)
     trained_rows: int = 0
+    dataset: str = ""
 
     def cost(self) -> dict[str, dict[str, float]]:
         """Say what the index took beside what it was estimated to take.
@@ -91,8 +95,8 @@ class IndexManifest:
         return {"estimated": dict(self.estimate), "taken": size | dict(self.taken)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as JSON-ready values."""
-        return {"format": FORMAT} | asdict(self)
+        """Return the manifest as JSON-ready values, with a checksum of them."""
+        return with_checksum({"format": FORMAT} | asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> IndexManifest:
@@ -105,9 +109,11 @@ class IndexManifest:
             The manifest.
 
         Raises:
-            IndexFileError: Of a newer format, or incomplete.
+            IndexFileError: Of a newer format, incomplete, or not what was written.
         """
         try:
+            if not holds_checksum(values):
+                raise ValueError("its checksum is another one")
             if int(values["format"]) > FORMAT:
                 raise IndexFileError(
                     f"the index's manifest has format {values['format']}, this mmalign reads up to {FORMAT}; "
@@ -236,6 +242,8 @@ def read_manifest(root: Path) -> IndexManifest | None:
         IndexFileError: Missing, damaged, or of a newer format.
     """
     folder = current(root)
+    if folder is None and (root / _POINTER).exists():
+        raise IndexFileError(f"{root / _POINTER} is damaged; build the index again")
     return None if folder is None else _read_manifest(folder)
 
 

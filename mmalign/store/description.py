@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmalign.errors import CollectionExistsError, CollectionFormatError, CollectionNotFoundError, StorageError
+from mmalign.errors import (
+    CollectionExistsError,
+    CollectionFormatError,
+    CollectionNotFoundError,
+    DamagedError,
+    StorageError,
+)
+from mmalign.json_checksum import holds_checksum, with_checksum
 from mmalign.locks import lock
 from mmalign.processes import is_running
 
@@ -18,6 +25,7 @@ FORMAT = 2
 """Format 2 has a `generation`; it is written only where a reader of format 1 would look for the data in vain."""
 FILE = "collection.json"
 _LOCK = ".description.lock"
+_REMEDY = "bring it back from a copy, or make the collection anew: mmalign index SOURCE --collection NEW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,11 @@ class Description:
         except PermissionError as error:
             raise StorageError(f"cannot read {path}: permission denied") from error
         except (ValueError, UnicodeDecodeError) as error:
-            raise CollectionFormatError(f"{path} is damaged: {error}") from error
+            raise CollectionFormatError(f"{path} is damaged: {error}; {_REMEDY}") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        if isinstance(values, dict) and not holds_checksum(values):
+            raise DamagedError(f"{path} is damaged: its checksum is another one; {_REMEDY}")
         if not isinstance(values, dict) or not isinstance(values.get("format"), int):
             raise CollectionFormatError(f"{path} is not a collection's description: it has no format number")
         if values["format"] > FORMAT:
@@ -95,7 +107,7 @@ class Description:
                 excluded=tuple((str(text), folder) for text, folder in values.get("excluded", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise CollectionFormatError(f"{path} lacks or garbles {error}") from error
+            raise CollectionFormatError(f"{path} lacks or garbles {error}; {_REMEDY}") from error
 
     def write(self, folder: Path) -> None:
         """Write the description into `folder` in one step: readers see the one before it, or this one.
@@ -115,7 +127,7 @@ class Description:
             values["excluded"] = self.excluded
         temporary = folder / f".{FILE}.{os.getpid()}"
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=2) + "\n")
+            file.write(json.dumps(with_checksum(values), indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / FILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -34,6 +35,8 @@ _COMPACT_FRAGMENTS = 16
 _CONFLICT_RETRIES = 10
 _READ_AHEAD = 256 << 20
 _RETRY = timedelta(minutes=5)
+# Entries of the dataset's configuration that name the indexes built from it; the newest are kept.
+_MARK, _MARKS_KEPT = "mmalign:index:", 8
 # How Lance's own errors can be told from those of Python.
 _LANCE_SAYS = re.compile(
     r"Lance|lance|Task was aborted|panicked|Invalid user input|External error|Arrow error|Not found:"
@@ -343,6 +346,32 @@ class Store:
                     raise
                 self._dataset = lance.dataset(self._dataset.uri)
         raise AssertionError("unreachable")
+
+    def mark(self) -> str:
+        """Commit that an index is built from the items, so that later versions of them are known by it.
+
+        Returns:
+            A random name, which `is_marked` of these items and of what becomes of them knows.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        name = secrets.token_hex(8)
+        with storage_errors(self._dataset.uri):
+            # A handle of its own: these items stay at the version that the index is built from.
+            dataset = lance.dataset(self._dataset.uri)
+            known = {key: value for key, value in dataset.config().items() if key.startswith(_MARK)}
+            oldest = sorted(known, key=lambda key: int(known[key]))[: max(0, len(known) + 1 - _MARKS_KEPT)]
+            dataset.update_config({_MARK + name: str(dataset.version)} | dict.fromkeys(oldest))
+        return name
+
+    def is_marked(self, name: str) -> bool:
+        """Whether these items are what `mark` gave this name to, or have become of them.
+
+        Args:
+            name: What `mark` returned.
+        """
+        return f"{_MARK}{name}" in self._dataset.config()
 
     def delete(self, row_ids: Int64Array) -> int:
         """Delete items in one commit.

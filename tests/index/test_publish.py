@@ -20,6 +20,7 @@ from mmalign.index import publish
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss import FaissIndex
 from mmalign.index.publish import IndexManifest
+from mmalign.json_checksum import with_checksum
 
 STEPS = ["write_files", "checksum_files", "write_manifest", "sync_files", "rename_version", "write_pointer",
          "replace_pointer"]  # fmt: skip
@@ -85,7 +86,12 @@ def test_manifest_round_trip_and_formats() -> None:
     manifest = replace(manifest_of(3), version="v", checksums={"a": "b"})
     values = json.loads(json.dumps(manifest.to_dict()))
     assert IndexManifest.from_dict(values) == manifest
-    assert IndexManifest.from_dict(values | {"later": 1}) == manifest
+    assert IndexManifest.from_dict(with_checksum(values | {"later": 1})) == manifest
+    with pytest.raises(IndexFileError, match="checksum"):
+        IndexManifest.from_dict(values | {"rows": 4})
+    # Earlier versions wrote none.
+    del values["checksum"]
+    assert IndexManifest.from_dict(values) == manifest
     with pytest.raises(IndexFileError, match="format 2, this mmalign reads up to 1"):
         IndexManifest.from_dict(values | {"format": 2})
     del values["factory"]
