@@ -33,7 +33,7 @@ from mmalign.errors import (
 )
 from mmalign.explaining import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
 from mmalign.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
-from mmalign.hits import HitReader
+from mmalign.hits import HitReader, with_copies
 from mmalign.index import publish
 from mmalign.index.base import check_k
 from mmalign.index.estimate import check_estimate
@@ -671,6 +671,7 @@ class Collection:
         rerank: int = SHORTLIST,
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
+        copies: bool = False,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> list[SearchResult]: ...
@@ -687,6 +688,7 @@ class Collection:
         rerank: int = SHORTLIST,
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
+        copies: bool = False,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
@@ -703,6 +705,7 @@ class Collection:
         rerank: int = SHORTLIST,
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
+        copies: bool = False,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult | list[SearchResult]:
@@ -729,6 +732,8 @@ class Collection:
                 follow in the order of their scores, without regions, and a note says so.
             on_hit: With `explain`: called with each hit once its picture was looked at, in the order of the scores.
             progress: With `explain`: whether to show a progress bar.
+            copies: Whether items with the same bytes are hits of their own. Otherwise the oldest of those that meet
+                `where` stands for all; its `copies` names the others, and `k` counts it once.
             allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
                 like, and no file and no server is looked at; a path is an error.
             policy: What may be read where a query names a picture; None for that of the environment.
@@ -748,6 +753,7 @@ class Collection:
         check_k(k)
         check_rerank(rerank)
         check_flag("explain", explain)
+        check_flag("copies", copies)
         started = time.perf_counter()
         generation = self._current()
 
@@ -769,23 +775,27 @@ class Collection:
         deep = depth(k, asked.queries, rerank) if explain else k
         searcher = generation.searcher()
         allowed = None if where is None else searcher.store.row_ids(where=where)
-        found = searcher.search(
-            asked.vectors,
-            hits_to_fetch(deep, asked.queries),
-            allowed=allowed,
-            min_recall=min_recall,
-            kind=asked.kind,
+        alike = None if copies or not searcher.copies else searcher.copies.among(allowed)
+        fetched = hits_to_fetch(deep, asked.queries)
+        found = (
+            searcher.search_distinct(
+                asked.vectors, fetched, alike, allowed=allowed, min_recall=min_recall, kind=asked.kind
+            )
+            if alike
+            else searcher.search(asked.vectors, fetched, allowed=allowed, min_recall=min_recall, kind=asked.kind)
         )
         judged = judge(
             found,
             deep,
             asked.queries,
             generation.calibration,
-            pictures=searcher.items if allowed is None else len(allowed),
+            pictures=(searcher.items if allowed is None else len(allowed)) - (alike.extra if alike else 0),
             min_probability=min_probability,
             meaningless=asked.meaningless,
         )
         hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
+        if alike:
+            hits = with_copies(hits, judged.found, searcher.store, alike)
         remarks = judged.notes
         explained: list[Explained] = []
         if explain:

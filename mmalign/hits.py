@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmalign.searcher import Found
 from mmalign.similarity import Int64Array
+from mmalign.store.copies import Copies
 from mmalign.store.lance_store import Store
 from mmalign.types import Hit
 
@@ -74,6 +77,36 @@ class HitReader:
             rows = len(self.store)
             if self._table is None and self._spent >= rows and rows * row_bytes <= _MEMORY:
                 self._table = _Table(*self.store.scan(self._columns))
+
+
+def with_copies(
+    hits: Callable[[int], tuple[Hit, ...]], found: Found, store: Store, copies: Copies
+) -> Callable[[int], tuple[Hit, ...]]:
+    """Name in each hit the copies that it stands for.
+
+    Args:
+        hits: Gives the hits of a query by its place, as `HitReader.read`.
+        found: What they were made of.
+        store: The items, at the version that was searched.
+        copies: The copies among the items that could be found.
+
+    Returns:
+        As `hits`.
+    """
+
+    def made(query: int) -> tuple[Hit, ...]:
+        row_ids = found.row_ids[query]
+        others = [copies.others(row_id) for row_id in row_ids[row_ids >= 0].tolist()]
+        wanted = np.concatenate(others) if others else row_ids[:0]
+        if not wanted.size:
+            return hits(query)
+        uris = iter(store.take(wanted, ["uri"]).column("uri").to_pylist())
+        return tuple(
+            replace(hit, copies=tuple(islice(uris, len(own)))) if len(own) else hit
+            for hit, own in zip(hits(query), others, strict=True)
+        )
+
+    return made
 
 
 class _Table:

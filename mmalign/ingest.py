@@ -130,6 +130,7 @@ class Ingest:
         self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded", "kept_out"), 0)
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[Float32Array] = []
+        self._later: list[tuple[Work, Picture]] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self._last_commit = time.monotonic()
         # How many pictures are still to be read; None before that is known.
@@ -169,6 +170,8 @@ class Ingest:
             self._left = len(work)
             self._flush()
             self._read(work)
+            self._flush()
+            self._copy_later()
             self._flush()
             self._prune(prune_under, exclusion)
         except KeyboardInterrupt:
@@ -392,7 +395,11 @@ class Ingest:
             self._patch({"id": known.ids[job.row], **stamp})
             self._same_bytes(job.row, job.item, job.said)
             return
-        rows = known.by_digest[picture.sha256]
+        rows = known.by_digest.get(picture.sha256)
+        if rows is None:
+            # Encoded in this run, from a file of the same bytes: its vector is taken once that is committed.
+            self._later.append((job, picture))
+            return
         if job.row == _NEW and job.item.id is None:
             for row in rows:
                 if self._is_gone(row):
@@ -404,6 +411,22 @@ class Ingest:
         _, vectors = self._store.embeddings(known.row_ids[rows[:1]])
         size = self._store.take(known.row_ids[rows[:1]], ["width", "height"]).to_pylist()[0]
         self._emit(job, picture, vectors[0].astype(np.float32), size=size)
+
+    def _copy_later(self) -> None:
+        """Settle the copies of pictures that were encoded in this run."""
+        if not self._later:
+            return
+        row_ids, table = self._store.scan(["sha256"])
+        places = dict(zip(table.column("sha256").to_pylist(), row_ids.tolist(), strict=True))
+        for start in range(0, len(self._later), _COMMIT_ITEMS):
+            block = self._later[start : start + _COMMIT_ITEMS]
+            rows = np.array([places[picture.sha256] for _, picture in block], np.int64)
+            vectors = self._store.embeddings(rows)[1].astype(np.float32)
+            sizes = self._store.take(rows, ["width", "height"]).to_pylist()
+            for (job, picture), vector, size in zip(block, vectors, sizes, strict=True):
+                self._emit(job, picture, vector, size=size)
+            self._flush()
+        self._later = []
 
     # What was removed earlier --------------------------------------------------------------------------------------
 

@@ -60,12 +60,13 @@ class Reader:
         self._lock = threading.Lock()
         self._waiting: deque[Picture] = deque()
         self._jobs: dict[str, list[Work]] = {}
+        self._encoded: set[str] = set()
         self._done = 0
         self.settled: deque[tuple[Work, Picture | Skip]] = deque()
 
     def pictures(self) -> Generator[Image, None, None]:
         """Yield the decoded pictures that must be encoded; queue all others as settled."""
-        loaded = load_pictures((job.item.uri for job in self._work), wanted=self._wanted, policy=self._policy)
+        loaded = load_pictures((job.item.uri for job in self._work), wanted=self._lacks, policy=self._policy)
         try:
             for job, picture in zip(self._work, loaded, strict=True):
                 if isinstance(picture, Skip) or picture.image is None:
@@ -78,6 +79,10 @@ class Reader:
                     continue
                 with self._lock:
                     # The same bytes twice in one run are encoded once.
+                    if picture.sha256 in self._encoded:
+                        self.settled.append((job, replace(picture, image=None)))
+                        self._done += 1
+                        continue
                     jobs = self._jobs.setdefault(picture.sha256, [])
                     jobs.append(job)
                     if len(jobs) > 1:
@@ -87,11 +92,15 @@ class Reader:
         finally:
             loaded.close()
 
+    def _lacks(self, digest: str) -> bool:
+        return digest not in self._encoded and self._wanted(digest)
+
     def encoded(self) -> tuple[Picture, list[Work]]:
         """The picture that the next embedding belongs to, and every item with its bytes."""
         with self._lock:
             picture = self._waiting.popleft()
             jobs = self._jobs.pop(picture.sha256)
+            self._encoded.add(picture.sha256)
         self._done += len(jobs)
         return picture, jobs
 

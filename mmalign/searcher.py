@@ -6,7 +6,7 @@ was deleted or replaced since is masked in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from mmalign.index.contract import Contract
 from mmalign.index.publish import IndexManifest
 from mmalign.search_plan import Plan, Wish, plan_search, traits_of
 from mmalign.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
+from mmalign.store.copies import Copies
 from mmalign.store.lance_store import Store
 from mmalign.types import Note
 from mmalign.types.arguments import check_share
@@ -34,6 +35,8 @@ _FOREIGN = Note(
 )
 # Plans that are kept: a query takes microseconds less to answer where another one like it came before.
 _PLANS = 1024
+# Where copies crowd the first hits, the next search looks this many times as deep.
+_DEEPER = 4
 _Hits = tuple[Float32Array, Int64Array]
 _Mask = NDArray[np.bool_]
 
@@ -211,6 +214,48 @@ class Searcher:
         notes = (Note(plan.reason, remedy=plan.remedy, about="index"),) if plan.fell_back else ()
         exact = plan.way == "exact" or index.exhaustive
         return Found(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The items whose bytes another item has too; looked for once for each version of the items."""
+        return Copies.read(self.store)
+
+    def search_distinct(
+        self,
+        queries: Float32Array,
+        k: int,
+        copies: Copies,
+        *,
+        allowed: Int64Array | None = None,
+        min_recall: float | None = None,
+        kind: str | None = None,
+    ) -> Found:
+        """Find the items nearest to each query, of several with the same bytes the oldest.
+
+        Args:
+            queries: As for `search`.
+            k: How many hits, copies not counted.
+            copies: The copies among the items that may be found.
+            allowed: As for `search`.
+            min_recall: As for `search`.
+            kind: As for `search`.
+
+        Returns:
+            What was found: at most k different items a query, fewer where there are fewer.
+
+        Raises:
+            InputError: `min_recall` is not from 0 to 1.
+        """
+        wanted = min(k, copies.items - copies.extra)
+        fetch = wanted + min(copies.extra, wanted)
+        while True:
+            found = self.search(queries, fetch, allowed=allowed, min_recall=min_recall, kind=kind)
+            scores, row_ids = copies.fold(found.scores, found.row_ids)
+            # Whoever finds fewer than were asked for has no more to find.
+            short = ((row_ids >= 0).sum(axis=1) < wanted) & (found.row_ids >= 0).all(axis=1)
+            if fetch >= wanted + copies.extra or not short.any():
+                return replace(found, scores=scores[:, :k], row_ids=row_ids[:, :k])
+            fetch = min(_DEEPER * fetch, wanted + copies.extra)
 
     def _plan(self, wish: Wish, index: Index) -> Plan:
         plan = self._plans.get(wish)

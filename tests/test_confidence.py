@@ -169,7 +169,10 @@ def test_copies_of_a_picture_do_not_make_it_unlikely(photos: Collection, tmp_pat
     copy.parent.mkdir()
     copy.write_bytes((tmp_path / "photos" / "red.png").read_bytes())
     photos.add(copy.parent, progress=False)
-    first, second = photos.search("red", k=2)
+    [folded] = photos.search("red", k=1)
+    assert folded.copies == (str(copy),)
+    assert folded.probability == before
+    first, second = photos.search("red", k=2, copies=True)
     assert first.score == pytest.approx(second.score, abs=1e-6)
     # One picture more in the collection, and no rival more.
     odds = before / (1 - before) * np.exp(-0.4 * np.log(10 / 9))

@@ -124,6 +124,9 @@ def search(
         typer.Option(help="With --explain, and words that say where things are: how many pictures are looked at."),
     ] = 20,
     captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
+    copies: Annotated[
+        bool, typer.Option("--copies", help="Show identical files one by one, instead of the oldest for all of them.")
+    ] = False,
     collection: CollectionOption = None,
     paths_only: Annotated[bool, typer.Option("--paths-only", help="Print paths alone, one a line.")] = False,
     contact_sheet: Annotated[
@@ -149,7 +152,7 @@ def search(
         mmalign search photo.jpg --captions
     """
     if captions:
-        _check_captions(explain=explain, min_recall=min_recall, min_probability=min_probability)
+        _check_captions(explain=explain, copies=copies, min_recall=min_recall, min_probability=min_probability)
     opened = open_collection(collection)
     words = " ".join(query)
     policy = media_policy(allow_private=allow_private)
@@ -174,6 +177,7 @@ def search(
                 rerank=rerank,
                 on_hit=shown.come if explain else None,
                 progress=shows_progress(as_json),
+                copies=copies,
                 policy=policy,
             )
     except SearchInterrupted as stop:
@@ -195,7 +199,9 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_captions(*, explain: bool, min_recall: float | None, min_probability: float | None) -> None:
+def _check_captions(*, explain: bool, copies: bool, min_recall: float | None, min_probability: float | None) -> None:
+    if copies:
+        raise InputError("captions of identical files are hits of their own; leave out --copies with --captions")
     if explain:
         raise InputError("--explain looks for words in pictures; leave it out with --captions")
     if min_recall is not None:
@@ -277,7 +283,9 @@ class _Shown:
             print(hit.uri, flush=True)
             return
         likely = "" if hit.probability is None else f"{hit.probability:>4.0%}  "
-        print(f"{rank:>{self._width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}")
+        more = len(hit.copies)
+        alike = f"  (+{more:,} cop{'y' if more == 1 else 'ies'})" if more else ""
+        print(f"{rank:>{self._width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}{alike}")
         indent = f"{'':>{self._width}}          {' ' * len(likely)}"
         for caption in (hit.metadata.get("captions") or [])[:1]:
             print(f"{indent}{caption}")

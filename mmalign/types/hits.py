@@ -45,6 +45,7 @@ class Hit:
         regions: Where the query's words are in the picture, with `explain`; None where nobody looked.
         agreement: How well the picture bears out what the query says of places, in nats, with `explain`: above 0
             where it does, below 0 where it speaks against it; None where nobody looked.
+        copies: URIs of further items with the same bytes, oldest first, that this hit stands for.
     """
 
     id: str
@@ -54,9 +55,10 @@ class Hit:
     probability: float | None = None
     regions: tuple[HitRegion, ...] | None = None
     agreement: float | None = None
+    copies: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the hit as JSON-ready values; `regions` and `agreement` only where there are any.
+        """Return the hit as JSON-ready values; `regions`, `agreement` and `copies` only where there are any.
 
         Dates and times of the metadata become ISO 8601, and what is not finite None; see `json_ready`.
         """
@@ -71,6 +73,8 @@ class Hit:
             told["regions"] = [region.to_dict() for region in self.regions]
         if self.agreement is not None:
             told["agreement"] = json_ready(self.agreement)
+        if self.copies:
+            told["copies"] = json_ready(self.copies)
         return told
 
 
