@@ -301,6 +301,6 @@ def remove(
 
 def _as_uri(name: str, opened: Collection) -> str:
     """A name given on the command line is an id, or a path that may be relative to the working folder."""
-    from mmalign.media.uris import path_to_uri
+    from mmalign.media.locating import Locator
 
-    return name if opened.has(name) else path_to_uri(Path(os.path.abspath(name)))  # noqa: PTH100 - no symlinks
+    return name if opened.has(name) else Locator(str(Path.cwd())).uri(name)

@@ -138,6 +138,9 @@ def _rows_of_object(document: dict[str, Any], name: str) -> Iterator[TableRow] |
         # How pandas writes by default: values by the index, by column.
         index = list(dict.fromkeys(key for value in values for key in value))
         return _listed([{column: document[column].get(key) for column in document} for key in index], name)
+    if values and all(isinstance(value, dict) and {key.lower() for key in value} & {*PATH_COLUMNS} for value in values):
+        # How pandas writes orient="index": rows by a key of their own.
+        return _listed([{"key": key, **row} for key, row in document.items()], name)
     return None
 
 

@@ -73,10 +73,13 @@ class Locator:
             InputError: No file can have this name.
         """
         uri = to_uri(text, base=self._base)
-        path = None if is_url(uri) or parse_embedded(uri) is not None else uri_to_path(uri)
-        if path is None:
-            return uri
-        given = str(path)
+        if uri.startswith("/"):
+            given = uri
+        else:
+            path = None if is_url(uri) or parse_embedded(uri) is not None else uri_to_path(uri)
+            if path is None:
+                return uri
+            given = str(path)
         found = self.on_disk(given)
         if found is not None:
             return uri if found == given else path_to_uri(found)
@@ -197,6 +200,18 @@ def _composed(name: str) -> str:
 
 def _folded(name: str) -> str:
     return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+
+
+def on_disk(path: str) -> str | None:
+    """A path as the disk spells it: a name in NFC finds a file in NFD, and the reverse.
+
+    Args:
+        path: An absolute path.
+
+    Returns:
+        The path of what is there; None where nothing is.
+    """
+    return Locator(path).on_disk(path)
 
 
 def sibling_folders(table: Path) -> list[str]:

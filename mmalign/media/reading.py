@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmalign.errors import DecodeError
 from mmalign.media.embedded import parse_embedded, read_embedded
+from mmalign.media.locating import on_disk
 from mmalign.media.policy import MAX_BYTES, MediaPolicy
 from mmalign.media.uris import is_url, uri_to_path
 
@@ -118,7 +119,14 @@ def _read_file(uri: str, path: Path, max_bytes: int) -> Media:
     # O_NONBLOCK: to open a named pipe must not wait for a writer that never comes. It means nothing for regular files.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags)
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            # Names in NFC and NFD look alike: the one that is there is meant.
+            alike = None if str(path).isascii() else on_disk(str(path))
+            if alike is None:
+                raise
+            descriptor = os.open(alike, flags)
     except OSError as error:
         raise DecodeError(uri, os_reason(error)) from error
     except ValueError as error:

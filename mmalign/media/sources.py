@@ -23,7 +23,7 @@ from mmalign.media.exclusion import Exclusion, Pattern
 from mmalign.media.file_kinds import ending_of, is_picture, kind_by_name
 from mmalign.media.folders import COLLECTION_SUFFIX, natural_key, picture_items, scan_folder, walk_folder
 from mmalign.media.formats import IMAGE_SUFFIXES
-from mmalign.media.locating import Locator
+from mmalign.media.locating import Locator, on_disk
 from mmalign.media.reading import os_reason
 from mmalign.media.rows import item_from_row
 from mmalign.media.table_text import open_table_text
@@ -240,7 +240,7 @@ def _absolute(text: str) -> str:
     local = uri_to_path(text)
     # Not pathlib: it resolves links, and raises on a "~name" that is no user.
     path = os.path.abspath(os.path.expanduser(text if local is None else local))  # noqa: PTH100, PTH111
-    return Locator(path).on_disk(path) or path
+    return on_disk(path) or path
 
 
 def _is_folder(path: str) -> bool:
@@ -349,6 +349,7 @@ def _matches(pattern: str, exclusion: Exclusion) -> Iterator[Entry]:
     base = os.path.realpath(base)
     found = pictures = 0
     unread: Counter[str] = Counter()
+    tables: list[str] = []
     if "**" in parts:
         # The folder scan, unlike glob's own "**", is safe from loops of links.
         for name, entry in walk_folder(base, exclusion) if _is_folder(base) else ():
@@ -365,6 +366,8 @@ def _matches(pattern: str, exclusion: Exclusion) -> Iterator[Entry]:
         for name in sorted(paths, key=lambda path: [natural_key(part) for part in Path(path).parts]):
             found += 1
             kind = kind_by_name(name)
+            if table_suffix(name) and not _is_folder(name):
+                tables.append(name)
             if kind == "other" or _is_folder(name) or exclusion.leaves_out_deep(name):
                 continue
             if kind == "unread":
@@ -372,6 +375,11 @@ def _matches(pattern: str, exclusion: Exclusion) -> Iterator[Entry]:
             elif kind == "picture" or is_picture(name):
                 pictures += 1
                 yield from picture_items(name)
+    if tables and not pictures:
+        # The parts of one data set, as in `train-*.parquet`.
+        for name in tables:
+            yield from _file(Path(name), exclusion)
+        return
     if not pictures:
         what = f"{pattern!r} matches {found} name{'s' * (found > 1)}, but no picture"
         left_out = _told(itertools.starmap(Unread, unread.most_common()))

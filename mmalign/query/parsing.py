@@ -14,6 +14,7 @@ from PIL.Image import Image
 
 from mmalign.errors import InputError, QueryError
 from mmalign.media.images import IMAGE_SUFFIXES
+from mmalign.media.locating import on_disk
 from mmalign.media.uris import is_url, uri_to_path
 from mmalign.similarity import Float32Array, as_matrix
 
@@ -193,7 +194,9 @@ def picture_ref(uri: str) -> PictureRef:
 def _is_file(text: str) -> bool:
     try:
         path = uri_to_path(text)
-        return path is not None and path.is_file()
+        if path is None or path.is_file():
+            return path is not None
+        return not str(path).isascii() and on_disk(os.path.abspath(path)) is not None  # noqa: PTH100 - no symlinks
     except (OSError, ValueError):
         # Too long for a path, or a NUL: it is words.
         return False

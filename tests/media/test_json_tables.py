@@ -63,6 +63,13 @@ def test_forms_of_one_table(content: Any, name: str, tmp_path: Path) -> None:
     ]
 
 
+def test_rows_by_keys_of_their_own(tmp_path: Path) -> None:
+    assert table(tmp_path, {"x1": A, "x2": B}) == [
+        Item(f"{tmp_path}/a.jpg", captions=("a dog",), metadata={"key": "x1", "n": 1}),
+        Item(f"{tmp_path}/b.jpg", captions=("a cat",), metadata={"key": "x2", "n": 2}),
+    ]
+
+
 def test_captions_by_the_name_of_the_picture(tmp_path: Path) -> None:
     assert table(tmp_path, {"a.jpg": ["one", "two"], "sub/b.PNG": "three", "http://x/c": []}) == [
         Item(f"{tmp_path}/a.jpg", captions=("one", "two")),

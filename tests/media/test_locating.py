@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mmalign.errors import DecodeError
 from mmalign.media.folders import scan_folder
 from mmalign.media.locating import Locator, is_picture_name
+from mmalign.media.reading import read_media
 from mmalign.media.sources import default_collection_path, open_source, source_folder
 from mmalign.types import Item, Note
 
@@ -55,6 +57,16 @@ def test_nfc_and_nfd_names_find_one_another(on_disk, given, name: str, tmp_path:
     for value in (full, Path(full), Item(full), {"image": full}):
         assert [entry.uri for entry in open_source([value]) if isinstance(entry, Item)] == [scanned.uri]
     assert [entry.uri for entry in open_source(full) if isinstance(entry, Item)] == [scanned.uri]
+
+
+@pytest.mark.parametrize(("there", "given"), [(nfc, nfd), (nfd, nfc)])
+def test_a_picture_is_read_by_a_name_in_the_other_form(there, given, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / there("dossier é") / there("ü.jpg")
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    assert read_media(str(tmp_path / given("dossier é") / given("ü.jpg"))).data == b"x"
+    with pytest.raises(DecodeError, match="not found"):
+        read_media(str(tmp_path / given("dossier é") / "ö.jpg"))
 
 
 def test_where_both_forms_are_there_each_is_itself(tmp_path: Path) -> None:

@@ -179,6 +179,12 @@ def test_python_values(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(open_source({"path": "/x.jpg"})) == [Item("/x.jpg")]
 
 
+def test_a_pattern_of_tables_reads_each(tmp_path: Path) -> None:
+    for part in (10, 2):
+        (tmp_path / f"train-{part}.jsonl").write_text(f'{{"path": "{part}.jpg"}}\n')
+    assert list(open_source(f"{tmp_path}/train-*.jsonl")) == [Item(f"{tmp_path}/2.jpg"), Item(f"{tmp_path}/10.jpg")]
+
+
 def test_endless_python_values_are_taken_one_by_one() -> None:
     taken = 0
 
