@@ -52,6 +52,7 @@ from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, ree
 from mmalign.store.description import Description, amend, make_folder
 from mmalign.store.lance_store import Store
 from mmalign.store.removed import Removed
+from mmalign.store.said import keep
 from mmalign.types import (
     AddReport,
     Caption,
@@ -445,7 +446,7 @@ class Collection:
                 policy=policy,
                 as_text=texts,
             )
-            report = ingest.run(items, prune_under=under, exclusion=exclusion)
+            report = ingest.run(items, metadata=tuple(metadata or ()), prune_under=under, exclusion=exclusion)
             store.compact()
         return report
 
@@ -550,7 +551,7 @@ class Collection:
         Removed(self.path).remember(zip(uris, digests, strict=True))
 
     def update(self, ids: Iterable[str | int], metadata: Mapping[str, Any]) -> ItemCount:
-        """Set metadata columns of items.
+        """Set metadata columns of items; what is set stays, whatever a source says of it later.
 
         Args:
             ids: A list of identifiers.
@@ -571,17 +572,20 @@ class Collection:
         fixed = {"captions": values.pop("captions")} if "captions" in values else {}
         with self._writing() as generation:
             store = generation.writer()
-            _, unknown = store.match(names)
-            known = list(dict.fromkeys(names))
-            if unknown:
-                gone = set(unknown)
-                known = [name for name in known if name not in gone]
-            if not known:
+            row_ids, unknown = store.match(names)
+            if not len(row_ids):
                 store.plan([values], strict=lambda _: "update")
                 return ItemCount(0, unknown)
             store.check(fixed)
             settled = store.settle([values], strict=lambda _: "update")
-            changed = store.patch([{"id": name, **fixed, **settled.rows[0]} for name in known])
+            set_now = {**fixed, **settled.rows[0]}
+            # From now on these are the user's: no source changes them.
+            changed = store.patch(
+                [
+                    {"id": row["id"], **set_now, "said": keep(row["said"], set_now)}
+                    for row in store.take(row_ids, ["id", "said"]).to_pylist()
+                ]
+            )
             store.compact()
         return ItemCount(changed, unknown)
 

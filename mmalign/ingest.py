@@ -33,11 +33,14 @@ from mmalign.similarity import Float32Array
 from mmalign.store.given import fit_items, limit_notes
 from mmalign.store.lance_store import Store
 from mmalign.store.removed import Removed
+from mmalign.store.said import CALL, ROWS, SIDECAR, Part, hear, table_key
 from mmalign.types import AddReport, Item, Note, Skip, Unread, as_id
 
 # A commit is due after so many seconds or items: what a power cut can cost.
 _COMMIT_SECONDS = 5.0
 _COMMIT_ITEMS = 4096
+# Patches of more different sets of columns than this are made alike before they are committed.
+_MOST_PATCHES = 6
 # A copied or moved file whose embedding is here already needs no picture; -1 marks an item that is new.
 _NEW = -1
 
@@ -127,6 +130,12 @@ class Ingest:
         self._fields: list[str] = []
         self._overridden: dict[Any, Note] = {}
         self._said: dict[tuple[str | None, str], str | None] = {}
+        self._own: dict[tuple[str | None, str], str | None] = {}
+        # Metadata that came with the call, by name and then by column.
+        self._metadata: Collection[str] = ()
+        self._by_call = frozenset[str]()
+        # Items with values that the user has set, and a source says otherwise.
+        self._overruled = 0
         self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded", "kept_out"), 0)
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[Float32Array] = []
@@ -140,6 +149,7 @@ class Ingest:
         self,
         source: Iterable[Item | Skip | Note | Unread],
         *,
+        metadata: Collection[str] = (),
         prune_under: str | None = None,
         exclusion: Exclusion | None = None,
     ) -> AddReport:
@@ -147,6 +157,7 @@ class Ingest:
 
         Args:
             source: The items, and what the source itself had to leave out.
+            metadata: Names of the metadata that came with the call: no source can take it away.
             prune_under: Remove items whose URI begins with this folder and whose file is gone or excluded; None
                 removes nothing.
             exclusion: What stays out of the source.
@@ -160,6 +171,7 @@ class Ingest:
             StorageError: The disk refused; what was committed before is kept.
         """
         started = time.monotonic()
+        self._metadata = metadata
         try:
             items = self._scan(source)
             self._known = _Known.read(self._store)
@@ -174,10 +186,23 @@ class Ingest:
             self._copy_later()
             self._flush()
             self._prune(prune_under, exclusion)
+            self._tell_overruled()
         except KeyboardInterrupt:
             self._flush()
             raise AddInterrupted(self._report(started), self._left) from None
         return self._report(started)
+
+    def _tell_overruled(self) -> None:
+        if self._overruled:
+            many = self._overruled > 1
+            self._notes.append(
+                Note(
+                    f"{self._overruled:,} item{'s' * many} keep{'s' * (not many)} what `update` set, where the source "
+                    "says otherwise now",
+                    remedy="set it anew with update, or remove the item and index with --restore (in Python: "
+                    "restore=True) to have the source's",
+                )
+            )
 
     def _check_memory(self) -> None:
         damaged = 0 if self._removed is None else self._removed.damaged
@@ -243,7 +268,7 @@ class Ingest:
                 )
             metadata[name] = value
         captions = tuple(dict.fromkeys(first.captions + second.captions))
-        return Item(first.uri, first.id, captions, metadata, first.place)
+        return replace(first, captions=captions, metadata=metadata)
 
     def _settle_ids(self, items: Sequence[Item]) -> list[Item]:
         """Leave out items whose id names another picture, in the source or in the collection."""
@@ -270,12 +295,14 @@ class Ingest:
 
     def _columns(self, items: Sequence[Item]) -> list[Item]:
         """Fit what the source says of the items to columns, and note what fits nowhere."""
-        given = fit_items(self._store, items, as_text=self._as_text)
+        given = fit_items(self._store, items, as_text=self._as_text, by_call=self._metadata)
         self._skipped += given.skipped
         self._notes += given.notes
         self._renamed = given.renamed
         self._fields = given.columns
-        self._said = {(item.id, item.uri): said for item, said in zip(given.items, given.said, strict=True)}
+        names = [(item.id, item.uri) for item in given.items]
+        self._said, self._own = (dict(zip(names, digests, strict=True)) for digests in (given.said, given.own))
+        self._by_call = frozenset(given.renamed.get(name, name) for name in self._metadata)
         return given.items
 
     # What has changed ----------------------------------------------------------------------------------------------
@@ -314,15 +341,29 @@ class Ingest:
         return work
 
     def _same_bytes(self, row: int, item: Item, said: str | None) -> None:
-        if said is None or said == self._known.said[row]:
-            self._counts["unchanged"] += 1
-        else:
-            self._counts["updated"] += 1
-            self._patch_said(row, item, said)
+        self._counts["updated" if self._hear(row, item, said) else "unchanged"] += 1
 
-    def _patch_said(self, row: int, item: Item, said: str) -> None:
-        values = {name: item.metadata.get(name) for name in self._fields}
-        self._patch({"id": self._known.ids[row], "said": said, "captions": list(item.captions), **values})
+    def _hear(self, row: int, item: Item, said: str | None) -> bool:
+        """Take over what the source says of an item that is known; whether it changes a value."""
+        if said is None and self._known.said[row] is None:
+            return False
+        heard = hear(self._known.said[row], self._parts(item, said), fields=self._fields)
+        if heard is None:
+            return False
+        self._known.said[row] = heard.said
+        self._overruled += bool(heard.overruled)
+        self._patch({"id": self._known.ids[row], "said": heard.said, **heard.values})
+        return bool(heard.values)
+
+    def _parts(self, item: Item, said: str | None) -> list[Part]:
+        """What each of those who speak says of an item: its source, and whoever called."""
+        values = {"captions": list(item.captions) or None, **item.metadata}
+        by_call = {name: values.pop(name) for name in self._by_call if name in values}
+        parts = []
+        if item.source is not None or said is not None:
+            own = self._own.get((item.id, item.uri))
+            parts.append(Part(_speaker(item), values, digest=own, earlier=said))
+        return [*parts, Part(CALL, by_call)] if by_call else parts
 
     def _patch(self, row: dict[str, Any]) -> None:
         self._patches.setdefault(tuple(row), []).append(row)
@@ -463,8 +504,7 @@ class Ingest:
         self._counts["moved"] += 1
         self._known.uris[row] = job.item.uri
         self._patch({"id": self._known.ids[row], "uri": job.item.uri, **stamp})
-        if job.said is not None and job.said != self._known.said[row]:
-            self._patch_said(row, job.item, job.said)
+        self._hear(row, job.item, job.said)
 
     def _emit(
         self, job: Work, picture: Picture, vector: Float32Array, *, size: Mapping[str, int] | None = None
@@ -485,9 +525,10 @@ class Ingest:
             self._counts["updated"] += 1
         else:
             self._counts["added"] += 1
-        if job.said is not None:
-            row |= {name: job.item.metadata.get(name) for name in self._fields}
-            row |= {"said": job.said, "captions": list(job.item.captions)}
+        heard = hear(row.get("said"), self._parts(job.item, job.said), fields=self._fields)
+        if heard is not None:
+            self._overruled += bool(heard.overruled)
+            row |= {**heard.values, "said": heard.said}
         row |= size or {"width": picture.width, "height": picture.height}
         row |= {
             "id": self._id(job, picture),
@@ -525,10 +566,26 @@ class Ingest:
         if self._rows:
             self._store.upsert(self._rows, np.stack(self._vectors))
             self._rows, self._vectors = [], []
+        if len(self._patches) > _MOST_PATCHES:
+            self._patches = self._evened()
         for rows in self._patches.values():
             self._store.patch(rows)
         self._patches = {}
         self._last_commit = time.monotonic()
+
+    def _evened(self) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+        """Patches of the same columns for all: what a patch leaves as it is gets the value that is there.
+
+        Each set of columns is a commit of its own, and rows of which each has other columns could make thousands.
+        """
+        joined: dict[str, dict[str, Any]] = {}
+        for rows in self._patches.values():
+            for row in rows:
+                joined.setdefault(row["id"], {}).update(row)
+        names = sorted({name for row in joined.values() for name in row})
+        _, table = self._store.scan(names)
+        there = [row for row in table.to_pylist() if row["id"] in joined]
+        return {tuple(names): [row | joined[row["id"]] for row in there]}
 
     def _prune(self, under: str | None, exclusion: Exclusion | None) -> None:
         """Remove what is gone or excluded from the folder; without a folder, say how much is excluded."""
@@ -552,6 +609,12 @@ class Ingest:
                     remedy=f"add --prune to take {'them' if many else 'it'} out (in Python: prune=True)",
                 )
             )
+
+
+def _speaker(item: Item) -> str:
+    if item.source is None or item.source in (SIDECAR, ROWS):
+        return item.source or ROWS
+    return table_key(item.source)
 
 
 def _is_there(uri: str | None) -> bool:

@@ -68,7 +68,8 @@ def picture_items(path: str, *, has_text: bool | None = None) -> Iterator[Item |
     note = None
     if has_text or (has_text is None and os.path.isfile(text)):  # noqa: PTH113 - a hot path
         captions, note = _captions(text)
-    yield Item(path_to_uri(path), captions=captions)
+    # Captions that cannot be read are not gone: nobody says anything of the picture then.
+    yield Item(path_to_uri(path), captions=captions, source="txt" if note is None else None)
     if note is not None:
         yield note
 

@@ -197,6 +197,13 @@ def _kept(items: Iterator[Entry], exclusion: Exclusion) -> Iterator[Entry]:
             yield entry
 
 
+def _said_by(table: Path, items: Iterator[Entry]) -> Iterator[Entry]:
+    """The items of a table, each with the table as its source."""
+    uri = path_to_uri(table)
+    for entry in items:
+        yield replace(entry, source=uri) if isinstance(entry, Item) else entry
+
+
 def _dispatch(source: Any, stdin: IO[bytes] | None, exclusion: Exclusion) -> Iterator[Entry]:
     if isinstance(source, bytes):
         source = os.fsdecode(source)
@@ -252,10 +259,12 @@ def _file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
     path = path.parent.resolve() / path.name
     suffix = path.suffix.lower()
     if table_suffix(path.name):
-        return _kept(read_table(path), exclusion)
+        return _kept(_said_by(path, read_table(path)), exclusion)
     if suffix in _LIST_SUFFIXES:
         table = _table_in_text(path)
-        return _list_file(path, exclusion) if table is None else _kept(read_table(path, suffix=table), exclusion)
+        if table is None:
+            return _list_file(path, exclusion)
+        return _kept(_said_by(path, read_table(path, suffix=table)), exclusion)
     way_out = _OTHER_FORMATS.get(suffix)
     if way_out is not None:
         raise SourceError(f"{path_to_uri(path)} is {way_out}")
@@ -464,13 +473,14 @@ def _values(values: Iterable[Any], exclusion: Exclusion) -> Iterator[Entry]:
             case Skip() | Note():
                 yield value
             case Item():
-                yield from _kept(iter([replace(value, uri=locator.uri(value.uri))]), exclusion)
+                item = replace(value, uri=locator.uri(value.uri), source=value.source or "rows")
+                yield from _kept(iter([item]), exclusion)
             case str() | os.PathLike():
                 yield from _given(value, locator, about, exclusion)
             case Mapping():
                 try:
                     item = item_from_row(value, base=base, place=about, locator=locator)
-                    yield from _kept(iter([item]), exclusion)
+                    yield from _kept(iter([replace(item, source="rows")]), exclusion)
                 except SourceError as error:
                     yield Skip(about, str(error))
             case _:

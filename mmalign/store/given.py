@@ -24,6 +24,7 @@ class Given:
     Attributes:
         items: The items; their metadata is by column, with values as the columns hold them.
         said: A digest of what the source says of each beside its bytes; None where it says nothing.
+        own: The same without what came with the call.
         columns: Columns that some item has a value for.
         renamed: Names that are kept as another one.
         skipped: Items that cannot be used.
@@ -32,19 +33,23 @@ class Given:
 
     items: list[Item]
     said: list[str | None]
+    own: list[str | None]
     columns: list[str]
     renamed: Mapping[str, str]
     skipped: list[Skip]
     notes: list[Note]
 
 
-def fit_items(store: Store, items: Sequence[Item], *, as_text: Collection[str] = ()) -> Given:
+def fit_items(
+    store: Store, items: Sequence[Item], *, as_text: Collection[str] = (), by_call: Collection[str] = ()
+) -> Given:
     """Fit what a source says of its items to columns; those that the store lacks are made.
 
     Args:
         store: The items' store.
         items: The items as the source gives them.
         as_text: Names of columns that are to be text.
+        by_call: Names of metadata that came with the call, and not from the source.
 
     Returns:
         The items that can be used, and what to tell of the rest.
@@ -69,7 +74,10 @@ def fit_items(store: Store, items: Sequence[Item], *, as_text: Collection[str] =
         notes.append((cell.name, Note(f"{cell.text}; the cell was left out", remedy=cell.remedy, about=about)))
     return Given(
         items=[replace(item, metadata=row) for item, row in zip(plain, settled.rows, strict=True)],
-        said=[_digest(item, lost.get(number, ())) for number, item in enumerate(plain)],
+        said=(said := [_digest(item, lost.get(number, ())) for number, item in enumerate(plain)]),
+        own=[_digest(item, {*lost.get(number, ()), *by_call}) for number, item in enumerate(plain)]
+        if by_call
+        else said,
         columns=sorted({name for row in settled.rows for name, value in row.items() if value is not None}),
         renamed=settled.renamed,
         skipped=skipped,

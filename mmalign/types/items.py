@@ -22,6 +22,8 @@ class Item:
         metadata: Further columns, by name; values are what `plain_value` gives.
         place: Where the source says so, such as `shop.csv:4`; empty where it has no places. Says nothing of the item.
         left_out: Remarks on cells of its row that cannot be kept. Say nothing of the item.
+        source: Who says this: the URI of a table, `txt` for the text file beside the picture, `rows` for values from
+            Python; what a source gave and gives no longer is taken away. None for a picture of which nothing is said.
     """
 
     uri: str
@@ -30,6 +32,7 @@ class Item:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     place: str = field(default="", compare=False, repr=False)
     left_out: tuple[Note, ...] = field(default=(), compare=False, repr=False)
+    source: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,153 @@
+"""Who gave what: a source takes away what it gave, and nothing that another or the user gave."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from mmalign.store.said import CALL, ROWS, SIDECAR, Part, hear, keep, table_key
+
+EARLIER = "0123456789abcdef"
+
+
+def say(item: dict[str, Any], source: str, **values: Any) -> bool:
+    """Let a source speak of an item, as a store would; whether a value was written."""
+    heard = hear(item.get("said"), [Part(source, values)])
+    if heard is None:
+        return False
+    item["said"] = heard.said
+    for name, value in heard.values.items():
+        if value is None:
+            item.pop(name, None)
+        else:
+            item[name] = value
+    return bool(heard.values)
+
+
+def update(item: dict[str, Any], **values: Any) -> None:
+    item["said"] = keep(item.get("said"), values)
+    item.update(values)
+
+
+def shown(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name != "said" and value is not None}
+
+
+def test_a_source_takes_away_what_it_gave() -> None:
+    item: dict[str, Any] = {}
+    assert say(item, "t", captions=("a",), year=1)
+    assert not say(item, "t", captions=("a",), year=1)
+    assert say(item, "t", year=1)
+    assert shown(item) == {"year": 1}
+    assert say(item, "t", captions=None, year=None, mood="x")
+    assert shown(item) == {"mood": "x"}
+    assert say(item, "t")
+    assert shown(item) == {}
+    assert item["said"] is None
+    assert not say(item, "t")
+
+
+def test_a_source_takes_nothing_of_another() -> None:
+    item: dict[str, Any] = {}
+    say(item, "t", captions=("a",), year=1)
+    assert not say(item, SIDECAR)
+    assert not say(item, "u")
+    say(item, "u", mood="x")
+    say(item, "t")
+    assert shown(item) == {"mood": "x"}
+
+
+def test_a_column_belongs_to_whoever_gave_it_last() -> None:
+    item: dict[str, Any] = {}
+    say(item, "t", captions=("a",), year=1)
+    say(item, SIDECAR, captions=("b",))
+    say(item, "t", year=1)
+    assert shown(item) == {"captions": ("b",), "year": 1}
+    assert say(item, "t", captions=("a",), year=1), "it gives the captions again, though it has not changed"
+    assert shown(item)["captions"] == ("a",)
+    assert not say(item, SIDECAR)
+
+
+def test_what_the_user_set_stays() -> None:
+    item: dict[str, Any] = {}
+    say(item, "t", captions=("a",), year=1)
+    update(item, captions=["mine"], stars=5, mood=None)
+    assert not say(item, "t", captions=("a",), year=1), "nothing has changed"
+    say(item, "t", captions=("c",), year=2, stars=1, mood="x")
+    assert shown(item) == {"captions": ["mine"], "year": 2, "stars": 5}
+    say(item, "t")
+    say(item, SIDECAR, captions=("d",))
+    assert shown(item) == {"captions": ["mine"], "stars": 5}
+    heard = hear(item["said"], [Part("t", {"stars": 2, "year": 7})])
+    assert heard is not None
+    assert (dict(heard.values), heard.overruled) == ({"year": 7}, {"stars"})
+
+
+def test_two_parts_of_one_run() -> None:
+    heard = hear(None, [Part(SIDECAR, {"captions": ("a",)}), Part(CALL, {"album": "x"})])
+    assert heard is not None
+    again = [Part(SIDECAR, {"captions": ("a",)}), Part(CALL, {"album": "x"})]
+    assert hear(heard.said, again) is None
+    assert hear(heard.said, again[:1]) is None, "the album stays where nobody speaks of it"
+    emptied = hear(heard.said, [Part(SIDECAR, {})])
+    assert emptied is not None
+    assert dict(emptied.values) == {"captions": None}
+
+
+def test_what_an_earlier_version_knew_is_taken_over() -> None:
+    same = Part("t", {"captions": ("a",), "year": 1}, earlier=EARLIER)
+    heard = hear(EARLIER, [same], fields=["year", "mood"])
+    assert heard is not None
+    assert dict(heard.values) == {}, "nothing has changed"
+    gone = hear(heard.said, [Part("t", {"year": 1}, earlier="f" * 16)])
+    assert gone is not None
+    assert dict(gone.values) == {"captions": None, "year": 1}
+
+
+def test_what_an_earlier_version_may_have_set_goes_by_the_fields_of_the_run() -> None:
+    heard = hear(EARLIER, [Part("t", {"year": 2}, earlier="f" * 16)], fields=["year", "mood"])
+    assert heard is not None
+    assert dict(heard.values) == {"captions": None, "mood": None, "year": 2}
+    assert hear(EARLIER, [Part(SIDECAR, {})], fields=["year"]) is None, "whose it was is not known"
+    assert keep(EARLIER, []) == EARLIER
+    kept = keep(EARLIER, ["captions"])
+    heard = hear(kept, [Part("t", {"captions": ("a",), "year": 2}, earlier="f" * 16)], fields=["year"])
+    assert heard is not None
+    assert dict(heard.values) == {"year": 2}
+
+
+def test_names_of_any_kind_come_back() -> None:
+    names = {"a b": 1, 'say "x"': 2, "käse": 3, "user": 4, "": 5}
+    heard = hear(None, [Part(ROWS, names)])
+    assert heard is not None
+    assert hear(heard.said, [Part(ROWS, names)]) is None
+    assert len(table_key("/t.jsonl")) == 8
+    assert table_key("/t.jsonl") != table_key("/u.jsonl")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_of_sources_ends_as_the_rule_says(seed: int) -> None:
+    """An oracle that keeps an owner for each column, in plain words."""
+    rng = random.Random(seed)
+    item: dict[str, Any] = {}
+    value: dict[str, Any] = {}
+    owner: dict[str, str] = {}
+    for _ in range(60):
+        speaker = rng.choice(["t", "u", SIDECAR, "user"])
+        given = {name: rng.randrange(3) for name in "abcd" if rng.random() < 0.4}
+        if speaker == "user":
+            update(item, **given)
+            owner.update(dict.fromkeys(given, "user"))
+            value.update(given)
+            continue
+        say(item, speaker, **given)
+        for name in "abcd":
+            if owner.get(name) == "user":
+                continue
+            if name in given:
+                owner[name], value[name] = speaker, given[name]
+            elif owner.get(name) == speaker:
+                del owner[name], value[name]
+        assert shown(item) == value
