@@ -135,7 +135,9 @@ def _layout(path: Path, name: str) -> _Layout:
         silent.add("comment_number")
     shape = RowShape(len(header), _path_position(header), is_picture_name)
     layout = _Layout(delimiter, header, before + used, True, shape, frozenset(silent), [])
-    return _unquoted_where_unpaired(path, layout, name) if delimiter == "\t" else layout
+    if delimiter == "\t" and not _quotes_paths(lines, layout):
+        return _unquoted_where_unpaired(path, layout, name)
+    return layout
 
 
 def _sample(path: Path, name: str) -> tuple[int, str | None, list[str]]:
@@ -189,14 +191,24 @@ def _path_position(header: Sequence[str]) -> int | None:
     return next((names[name] for name in PATH_COLUMNS if name in names), None)
 
 
+def _quotes_paths(lines: Sequence[str], layout: _Layout) -> bool:
+    """Whether names or paths are in quotation marks, which no name has: then the marks do mean something."""
+    for at, record in enumerate(read_records(lines, layout.delimiter, quoted=False)):
+        position = layout.shape.path
+        cells = record.cells if at == 0 or position is None else record.cells[position : position + 1]
+        if any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in map(str.strip, cells)):
+            return True
+    return False
+
+
 def _unquoted_where_unpaired(path: Path, layout: _Layout, name: str) -> _Layout:
     """Tab-separated text is mostly written without quotes: one mark without a partner, and none means anything."""
     for record in _records(path, layout):
-        if record.stray:
+        if record.stray or (record.problem and record.lines > 1):
             note = Note(
-                f"read without quoting: line {record.stray} has a quotation mark without a partner, "
+                f"read without quoting: line {record.line} has a quotation mark without a partner, "
                 "so all of them are part of the text",
-                about=f"{name}:{record.stray}",
+                about=f"{name}:{record.line}",
             )
             return replace(layout, quoted=False, notes=[note])
     return layout

@@ -170,6 +170,21 @@ def test_tsv_is_read_without_quoting_unless_every_mark_is_paired(tmp_path: Path)
     assert str(notes[0]).startswith("read without quoting: line 3 has a quotation mark without a partner")
 
 
+def test_tsv_whose_names_or_paths_are_quoted_has_quoting(tmp_path: Path) -> None:
+    for header, path in (('"path"\t"caption"', "{}.png"), ("path\tcaption", '"{}.png"')):
+        rows = [f'{path.format("a")}\t"one"', f'{path.format("b")}\t"two', f'{path.format("c")}\t"three ""3"""']
+        items, skips, notes = read(tmp_path, "\n".join([header, *rows]) + "\n", "t.tsv")
+        assert captions(items) == {"a.png": "one", "b.png": '"two', "c.png": 'three "3"'}
+        assert skips == []
+        assert [note.about for note in notes] == [f"{tmp_path}/t.tsv:3"]
+
+
+def test_no_tsv_row_is_doubtful(tmp_path: Path) -> None:
+    items, skips, _ = read(tmp_path, 'path\tcaption\ncow\tmoo\ndog\t"woof\ncat\tmiaow"\nhen\tcluck\n', "t.tsv")
+    assert captions(items) == {"cow": "moo", "dog": '"woof', "cat": 'miaow"', "hen": "cluck"}
+    assert skips == []
+
+
 def test_no_line_is_lost_wherever_a_mark_is_put(tmp_path: Path, rng: np.random.Generator) -> None:
     """One mark anywhere in the rows of a table: each other row is read as it was, or all are told."""
     rows = [f"{n}.png,{text}" for n, text in enumerate(["a dog", "two, cats", "it's", "5 birds", "x", "the end"])]
