@@ -374,9 +374,11 @@ class Folder(Oracle):
         uris = {str(folder / name): content for name, content in self.files.items()}
         if self.items and not any(item.uri in uris for item in self.items.values()):
             return "unreadable"
-        self.items = {name: item for name, item in self.items.items() if item.uri in uris}
         for item in self.items.values():
-            item.vector = uris[item.uri]
+            item.vector = uris.get(item.uri, item.vector)
+        # An embedding is known by the picture's bytes: a file that is gone has one where a copy of it is there.
+        read = {item.vector for item in self.items.values() if item.uri in uris}
+        self.items = {name: item for name, item in self.items.items() if item.uri in uris or item.vector in read}
         self.encoder = encoder
         return None
 
