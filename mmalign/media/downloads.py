@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
 from mmalign.errors import DecodeError
-from mmalign.media.policy import PRIVATE_VARIABLE, PROXY_VARIABLE, MediaPolicy
-from mmalign.media.reading import check_size
+from mmalign.media.policy import PRIVATE_VARIABLE, PROXY_VARIABLE, MediaPolicy, check_size
 
 if TYPE_CHECKING:
     import ssl

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmalign.errors import InputError
+from mmalign.errors import DecodeError, InputError
 
 MAX_BYTES = 1 << 29
 """Largest file that is read, in bytes: enough for an uncompressed picture at the pixel limit."""
@@ -136,3 +136,20 @@ def _switch(environ: Mapping[str, str], name: str) -> bool:
     if value not in _TRUE | _FALSE:
         raise InputError(f"{name} must be 1 or 0, got {value!r}")
     return value in _TRUE
+
+
+def check_size(uri: str, size: int, max_bytes: int) -> None:
+    """Refuse what is empty or too large.
+
+    Args:
+        uri: What to call it.
+        size: In bytes.
+        max_bytes: The limit.
+
+    Raises:
+        DecodeError: It is.
+    """
+    if size == 0:
+        raise DecodeError(uri, "empty file (0 bytes)")
+    if size > max_bytes:
+        raise DecodeError(uri, f"too large: {size:,} bytes, the limit is {max_bytes:,}")

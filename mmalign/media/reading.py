@@ -13,7 +13,7 @@ from pathlib import Path
 from mmalign.errors import DecodeError
 from mmalign.media.embedded import parse_embedded, read_embedded
 from mmalign.media.locating import on_disk
-from mmalign.media.policy import MAX_BYTES, MediaPolicy
+from mmalign.media.policy import MAX_BYTES, MediaPolicy, check_size
 from mmalign.media.uris import is_url, uri_to_path
 
 
@@ -145,20 +145,3 @@ def _read_file(uri: str, path: Path, max_bytes: int) -> Media:
     finally:
         os.close(descriptor)
     return Media(data, status.st_mtime_ns)
-
-
-def check_size(uri: str, size: int, max_bytes: int) -> None:
-    """Refuse what is empty or too large.
-
-    Args:
-        uri: What to call it.
-        size: In bytes.
-        max_bytes: The limit.
-
-    Raises:
-        DecodeError: It is.
-    """
-    if size == 0:
-        raise DecodeError(uri, "empty file (0 bytes)")
-    if size > max_bytes:
-        raise DecodeError(uri, f"too large: {size:,} bytes, the limit is {max_bytes:,}")
