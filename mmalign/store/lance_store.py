@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,39 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.udf import batch_udf
 from numpy.typing import NDArray
 
 from mmalign.errors import CollectionFormatError, FilterError, MMAlignError, StorageError
+from mmalign.locks import lock
 from mmalign.similarity import Int64Array
+from mmalign.store.checksums import (
+    CHECKSUM,
+    CHECKSUM_FIELDS,
+    EMBEDDING_CHECKSUM,
+    covered,
+    row_checksums,
+    with_checksums,
+)
 from mmalign.store.columns import as_text as text_of
 from mmalign.store.columns import to_array
+from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, reads_long, worn_fragments
 from mmalign.store.names import renamed_columns
 from mmalign.store.settling import Settled, check_settled, settle
+from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
+from mmalign.store.version_checksums import check_version, clear_versions, write_version
 from mmalign.store.widening import recast
 
 Float16Array = NDArray[np.float16]
 
 # Concurrent upserts of one id leave duplicates unless Lance knows which column is the key.
 _PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
-# How long an old version stays, so that a reader in another process can finish with it.
-_KEEP_VERSIONS = timedelta(hours=1)
-_COMPACT_FRAGMENTS = 16
+# In a collection of more items, those that a search finds are checked, and not all before its filter is asked.
+_MOST_CHECKED = 262_144
+_WRITERS = ".writers.lock"
+_CHECKSUM_ROWS = 32_768
+# What the store makes of the other columns itself.
+_MADE = frozenset({"embedding", EMBEDDING_CHECKSUM, CHECKSUM})
 _CONFLICT_RETRIES = 10
 _READ_AHEAD = 256 << 20
 _RETRY = timedelta(minutes=5)
@@ -50,7 +66,8 @@ def base_schema(dim: int) -> pa.Schema:
         dim: Width of an embedding.
 
     Returns:
-        An Arrow schema. `said` is a digest of the captions and metadata that the source last gave.
+        An Arrow schema. `said` tells who gave which captions and metadata; for the checksums see
+        `mmalign.store.checksums`.
     """
     return pa.schema(
         [
@@ -65,6 +82,7 @@ def base_schema(dim: int) -> pa.Schema:
             pa.field("said", pa.string()),
             pa.field("captions", pa.list_(pa.string())),
             pa.field("embedding", pa.list_(pa.float16(), dim)),
+            *CHECKSUM_FIELDS,
         ]
     )
 
@@ -80,6 +98,9 @@ class Store:
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
         self._dataset = dataset
+        self._opened = int(dataset.version)
+        # Whether each row was compared with its checksum, or has been found to be right before.
+        self._checked = False
 
     @classmethod
     def create(cls, path: Path, *, dim: int, overwrite: bool = False) -> Store:
@@ -103,7 +124,14 @@ class Store:
                 mode="overwrite" if overwrite else "create",
                 enable_stable_row_ids=True,
             )
-        return cls(dataset)
+        return cls.written(dataset)
+
+    @classmethod
+    def written(cls, dataset: lance.LanceDataset) -> Store:
+        """The store of a dataset that was just written."""
+        store = cls(dataset)
+        store._committed()
+        return store
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -124,9 +152,12 @@ class Store:
         except StorageError as error:
             reason = _first_line(error.__cause__ or error)
             raise CollectionFormatError(f"{path} is not a readable item store: {reason}") from error
-        missing = [name for name in base_schema(1).names if name not in dataset.schema.names]
+        # Earlier versions wrote no checksums.
+        wanted = [name for name in base_schema(1).names if name not in (EMBEDDING_CHECKSUM, CHECKSUM)]
+        missing = [name for name in wanted if name not in dataset.schema.names]
         if missing:
             raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")
+        check_version(dataset)
         return cls(dataset)
 
     def at(self, version: int) -> Store | None:
@@ -150,7 +181,9 @@ class Store:
         with storage_errors(self._dataset.uri, reading=True):
             if self._dataset.latest_version == self._dataset.version:
                 return self
-            return Store(lance.dataset(self._dataset.uri))
+            dataset = lance.dataset(self._dataset.uri)
+        check_version(dataset)
+        return Store(dataset)
 
     @property
     def dataset(self) -> lance.LanceDataset:
@@ -200,6 +233,7 @@ class Store:
             try:
                 with storage_errors(self._dataset.uri):
                     self._dataset.add_columns(pa.schema(new))
+                self._committed()
             except StorageError:
                 # Another process may have added the same columns in between: look again before giving up.
                 self._dataset = self.latest().dataset
@@ -249,11 +283,12 @@ class Store:
             if not settled.new.names and not settled.recast:
                 break
             try:
+                if settled.recast:
+                    self._recast(settled.recast)
                 with storage_errors(self._dataset.uri):
-                    for name, kind in settled.recast.items():
-                        self._dataset = recast(self._dataset, name, kind, _caster(kind))
                     if settled.new.names:
                         self._dataset.add_columns(settled.new)
+                self._committed()
                 break
             except StorageError:
                 # Another process may have changed the columns in between: look again before giving up.
@@ -261,6 +296,71 @@ class Store:
                 if attempt == _CONFLICT_RETRIES - 1:
                     raise
         return settled
+
+    def _recast(self, kinds: Mapping[str, pa.DataType]) -> None:
+        """Give columns other types, and the rows the checksums that they have then."""
+        self.ensure_checksums()
+        with storage_errors(self._dataset.uri):
+            # Damage must not get a checksum that fits it.
+            check_all(self._dataset)
+            names = covered(self._dataset.schema.names)
+            casts = {name: _caster(kind) for name, kind in kinds.items()}
+
+            def convert(rows: pa.Table) -> list[pa.Array]:
+                made = [cast(rows.column(name).combine_chunks()) for name, cast in casts.items()]
+                for name, array in zip(casts, made, strict=True):
+                    rows = rows.set_column(rows.schema.get_field_index(name), name, array)
+                return [*made, pa.array(row_checksums(rows))]
+
+            fields = {**kinds, CHECKSUM: pa.uint32()}
+            self._dataset = recast(self._dataset, fields, convert, columns=names)
+
+    def ensure_checksums(self) -> None:
+        """Give all rows checksums where they were written by a version of mmalign that had none.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        if CHECKSUM in self._dataset.schema.names:
+            return
+        with self._writing(), storage_errors(self._dataset.uri):
+            self._refresh()
+            if CHECKSUM in self._dataset.schema.names:
+                return
+
+            @batch_udf(output_schema=pa.schema(CHECKSUM_FIELDS))
+            def checksums(batch: pa.RecordBatch) -> pa.RecordBatch:
+                table = pa.Table.from_batches([batch])
+                matrix = self._matrix(table.column("embedding"))
+                made = with_checksums(table.drop_columns(["embedding"]), matrix)
+                return made.select([field.name for field in CHECKSUM_FIELDS]).combine_chunks().to_batches()[0]
+
+            names = self._dataset.schema.names
+            if len(self._dataset.get_fragments()):
+                self._dataset.add_columns(checksums, read_columns=names, batch_size=_CHECKSUM_ROWS)
+            else:
+                self._dataset.add_columns(pa.schema(CHECKSUM_FIELDS))
+            self._committed()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only one who writes rows: a checksum of a row is made of all its columns, as they are then."""
+        with ExitStack() as held:
+            # A disk without locks is left to luck.
+            with suppress(StorageError):
+                held.enter_context(lock(Path(self._dataset.uri) / _WRITERS))
+            yield
+
+    def _refresh(self) -> None:
+        """Move on to the newest version."""
+        if self._dataset.latest_version != self._dataset.version:
+            self._dataset = lance.dataset(self._dataset.uri)
+
+    def _committed(self) -> None:
+        """Keep the checksums of the version that was just written; without luck it has none."""
+        with suppress(OSError):
+            write_version(self._dataset)
+        self._checked = False
 
     def _may_widen(self, name: str, kind: pa.DataType) -> bool:
         """Whether each value of a column can be held exactly as another type."""
@@ -296,13 +396,16 @@ class Store:
         """
         flat = pa.array(np.ascontiguousarray(embeddings, dtype=np.float16).ravel())
 
+        matrix = flat.to_numpy().reshape(len(rows), -1)
+
         def make() -> pa.Table:
-            names = [name for name in self._dataset.schema.names if name != "embedding"]
-            table = self._table(rows, names)
+            names = [name for name in self._dataset.schema.names if name not in _MADE]
+            table = with_checksums(self._table(rows, names), matrix)
             kind = self._dataset.schema.field("embedding")
             table = table.append_column(kind, pa.FixedSizeListArray.from_arrays(flat, self.dim))
             return table.select(self._dataset.schema.names)
 
+        self.ensure_checksums()
         return self._merge(make, insert=True)[0]
 
     def patch(self, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -320,9 +423,25 @@ class Store:
         """
         if not rows:
             return 0
-        return self._merge(
-            lambda: self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]]), insert=False
-        )[1]
+
+        def make() -> pa.Table:
+            self._refresh()
+            table = self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]])
+            return self._summed(table)
+
+        self.ensure_checksums()
+        return self._merge(make, insert=False)[1]
+
+    def _summed(self, changes: pa.Table) -> pa.Table:
+        """Changed columns of rows, with the checksum that each row has when they are changed."""
+        row_ids, ids = self._read(["id"])
+        places = pc.index_in(changes.column("id"), value_set=ids.column("id").combine_chunks())
+        changes = changes.filter(pc.is_valid(places))
+        chosen = row_ids[np.asarray(pc.drop_null(places), dtype=np.int64)]
+        whole = self.take(chosen, covered(self._dataset.schema.names))
+        for field in changes.schema:
+            whole = whole.set_column(whole.schema.get_field_index(field.name), field, changes.column(field.name))
+        return changes.append_column(CHECKSUM_FIELDS[1], pa.array(row_checksums(whole)))
 
     def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
         fields = [self._dataset.schema.field(name) for name in names]
@@ -331,14 +450,15 @@ class Store:
 
     def _merge(self, make: Callable[[], pa.Table], *, insert: bool) -> tuple[int, int]:
         for attempt in range(_CONFLICT_RETRIES):
-            table = make()
             try:
-                with storage_errors(self._dataset.uri):
+                with self._writing(), storage_errors(self._dataset.uri):
+                    table = make()
                     merge = self._dataset.merge_insert("id").when_matched_update_all()
                     if insert:
                         merge = merge.when_not_matched_insert_all()
                     # Two writers of one collection collide often and briefly; Lance retries with the newest version.
                     done = merge.conflict_retries(100).retry_timeout(_RETRY).execute(table)
+                    self._committed()
                 return int(done["num_inserted_rows"]), int(done["num_updated_rows"])
             except StorageError as error:
                 # A column may have been given another type in between; the values are then fitted to that.
@@ -363,6 +483,7 @@ class Store:
             known = {key: value for key, value in dataset.config().items() if key.startswith(_MARK)}
             oldest = sorted(known, key=lambda key: int(known[key]))[: max(0, len(known) + 1 - _MARKS_KEPT)]
             dataset.update_config({_MARK + name: str(dataset.version)} | dict.fromkeys(oldest))
+            Store.written(dataset)
         return name
 
     def is_marked(self, name: str) -> bool:
@@ -392,43 +513,62 @@ class Store:
                 chosen = ", ".join(map(str, row_ids[start : start + 10_000].tolist()))
                 done = self._dataset.delete(f"_rowid IN ({chosen})", conflict_retries=100, retry_timeout=_RETRY)
                 deleted += int(done["num_deleted_rows"])
+                self._committed()
         return deleted
 
     def compact(self, *, force: bool = False) -> None:
-        """Merge the small fragments that many commits leave, and drop versions older than an hour.
+        """Merge the small fragments that many commits leave, and drop earlier versions; see `compaction`.
+
+        Most calls do nothing: it is done once in 16 versions.
 
         Args:
-            force: Compact even where it would gain little.
+            force: Do it now, and merge all fragments that can be.
 
         Raises:
             StorageError: The disk refused.
         """
         with storage_errors(self._dataset.uri):
-            if not force and len(self._dataset.get_fragments()) < _COMPACT_FRAGMENTS:
+            if not force and self._opened // MOST_FRAGMENTS == self.version // MOST_FRAGMENTS:
                 return
             # Without luck between two writers it is left to the next time: nothing depends on it.
-            if self._rewrite():
-                self._dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
+            if self._rewrite(None if force else worn_fragments):
+                clean_versions(self._dataset)
+            self._opened = self.version
 
-    def _rewrite(self, **options: Any) -> bool:
+    def _rewrite(self, choose: Callable[[lance.LanceDataset], Collection[int]] | None = None, **options: Any) -> bool:
         """Merge fragments; what another process writes to them meanwhile comes first, and then it is tried again.
 
         Args:
+            choose: Gives the ids of the fragments to merge; None for all that Lance finds worth it.
             options: For Lance's `compact_files`.
 
         Returns:
             Whether it was done; False where others wrote each time.
         """
         for _ in range(_CONFLICT_RETRIES):
+            left: list[int] = []
+            if choose is not None:
+                chosen = set(choose(self._dataset))
+                if not chosen:
+                    return True
+                names = [fragment.fragment_id for fragment in self._dataset.get_fragments()]
+                left = [name for name in names if name not in chosen]
             try:
-                self._dataset.optimize.compact_files(**options)
+                self._dataset.optimize.compact_files(excluded_fragment_ids=left, **options)
             except OSError as error:
                 if "commit conflict" not in str(error):
                     raise
                 self._dataset = lance.dataset(self._dataset.uri)
             else:
+                self._committed()
                 return True
         return False
+
+    @contextmanager
+    def reads_long(self) -> Iterator[None]:
+        """Keep this version from being cleaned away by other writers while the block runs, for an hour at most."""
+        with reads_long(self._dataset):
+            yield
 
     def purge(self) -> None:
         """Rewrite the data without deleted rows and drop every older version, so that no byte of them is left.
@@ -446,6 +586,7 @@ class Store:
                 )
             # Also what a writer that was killed has left and no version names.
             self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+            clear_versions(self._dataset)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -467,9 +608,42 @@ class Store:
             StorageError: The items cannot be read.
         """
         condition = _both(self._filter_sql(where), also)
+        self.verify()
         with self._filtering(where):
-            table = self._dataset.scanner(columns=list(columns), filter=condition, with_row_id=True).to_table()
+            return self._read(columns, condition)
+
+    def _read(self, columns: Sequence[str], condition: str | None = None) -> tuple[Int64Array, pa.Table]:
+        """Read columns without comparing anything."""
+        table = self._dataset.scanner(columns=list(columns), filter=condition, with_row_id=True).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
+
+    def verify(self, *, most: int | None = _MOST_CHECKED) -> None:
+        """Compare all rows with their checksums, embeddings excepted, where that was not done before.
+
+        Args:
+            most: Do nothing where there are more rows; None to do it always.
+
+        Raises:
+            DamagedError: One is not what was written.
+            StorageError: The items cannot be read.
+        """
+        if self._checked or (most is not None and len(self) > most):
+            return
+        with storage_errors(self._dataset.uri, reading=True):
+            check_all(self._dataset)
+        self._checked = True
+
+    def find_damage(self) -> Iterator[Damage]:
+        """Compare all rows and embeddings with their checksums.
+
+        Yields:
+            The rows that are not what was written.
+
+        Raises:
+            StorageError: The items cannot be read.
+        """
+        with storage_errors(self._dataset.uri, reading=True):
+            yield from find_damage(self._dataset)
 
     def row_ids(
         self,
@@ -496,6 +670,8 @@ class Store:
         """
         newer = None if since is None else f"_row_last_updated_at_version > {int(since)}"
         condition = _both(_both(self._filter_sql(where), newer), also)
+        if where is not None or also is not None:
+            self.verify()
         with self._filtering(where):
             scanner = self._dataset.scanner(columns=[], filter=condition, with_row_id=True, fragments=fragments)
             return _row_ids(scanner.to_table())
@@ -560,6 +736,7 @@ class Store:
         if "\0" in value or (not value.isascii() and _has_surrogates(value)):
             # No item can hold it, and neither can the text of a filter.
             return np.zeros(0, np.int64), self._dataset.schema.empty_table().select(list(columns))
+        self.verify()
         same = f"{column} = '{value.replace(chr(39), 2 * chr(39))}'"
         with storage_errors(self._dataset.uri, reading=True):
             table = self._dataset.scanner(columns=list(columns), filter=same, with_row_id=True).to_table()
@@ -577,7 +754,9 @@ class Store:
         Returns:
             `(row_ids, unknown)`: the row ids of the items, int64 of shape (n,), and the names that no item has.
         """
-        row_ids, table = self.scan(["id"] if uris is None else ["id", "uri"])
+        # Unchecked: what is damaged can be named, and so removed.
+        with storage_errors(self._dataset.uri, reading=True):
+            row_ids, table = self._read(["id"] if uris is None else ["id", "uri"])
         wanted = pa.array(list(dict.fromkeys(names)), pa.string())
         # Compared as Arrow has them: a million rows as Python texts would take seconds.
         ids = table.column("id")
@@ -594,23 +773,35 @@ class Store:
             chosen = pc.or_(chosen, there)
         return row_ids[np.flatnonzero(chosen.to_numpy())], unknown
 
-    def take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
+    def take(self, row_ids: Int64Array, columns: Sequence[str], *, check: bool = True) -> pa.Table:
         """Read columns of given items.
 
         Args:
             row_ids: Row ids, shape (n,); each must exist.
-            columns: Column names.
+            columns: Column names, without that of the embedding.
+            check: Whether to compare the items with their checksums.
 
         Returns:
             n rows in the order asked for.
 
         Raises:
+            DamagedError: One is not what was written.
             StorageError: The items cannot be read.
         """
+        # A checksum is of all columns.
+        all_columns = covered(self._dataset.schema.names) if check and not self._checked else []
+        table = self._take(row_ids, all_columns or columns)
+        if all_columns:
+            check_rows(table)
+        return table.select(list(columns))
+
+    def _take(self, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
         wanted = np.asarray(row_ids, dtype=np.int64)
         unique, inverse = np.unique(wanted, return_inverse=True)
         with storage_errors(self._dataset.uri, reading=True):
             table = self._dataset._take_rows(unique.tolist(), columns=[*columns, "_rowid"])
+            if table.num_rows != len(unique):
+                raise damaged(len(unique) - table.num_rows, [], what="row")
         # The order that comes back is not the order asked for.
         order = np.argsort(_row_ids(table), kind="stable")
         return table.take(pa.array(order[inverse])).drop_columns(["_rowid"])
@@ -625,9 +816,22 @@ class Store:
             `(row_ids, embeddings)`: int64 of shape (n,), and float16 of shape (n, dim).
         """
         if row_ids is not None:
-            return row_ids, self._matrix(self.take(row_ids, ["embedding"]).column("embedding"))
-        ids, table = self.scan(["embedding"])
-        return ids, self._matrix(table.column("embedding"))
+            return row_ids, self._sound(self._take(row_ids, self._embedding_columns))
+        with storage_errors(self._dataset.uri, reading=True):
+            ids, table = self._read(self._embedding_columns)
+            _check_count(len(ids), len(self))
+        return ids, self._sound(table)
+
+    @property
+    def _embedding_columns(self) -> list[str]:
+        names = self._dataset.schema.names
+        return [name for name in ("embedding", EMBEDDING_CHECKSUM) if name in names]
+
+    def _sound(self, table: pa.Table) -> Float16Array:
+        """The embeddings of a table, compared with their checksums."""
+        matrix = self._matrix(table.column("embedding"))
+        check_embeddings(table, matrix)
+        return matrix
 
     def iter_embeddings(self, *, rows: int = 65_536) -> Iterator[tuple[Int64Array, Float16Array]]:
         """Read all embeddings in chunks, so that they need not fit in memory.
@@ -641,11 +845,14 @@ class Store:
         # Lance would read 2 GiB ahead of a reader that is slow because it builds an index.
         with storage_errors(self._dataset.uri, reading=True):
             batches = self._dataset.to_batches(
-                columns=["embedding"], with_row_id=True, batch_size=rows, io_buffer_size=_READ_AHEAD
+                columns=self._embedding_columns, with_row_id=True, batch_size=rows, io_buffer_size=_READ_AHEAD
             )
+            seen = 0
             for batch in batches:
                 table = pa.Table.from_batches([batch])
-                yield _row_ids(table), self._matrix(table.column("embedding"))
+                seen += table.num_rows
+                yield _row_ids(table), self._sound(table)
+            _check_count(seen, len(self))
 
     def _matrix(self, column: pa.ChunkedArray) -> Float16Array:
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
@@ -665,6 +872,11 @@ class Store:
             from mmalign.store.filters import refusal
 
             raise FilterError(refusal(str(where), reason, self._dataset.schema)) from error
+
+
+def _check_count(found: int, expected: int) -> None:
+    if found != expected:
+        raise damaged(abs(expected - found), [], what="row")
 
 
 def _both(one: str | None, two: str | None) -> str | None:

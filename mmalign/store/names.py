@@ -19,6 +19,7 @@ from mmalign.errors import MetadataError
 # What the store keeps of every item itself.
 RESERVED = frozenset(
     {"id", "uri", "sha256", "kind", "width", "height", "bytes", "mtime_ns", "said", "captions", "embedding"}
+    | {"_embedding_checksum", "_checksum"}
 )
 GIVEN = b"mmalign:name"
 """In the metadata of a field: the name that was given."""

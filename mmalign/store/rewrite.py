@@ -9,7 +9,9 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from mmalign.store.checksums import CHECKSUM_FIELDS, with_checksums
 from mmalign.store.lance_store import Float16Array, Store, base_schema, storage_errors
+from mmalign.store.verifying import check_rows
 
 # Rows that are held in memory at once.
 _ROWS = 16_384
@@ -36,16 +38,21 @@ def rewrite(
     embedding = base_schema(dim).field("embedding")
     # Field by field: the metadata of `id` tells Lance that it is the key.
     fields = [embedding if field.name == "embedding" else field for field in source.dataset.schema]
+    fields += [field for field in CHECKSUM_FIELDS if field.name not in source.dataset.schema.names]
     schema = pa.schema(fields)
-    names = [name for name in schema.names if name != "embedding"]
+    names = [name for name in source.dataset.schema.names if name != "embedding"]
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in source.dataset.to_batches(columns=names, batch_size=_ROWS):
-            table, vectors = renew(pa.Table.from_batches([batch]))
-            flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float16).ravel())
+            items = pa.Table.from_batches([batch])
+            check_rows(items)
+            table, vectors = renew(items)
+            matrix = np.ascontiguousarray(vectors, dtype=np.float16)
+            flat = pa.array(matrix.ravel())
+            table = with_checksums(table, matrix)
             table = table.append_column(embedding, pa.FixedSizeListArray.from_arrays(flat, dim))
             yield from table.select(schema.names).cast(schema).to_batches()
 
     reader = pa.RecordBatchReader.from_batches(schema, batches())
     with storage_errors(path):
-        return Store(lance.write_dataset(reader, str(path), mode="create", enable_stable_row_ids=True))
+        return Store.written(lance.write_dataset(reader, str(path), mode="create", enable_stable_row_ids=True))

@@ -1,4 +1,4 @@
-"""Giving a column another type in one commit: row ids stay, readers of earlier versions see what they saw.
+"""Giving columns other types in one commit: row ids stay, readers of earlier versions see what they saw.
 
 Lance's own `alter_columns` changes no integers to floats, and to add a column, drop one and rename one are three
 commits: between them the column is missing, and what another process writes to it meanwhile would be lost. Here the new
@@ -9,7 +9,7 @@ through where anything else was committed since the values were read.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import lance
@@ -19,41 +19,46 @@ from lance.udf import batch_udf
 
 
 def recast(
-    dataset: lance.LanceDataset, name: str, kind: pa.DataType, convert: Callable[[pa.Array], pa.Array]
+    dataset: lance.LanceDataset,
+    fields: Mapping[str, pa.DataType],
+    convert: Callable[[pa.Table], Sequence[pa.Array]],
+    *,
+    columns: Sequence[str],
 ) -> lance.LanceDataset:
-    """Change the type of a column.
+    """Give columns other types and values.
 
     Args:
         dataset: The dataset, at its newest version.
-        name: The column.
-        kind: Its new type.
-        convert: Makes an array of that type of an array of the old type.
+        fields: The columns, each with its new type.
+        convert: Makes arrays of those types, in that order, of some rows.
+        columns: What the rows that `convert` is given hold.
 
     Returns:
-        The dataset at the version that has the new type.
+        The dataset at the version that has the new types.
 
     Raises:
         OSError: Another process has committed something meanwhile, or the disk refused.
     """
-    old = dataset.schema.field(name)
-    new = pa.field(name, kind, metadata=old.metadata)
+    new = [pa.field(name, kind, metadata=dataset.schema.field(name).metadata) for name, kind in fields.items()]
     fragments = dataset.get_fragments()
     if not fragments:
         # Nothing is in it, so that nothing is missing in between.
-        dataset.drop_columns([name])
-        dataset.add_columns(pa.schema([new]))
+        dataset.drop_columns(list(fields))
+        dataset.add_columns(pa.schema(new))
         return dataset
-    temporary = f"_{secrets.token_hex(16)}"
-    field = pa.field(temporary, kind, metadata=old.metadata)
+    temporary = [field.with_name(f"_{secrets.token_hex(16)}") for field in new]
 
-    @batch_udf(output_schema=pa.schema([field]))
+    @batch_udf(output_schema=pa.schema(temporary))
     def convert_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return pa.record_batch([convert(batch.column(0))], schema=pa.schema([field]))
+        return pa.record_batch(list(convert(pa.Table.from_batches([batch]))), schema=pa.schema(temporary))
 
-    written = [fragment.merge_columns(convert_batch, columns=[name]) for fragment in fragments]
-    schema = _replace_field(written[-1][1], name, temporary)
-    if schema.to_pyarrow().field(name) != new or set(schema.to_pyarrow().names) != set(dataset.schema.names):
-        raise RuntimeError(f"this version of Lance gives {name!r} no other type")
+    written = [fragment.merge_columns(convert_batch, columns=list(columns)) for fragment in fragments]
+    schema = written[-1][1]
+    for field, stand_in in zip(new, temporary, strict=True):
+        schema = _replace_field(schema, field.name, stand_in.name)
+    made = schema.to_pyarrow()
+    if any(made.field(field.name) != field for field in new) or set(made.names) != set(dataset.schema.names):
+        raise RuntimeError(f"this version of Lance gives {', '.join(fields)} no other type")
     operation = lance.LanceOperation.Merge([metadata for metadata, _ in written], schema)
     return lance.LanceDataset.commit(dataset.uri, operation, read_version=dataset.version, max_retries=0)
 

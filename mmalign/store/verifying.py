@@ -1,0 +1,171 @@
+"""Comparing rows with their checksums: those that were read, or all, each file of the dataset once a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmalign.errors import DamagedError
+from mmalign.store.checksums import CHECKSUM, EMBEDDING, EMBEDDING_CHECKSUM, covered, differs, row_checksums
+from mmalign.store.checksums import embedding_checksums as checksums_of_embeddings
+
+_ROWS = 32_768
+_NAMED = 5
+_REMEDY = (
+    "run `mmalign index` with their source, which encodes them anew, or remove them; "
+    "`mmalign doctor --deep` lists all that is damaged"
+)
+# Data files whose rows were right when they were read: Lance never changes a file, nor uses its name again.
+_verified: set[tuple[object, ...]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A row that is not what was written.
+
+    Attributes:
+        row_id: The row's id.
+        values: What its columns hold now, as far as it can be read.
+        embedding: Whether its embedding is damaged.
+        columns: Whether one of its other columns is.
+    """
+
+    row_id: int
+    values: dict[str, Any]
+    embedding: bool
+    columns: bool
+
+
+def check_rows(rows: pa.Table) -> None:
+    """Compare rows that were read with their checksums.
+
+    Args:
+        rows: All columns that `covered` names.
+
+    Raises:
+        DamagedError: One differs.
+    """
+    if CHECKSUM in rows.column_names:
+        _refuse(rows, differs(rows.column(CHECKSUM), row_checksums(rows)))
+
+
+def check_embeddings(rows: pa.Table, embeddings: NDArray[np.float16]) -> None:
+    """Compare embeddings that were read with their checksums.
+
+    Args:
+        rows: Their rows, with the column `_embedding_checksum`.
+        embeddings: float16 of shape (n, dim).
+
+    Raises:
+        DamagedError: One differs.
+    """
+    if EMBEDDING_CHECKSUM in rows.column_names:
+        wrong = differs(rows.column(EMBEDDING_CHECKSUM), checksums_of_embeddings(embeddings))
+        if wrong.any():
+            raise damaged(int(wrong.sum()), [], what="embedding")
+
+
+def check_all(dataset: lance.LanceDataset) -> None:
+    """Compare all rows without their embeddings with their checksums, where that was not done before.
+
+    Args:
+        dataset: The dataset.
+
+    Raises:
+        DamagedError: One differs.
+    """
+    names = covered(dataset.schema.names)
+    for fragment in dataset.get_fragments() if names else ():
+        key = _state(dataset, fragment)
+        if key in _verified:
+            continue
+        seen = 0
+        for batch in fragment.to_batches(columns=names, batch_size=_ROWS):
+            check_rows(pa.Table.from_batches([batch]))
+            seen += batch.num_rows
+        if seen != fragment.count_rows():
+            raise damaged(abs(fragment.count_rows() - seen), [], what="row")
+        _verified.add(key)
+
+
+def _state(dataset: lance.LanceDataset, fragment: lance.LanceFragment) -> tuple[object, ...]:
+    paths = [Path(dataset.uri) / "data" / file.path for file in fragment.metadata.files]
+    return tuple((str(path), (known := path.stat()).st_size, known.st_mtime_ns) for path in paths)
+
+
+def find_damage(dataset: lance.LanceDataset, *, embeddings: bool = True) -> Iterator[Damage]:
+    """Read everything, and find all rows that are damaged.
+
+    Args:
+        dataset: The dataset.
+        embeddings: Whether their embeddings are read too.
+
+    Yields:
+        The damaged rows.
+    """
+    names = covered(dataset.schema.names)
+    if not names:
+        return
+    columns = [*names, EMBEDDING] if embeddings else names
+    for batch in dataset.to_batches(columns=columns, batch_size=_ROWS, with_row_id=True, io_buffer_size=256 << 20):
+        table = pa.Table.from_batches([batch])
+        row_ids = table.column("_rowid").to_numpy()
+        table = table.drop_columns(["_rowid"])
+        wrong = differs(table.column(CHECKSUM), row_checksums(table))
+        bad = np.zeros(table.num_rows, np.bool_)
+        if embeddings:
+            dim = dataset.schema.field(EMBEDDING).type.list_size
+            matrix = table.column(EMBEDDING).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            sums = checksums_of_embeddings(matrix.reshape(-1, dim))
+            bad = differs(table.column(EMBEDDING_CHECKSUM), sums)
+            table = table.drop_columns([EMBEDDING])
+        for place in np.flatnonzero(wrong | bad).tolist():
+            yield Damage(int(row_ids[place]), readable(table.slice(place, 1)), bool(bad[place]), bool(wrong[place]))
+
+
+def damaged(count: int, names: list[str], *, what: str = "item") -> DamagedError:
+    """Make the error that says which items are damaged and what to do.
+
+    Args:
+        count: How many.
+        names: Ids of some, as they can be read.
+        what: What of them is.
+    """
+    shown = f" ({', '.join(map(repr, names[:_NAMED]))}{', ...' if count > _NAMED else ''})" if names else ""
+    verb = "is" if count == 1 else "are"
+    return DamagedError(
+        f"{count:,} {what}{'s' * (count != 1)}{shown} of the collection {verb} damaged: what was read is not what "
+        f"was written; {_REMEDY}",
+        tuple(names),
+    )
+
+
+def readable(row: pa.Table) -> dict[str, Any]:
+    """The values of one row, without those that cannot be read.
+
+    Args:
+        row: One row.
+    """
+    values = {}
+    for name, column in zip(row.column_names, row.columns, strict=True):
+        try:
+            values[name] = column.to_pylist()[0]
+        except (UnicodeDecodeError, ValueError, OverflowError, pa.ArrowException):
+            continue
+    return values
+
+
+def _refuse(rows: pa.Table, wrong: NDArray[np.bool_]) -> None:
+    if not wrong.any():
+        return
+    places = np.flatnonzero(wrong)
+    ids = rows.select(["id"]) if "id" in rows.column_names else None
+    names = [] if ids is None else [readable(ids.slice(place, 1)).get("id") for place in places[:_NAMED].tolist()]
+    raise damaged(len(places), [str(name) for name in names if name is not None])

@@ -1,0 +1,129 @@
+"""Checksums of what Lance keeps of a version beside the rows: its manifest, and which rows are deleted.
+
+A row's own checksum cannot tell that the row has gone missing, or has got another row's id. For each version that is
+committed, `_checksums/VERSION.json` in the dataset's folder holds the CRC-32 of the version's manifest and of its
+deletion files. A version without that file, as one that was committed by an earlier mmalign or by a process that was
+killed at that moment, is not checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+import lance
+
+from mmalign.errors import DamagedError
+from mmalign.json_checksum import holds_checksum, with_checksum
+
+FOLDER = "_checksums"
+_SUFFIX = ".json"
+
+
+def write_version(dataset: lance.LanceDataset) -> None:
+    """Keep the checksums of the version that a dataset is open at, where nobody has yet.
+
+    Args:
+        dataset: Just committed.
+
+    Raises:
+        OSError: The disk refused; the version stays without checksums.
+    """
+    root = Path(dataset.uri)
+    path = _path(root, dataset.version)
+    if path.exists():
+        return
+    earlier = _read(_path(root, dataset.version - 1)) or {}
+    sums: dict[str, str | None] = {}
+    manifest = _manifest(root, dataset.version)
+    if manifest is None:
+        return
+    for name in [manifest, *_deletions(dataset)]:
+        # A file that was there before was read then: read again, its damage would count as right.
+        found = earlier.get(name) or _checksum(root / name)
+        if found is None:
+            return
+        sums[name] = found
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary.write_text(json.dumps(with_checksum(sums)), encoding="utf-8")
+    temporary.replace(path)
+
+
+def check_version(dataset: lance.LanceDataset) -> bool:
+    """Compare what Lance keeps of a version with its checksums.
+
+    Args:
+        dataset: Open at that version.
+
+    Returns:
+        Whether there are checksums to compare with.
+
+    Raises:
+        DamagedError: A file is not what was written.
+    """
+    root = Path(dataset.uri)
+    sums = _read(_path(root, dataset.version))
+    if sums is None:
+        return False
+    for name, wanted in sums.items():
+        found = _checksum(root / name)
+        # What is not there any more has been cleaned away; Lance says so itself where it needs it.
+        if found is not None and found != wanted:
+            raise DamagedError(
+                f"{root / name} is damaged: its checksum is another one, and which items there are cannot be told; "
+                "bring the collection back from a copy, or make it anew: mmalign index SOURCE --collection NEW"
+            )
+    return True
+
+
+def clear_versions(dataset: lance.LanceDataset) -> None:
+    """Take away the checksums of versions that are gone.
+
+    Args:
+        dataset: At its newest version, after earlier ones were cleaned away.
+    """
+    root = Path(dataset.uri)
+    kept = {int(version["version"]) for version in dataset.versions()}
+    for path in (root / FOLDER).glob(f"*{_SUFFIX}"):
+        number = path.name.removesuffix(_SUFFIX)
+        # What a process was about to write when it was killed begins with a dot.
+        if not number.isdigit() or int(number) < min(kept):
+            path.unlink(missing_ok=True)
+
+
+def _path(root: Path, version: int) -> Path:
+    return root / FOLDER / f"{version}{_SUFFIX}"
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    """Checksums by the name of a file; None where there are none, or these are damaged themselves."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or "checksum" not in values or not holds_checksum(values):
+        return None
+    return {name: value for name, value in values.items() if name != "checksum"}
+
+
+def _manifest(root: Path, version: int) -> str | None:
+    # Lance counts down, so that the newest comes first in a list; its first versions counted up.
+    for name in (f"_versions/{(1 << 64) - 1 - version:020d}.manifest", f"_versions/{version}.manifest"):
+        if (root / name).exists():
+            return name
+    return None
+
+
+def _deletions(dataset: lance.LanceDataset) -> list[str]:
+    files = ((one.fragment_id, one.metadata.deletion_file) for one in dataset.get_fragments())
+    return [file.path(fragment) for fragment, file in files if file is not None]
+
+
+def _checksum(path: Path) -> str | None:
+    try:
+        return f"{zlib.crc32(path.read_bytes()):08x}"
+    except OSError:
+        return None
