@@ -158,6 +158,23 @@ def purge_captions(path: Path, items: Store) -> None:
         store.purge()
 
 
+def check_captions(path: Path) -> list[str]:
+    """Read all captions that are stored, and compare them with their checksums.
+
+    Args:
+        path: Where the store of captions is; it need not exist.
+
+    Returns:
+        One sentence for each that is damaged; the next search of captions makes it anew.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [f"caption: {one.describe()}" for one in Store.open(path).find_damage(again=True)]
+    except (CollectionFormatError, StorageError) as error:
+        return [str(error)]
+
+
 class CaptionSearcher:
     """Searches the captions of one version of the items, and keeps what that takes.
 
@@ -351,7 +368,9 @@ def _compare(store: Store | None, wanted: _Wanted) -> _Look:
     nothing = np.zeros(0, np.int64)
     if store is None:
         return _Look(nothing, nothing, nothing, np.arange(len(code)))
-    row_ids, table = store.scan(["uri", "captions"])
+    # What is damaged is no caption of any item, and so is made anew.
+    damaged = [one.row_id for one in store.find_damage()]
+    row_ids, table = store.scan(["uri", "captions"], check=False)
     column = table.column("captions").combine_chunks()
     item = _numbers(pc.index_in(table.column("uri").combine_chunks(), value_set=wanted.ids))
     # Rows of more or fewer than one caption are not ours, and are written again.
@@ -360,6 +379,7 @@ def _compare(store: Store | None, wanted: _Wanted) -> _Look:
     chosen = pc.list_flatten(column.filter(_mask(single)))
     text[single] = _numbers(pc.index_in(chosen, value_set=wanted.texts))
     held = np.where((item >= 0) & (text >= 0), item * max(len(wanted.texts), 1) + text, -1)
+    held[np.isin(row_ids, damaged)] = -1
     valid = np.isin(held, code)
     first = np.zeros(len(held), np.bool_)
     first[np.unique(held, return_index=True)[1]] = True

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmalign.caption_search import check_captions
 from mmalign.confidence import check_probability, hits_to_fetch, judge
 from mmalign.coverage import belongs
 from mmalign.encoders.base import Encoder, ImageLike
@@ -49,6 +50,7 @@ from mmalign.promise import contract_of, drift_notes, kept_recall, told_recall
 from mmalign.query import Encoded, Query, QueryLike, as_queries, encode_queries, stored_picture
 from mmalign.recheck import Recheck, recheck
 from mmalign.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
+from mmalign.store.checksums import readable_values
 from mmalign.store.description import Description, amend, make_folder
 from mmalign.store.lance_store import Store
 from mmalign.store.removed import Removed
@@ -446,7 +448,8 @@ class Collection:
                 policy=policy,
                 as_text=texts,
             )
-            report = ingest.run(items, metadata=tuple(metadata or ()), prune_under=under, exclusion=exclusion)
+            with store.reads_long():
+                report = ingest.run(items, metadata=tuple(metadata or ()), prune_under=under, exclusion=exclusion)
             store.compact()
         return report
 
@@ -547,7 +550,8 @@ class Collection:
         return removed
 
     def _remember(self, items: pa.Table) -> None:
-        uris, digests = (column.to_pylist() for column in items.columns)
+        # What is damaged can be removed, too.
+        uris, digests = (readable_values(column.combine_chunks()) for column in items.columns)
         Removed(self.path).remember(zip(uris, digests, strict=True))
 
     def update(self, ids: Iterable[str | int], metadata: Mapping[str, Any]) -> ItemCount:
@@ -1129,8 +1133,25 @@ class Collection:
         if min_recall is None and contract is not None:
             min_recall = contract.min_recall
         drawn = secrets.randbits(32) if seed is None else seed
-        queries = generation.hold_out(searcher.store, seed=drawn, progress=progress)
-        return recheck(searcher, queries, min_recall=min_recall, k=k)
+        with searcher.store.reads_long():
+            queries = generation.hold_out(searcher.store, seed=drawn, progress=progress)
+            return recheck(searcher, queries, min_recall=min_recall, k=k)
+
+    def check_items(self) -> list[str]:
+        """Read every item, embedding and caption, and compare them with their checksums.
+
+        Returns:
+            One sentence for each that is damaged; `add` of their source makes them anew.
+
+        Raises:
+            DamagedError: Which items there are cannot be told.
+            StorageError: The items cannot be read.
+        """
+        generation = self._current()
+        store = generation.latest()
+        with store.reads_long():
+            found = [one.describe() for one in store.find_damage(again=True)]
+        return found + check_captions(generation.captions)
 
     def check_index(self) -> IndexManifest | None:
         """Read every byte of the index in use and compare it with its checksums.
@@ -1167,7 +1188,7 @@ def _delete(
         chosen = row_ids if chosen is None else row_ids[np.isin(row_ids, chosen)]
     assert chosen is not None
     # Before they go: an item that is still there counts as one, whatever is remembered of it.
-    remember(store.take(chosen, ["uri", "sha256"]))
+    remember(store.take(chosen, ["uri", "sha256"], check=False))
     return ItemCount(store.delete(chosen) if len(chosen) else 0, unknown)
 
 

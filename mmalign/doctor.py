@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmalign.collection import Collection
-from mmalign.errors import MissingExtraError, MMAlignError
+from mmalign.errors import DamagedError, MissingExtraError, MMAlignError, StorageError
 from mmalign.index.faiss import check_faiss
 from mmalign.media.embedded import row_is_there
 from mmalign.media.uris import uri_to_path
@@ -27,6 +28,7 @@ _EXTRAS = {
 }
 # Kept as float16: a row's length is 1 to within its rounding.
 _LENGTH_TOLERANCE = 5e-3
+_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,12 @@ def check_environment() -> list[Check]:
     return checks
 
 
-def check_collection(path: Path) -> list[Check]:
+def check_collection(path: Path, *, deep: bool = False) -> list[Check]:
     """Check that a collection opens, that its embeddings are sound, its files there, and its index whole.
 
     Args:
         path: The collection.
+        deep: Whether every item and caption is compared with its checksum, and all that are damaged are named.
 
     Returns:
         One entry a check.
@@ -94,22 +97,10 @@ def check_collection(path: Path) -> list[Check]:
         return [Check("collection", False, str(path), str(error))]
     checks = [Check("collection", True, f"{path}: {count:,} items, {collection.description.encoder}")]
     checks += [Check(note.about or "collection", True, note.text, note.remedy) for note in collection.notes()]
-    bad, gone = 0, 0
-    store = collection.snapshot()
-    for _, vectors in store.iter_embeddings():
-        lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
-        bad += int(np.count_nonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE)))
-    remedy = f"remove the collection and index again: rm -r {path}" if bad else ""
-    checks.append(Check("embeddings", bad == 0, f"{bad:,} of {count:,} are not of length 1", remedy))
-    _, table = store.scan(["uri"], also="kind = 'image'")
-    for uri in table.column("uri").to_pylist():
-        local = uri_to_path(uri)
-        gone += local is not None and not (local.is_file() and row_is_there(uri))
-    moved = (
-        f"where their folder was moved, mmalign index NEWFOLDER --collection {shlex.quote(str(path))} finds them again"
-    )
-    remedy = f"bring the files back; {moved}; to remove their items: mmalign index SOURCE --prune" if gone else ""
-    checks.append(Check("files", gone == 0, f"{gone:,} of {table.num_rows:,} pictures are gone", remedy))
+    if deep:
+        checks += _told("items", lambda: _check_items(collection))
+    checks += _told("embeddings", lambda: _check_embeddings(collection))
+    checks += _told("files", lambda: _check_files(collection))
     try:
         manifest = collection.check_index()
     except MMAlignError as error:
@@ -118,8 +109,52 @@ def check_collection(path: Path) -> list[Check]:
         detail = "none; search is exact" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
         checks.append(Check("index", True, detail))
         if manifest is not None:
-            checks += _check_recall(collection)
+            checks += _told("recall", lambda: _check_recall(collection))
     return checks
+
+
+def _told(name: str, check: Callable[[], list[Check]]) -> list[Check]:
+    """Make checks; where what they read is damaged, that is what they find."""
+    try:
+        return check()
+    except (DamagedError, StorageError) as error:
+        text, _, remedy = str(error).partition("; ")
+        return [Check(name, False, text, remedy)]
+
+
+def _check_items(collection: Collection) -> list[Check]:
+    damage = collection.check_items()
+    if not damage:
+        return [Check("items", True, f"{len(collection):,} are what was written")]
+    remedy = (
+        f"mmalign index SOURCE --collection {shlex.quote(str(collection.path))} makes the items of that source anew; "
+        "those of none can be removed; captions are made anew when they are searched"
+    )
+    more = f"; and {len(damage) - _NAMED:,} more" if len(damage) > _NAMED else ""
+    detail = f"{len(damage):,} damaged: {'; '.join(damage[:_NAMED])}{more}"
+    return [Check("items", False, detail, remedy, figures={"damaged": damage})]
+
+
+def _check_embeddings(collection: Collection) -> list[Check]:
+    store = collection.snapshot()
+    bad = 0
+    for _, vectors in store.iter_embeddings():
+        lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+        bad += int(np.count_nonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE)))
+    remedy = f"remove the collection and index again: rm -r {collection.path}" if bad else ""
+    return [Check("embeddings", bad == 0, f"{bad:,} of {len(store):,} are not of length 1", remedy)]
+
+
+def _check_files(collection: Collection) -> list[Check]:
+    _, table = collection.snapshot().scan(["uri"], also="kind = 'image'")
+    gone = 0
+    for uri in table.column("uri").to_pylist():
+        local = uri_to_path(uri)
+        gone += local is not None and not (local.is_file() and row_is_there(uri))
+    place = shlex.quote(str(collection.path))
+    moved = f"where their folder was moved, mmalign index NEWFOLDER --collection {place} finds them again"
+    remedy = f"bring the files back; {moved}; to remove their items: mmalign index SOURCE --prune" if gone else ""
+    return [Check("files", gone == 0, f"{gone:,} of {table.num_rows:,} pictures are gone", remedy)]
 
 
 def _check_recall(collection: Collection) -> list[Check]:

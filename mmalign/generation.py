@@ -265,7 +265,7 @@ class Generation:
             return None
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
         check_memory(design, rows=rows, dim=dim, memory=memory)
-        with self._workspace(design, store) as (items, folder):
+        with store.reads_long(), self._workspace(design, store) as (items, folder):
             place = {"workspace": folder, "memory": memory, "device": device}
             return self._build_from(
                 items, design, asked=recipe, given=given, min_recall=min_recall, progress=progress, place=place
@@ -398,7 +398,8 @@ class Generation:
             return measure_promise(store, index, held, min_recall=kept_recall(manifest), progress=progress).to_dict()
 
         again = measure if outgrown(store, manifest) else None
-        published = extend(self.index, store, measure=again, progress=progress)
+        with store.reads_long():
+            published = extend(self.index, store, measure=again, progress=progress)
         store.compact()
         return published
 

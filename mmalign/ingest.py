@@ -32,6 +32,7 @@ from mmalign.reader import Reader, Work
 from mmalign.similarity import Float32Array
 from mmalign.store.given import fit_items, limit_notes
 from mmalign.store.lance_store import Store
+from mmalign.store.mending import Mending
 from mmalign.store.removed import Removed
 from mmalign.store.said import CALL, ROWS, SIDECAR, Part, hear, table_key
 from mmalign.types import AddReport, Item, Note, Skip, Unread, as_id
@@ -82,8 +83,17 @@ class _Known:
                 self.by_digest.setdefault(digest, []).append(row)
 
     @classmethod
-    def read(cls, store: Store) -> _Known:
-        row_ids, table = store.scan(["id", "uri", "sha256", "bytes", "mtime_ns", "said"])
+    def read(cls, store: Store, *, without: Collection[int]) -> _Known:
+        """Read what the collection holds.
+
+        Args:
+            store: The items.
+            without: Row ids of items that are damaged.
+        """
+        row_ids, table = store.scan(["id", "uri", "sha256", "bytes", "mtime_ns", "said"], check=False)
+        if without:
+            kept = np.flatnonzero(~np.isin(row_ids, list(without)))
+            row_ids, table = row_ids[kept], table.take(kept)
         return cls(row_ids, *(column.to_pylist() for column in table.columns))
 
 
@@ -139,6 +149,9 @@ class Ingest:
         self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded", "kept_out"), 0)
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[Float32Array] = []
+        # Ids of the items that were written whole, and row numbers of those whose embedding is damaged.
+        self._written: set[str] = set()
+        self._encode_again: frozenset[int] = frozenset()
         self._later: list[tuple[Work, Picture]] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self._last_commit = time.monotonic()
@@ -174,7 +187,10 @@ class Ingest:
         self._metadata = metadata
         try:
             items = self._scan(source)
-            self._known = _Known.read(self._store)
+            damage = Mending.find(self._store)
+            self._known = _Known.read(self._store, without=damage.rows)
+            self._encode_again = damage.without_embedding(self._known.row_ids)
+            self._forget_digests(self._encode_again)
             self._seen = {item.uri for item in items}
             self._check_memory()
             items = self._columns(self._settle_ids(items))
@@ -186,11 +202,21 @@ class Ingest:
             self._copy_later()
             self._flush()
             self._prune(prune_under, exclusion)
+            self._notes += damage.settle(self._store, written=self._written)
             self._tell_overruled()
         except KeyboardInterrupt:
             self._flush()
             raise AddInterrupted(self._report(started), self._left) from None
         return self._report(started)
+
+    def _forget_digests(self, rows: Collection[int]) -> None:
+        """Take no embedding from items whose own is damaged."""
+        for row in rows:
+            same = self._known.by_digest.get(str(self._known.digests[row]), [])
+            if row in same:
+                same.remove(row)
+            if not same:
+                self._known.by_digest.pop(str(self._known.digests[row]), None)
 
     def _tell_overruled(self) -> None:
         if self._overruled:
@@ -332,6 +358,7 @@ class Ingest:
                 continue
             if (
                 row != _NEW
+                and row not in self._encode_again
                 and known.uris[row] == item.uri
                 and (path is None or (known.sizes[row] == size and known.mtimes[row] == mtime_ns))
             ):
@@ -428,7 +455,8 @@ class Ingest:
             self._keep_out(job)
             return
         stamp = {"bytes": job.size, "mtime_ns": job.mtime_ns}
-        if job.row != _NEW and known.digests[job.row] == picture.sha256:
+        same = job.row != _NEW and known.digests[job.row] == picture.sha256
+        if same and job.row not in self._encode_again:
             same_place = known.uris[job.row] == job.item.uri
             if not same_place:
                 self._move(job.row, job, stamp)
@@ -457,7 +485,7 @@ class Ingest:
         """Settle the copies of pictures that were encoded in this run."""
         if not self._later:
             return
-        row_ids, table = self._store.scan(["sha256"])
+        row_ids, table = self._store.scan(["sha256"], check=False)
         places = dict(zip(table.column("sha256").to_pylist(), row_ids.tolist(), strict=True))
         for start in range(0, len(self._later), _COMMIT_ITEMS):
             block = self._later[start : start + _COMMIT_ITEMS]
@@ -565,6 +593,7 @@ class Ingest:
             self._kept_out, self._restored = [], []
         if self._rows:
             self._store.upsert(self._rows, np.stack(self._vectors))
+            self._written.update(row["id"] for row in self._rows)
             self._rows, self._vectors = [], []
         if len(self._patches) > _MOST_PATCHES:
             self._patches = self._evened()
@@ -583,7 +612,7 @@ class Ingest:
             for row in rows:
                 joined.setdefault(row["id"], {}).update(row)
         names = sorted({name for row in joined.values() for name in row})
-        _, table = self._store.scan(names)
+        _, table = self._store.scan(names, check=False)
         there = [row for row in table.to_pylist() if row["id"] in joined]
         return {tuple(names): [row | joined[row["id"]] for row in there]}
 

@@ -155,8 +155,9 @@ class Reencode:
         items = self._current.latest()
         if items.version == self._seen_version:
             return
-        self._encode(renewal, items)
-        self._refresh_captions(items)
+        with items.reads_long():
+            self._encode(renewal, items)
+            self._refresh_captions(items)
         self._seen_version = items.version
 
     def _finish_when_alone(self, renewal: Renewal) -> bool:

@@ -56,6 +56,9 @@ def doctor(
         Path | None, typer.Argument(help="The collection, or the folder that it was made of; as --collection.")
     ] = None,
     collection: CollectionOption = None,
+    deep: Annotated[
+        bool, typer.Option(help="Also compare every item and caption with its checksum, and list what is damaged.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check the environment, and a collection where there is one; exit status 1 where something is wrong.
@@ -64,7 +67,7 @@ def doctor(
 
         mmalign doctor
 
-        mmalign doctor photos.mm --json
+        mmalign doctor photos.mm --deep --json
     """
     from mmalign.doctor import check_collection, check_environment
     from mmalign.locate import locate_collection
@@ -75,7 +78,7 @@ def doctor(
     except CollectionNotFoundError:
         path = None
     if path is not None:
-        checks += check_collection(path)
+        checks += check_collection(path, deep=deep)
     if as_json:
         print_json([check.to_dict() for check in checks])
     else:

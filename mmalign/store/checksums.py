@@ -159,7 +159,7 @@ def _texts(column: pa.Array) -> pa.Array:
 def _few_texts(column: pa.Array) -> list[str | None]:
     """What `_texts` does, without Arrow."""
     column = _plain(column)
-    values = _values(column)
+    values = readable_values(column)
     if pa.types.is_string(column.type):
         return values
     if pa.types.is_integer(column.type):
@@ -171,7 +171,15 @@ def _few_texts(column: pa.Array) -> list[str | None]:
     return [None if value is None else repr(value) for value in values]
 
 
-def _values(column: pa.Array) -> list[Any]:
+def readable_values(column: pa.Array) -> list[Any]:
+    """The values of a column, also where damage has made one of them no text.
+
+    Args:
+        column: n values.
+
+    Returns:
+        n plain values.
+    """
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmalign.similarity import Float32Array, Int64Array
-from mmalign.store.lance_store import Store
+from mmalign.store.lance_store import Store, storage_errors
 
 _HEX_DIGITS = 64
 _ROWS = 262_144
@@ -44,12 +44,14 @@ class Copies:
             The copies.
         """
         ids, keys = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-        scanner = store.dataset.scanner(
-            columns=["sha256"], filter="sha256 IS NOT NULL", with_row_id=True, batch_size=_ROWS
-        )
-        for batch in scanner.to_batches():
-            ids.append(batch.column("_rowid").to_numpy(zero_copy_only=False).astype(np.int64))
-            keys.append(_keys(batch.column("sha256")))
+        store.verify()
+        with storage_errors(store.dataset.uri, reading=True):
+            scanner = store.dataset.scanner(
+                columns=["sha256"], filter="sha256 IS NOT NULL", with_row_id=True, batch_size=_ROWS
+            )
+            for batch in scanner.to_batches():
+                ids.append(batch.column("_rowid").to_numpy(zero_copy_only=False).astype(np.int64))
+                keys.append(_keys(batch.column("sha256")))
         row_ids, hashes = np.concatenate(ids), np.concatenate(keys)
         order = np.argsort(hashes)
         same = hashes[order[1:]] == hashes[order[:-1]]

@@ -591,7 +591,7 @@ class Store:
     # Reading -------------------------------------------------------------------------------------------------------
 
     def scan(
-        self, columns: Sequence[str], *, where: str | None = None, also: str | None = None
+        self, columns: Sequence[str], *, where: str | None = None, also: str | None = None, check: bool = True
     ) -> tuple[Int64Array, pa.Table]:
         """Read columns of all items, or of those that a filter lets through.
 
@@ -599,16 +599,19 @@ class Store:
             columns: Column names.
             where: A filter as a user writes it.
             also: A further condition in Lance's own dialect, written by mmalign itself.
+            check: Whether to compare the items with their checksums first; see `verify`.
 
         Returns:
             `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
 
         Raises:
+            DamagedError: One is not what was written.
             FilterError: The filter cannot be understood, or cannot be answered for some item.
             StorageError: The items cannot be read.
         """
         condition = _both(self._filter_sql(where), also)
-        self.verify()
+        if check:
+            self.verify()
         with self._filtering(where):
             return self._read(columns, condition)
 
@@ -633,8 +636,11 @@ class Store:
             check_all(self._dataset)
         self._checked = True
 
-    def find_damage(self) -> Iterator[Damage]:
+    def find_damage(self, *, again: bool = False) -> Iterator[Damage]:
         """Compare all rows and embeddings with their checksums.
+
+        Args:
+            again: Whether to read, too, what this process has found to be right before.
 
         Yields:
             The rows that are not what was written.
@@ -643,7 +649,7 @@ class Store:
             StorageError: The items cannot be read.
         """
         with storage_errors(self._dataset.uri, reading=True):
-            yield from find_damage(self._dataset)
+            yield from find_damage(self._dataset, again=again)
 
     def row_ids(
         self,

@@ -23,7 +23,8 @@ _REMEDY = (
     "`mmalign doctor --deep` lists all that is damaged"
 )
 # Data files whose rows were right when they were read: Lance never changes a file, nor uses its name again.
-_verified: set[tuple[object, ...]] = set()
+# The value is whether their embeddings were, too.
+_verified: dict[tuple[object, ...], bool] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Damage:
     values: dict[str, Any]
     embedding: bool
     columns: bool
+
+    def describe(self) -> str:
+        """Say in a sentence which item it is, and what of it is damaged."""
+        what = " and ".join(["its embedding"] * self.embedding + ["its columns"] * self.columns)
+        return f"item {self.values.get('id')!r} ({self.values.get('uri') or 'no place'}): {what}"
 
 
 def check_rows(rows: pa.Table) -> None:
@@ -92,7 +98,7 @@ def check_all(dataset: lance.LanceDataset) -> None:
             seen += batch.num_rows
         if seen != fragment.count_rows():
             raise damaged(abs(fragment.count_rows() - seen), [], what="row")
-        _verified.add(key)
+        _verified[key] = False
 
 
 def _state(dataset: lance.LanceDataset, fragment: lance.LanceFragment) -> tuple[object, ...]:
@@ -100,34 +106,39 @@ def _state(dataset: lance.LanceDataset, fragment: lance.LanceFragment) -> tuple[
     return tuple((str(path), (known := path.stat()).st_size, known.st_mtime_ns) for path in paths)
 
 
-def find_damage(dataset: lance.LanceDataset, *, embeddings: bool = True) -> Iterator[Damage]:
-    """Read everything, and find all rows that are damaged.
+def find_damage(dataset: lance.LanceDataset, *, again: bool = False) -> Iterator[Damage]:
+    """Find all rows that are damaged, in their columns or embedding.
 
     Args:
         dataset: The dataset.
-        embeddings: Whether their embeddings are read too.
+        again: Whether to read, too, what this process has found to be right before.
 
     Yields:
         The damaged rows.
     """
     names = covered(dataset.schema.names)
-    if not names:
-        return
-    columns = [*names, EMBEDDING] if embeddings else names
-    for batch in dataset.to_batches(columns=columns, batch_size=_ROWS, with_row_id=True, io_buffer_size=256 << 20):
-        table = pa.Table.from_batches([batch])
-        row_ids = table.column("_rowid").to_numpy()
-        table = table.drop_columns(["_rowid"])
-        wrong = differs(table.column(CHECKSUM), row_checksums(table))
-        bad = np.zeros(table.num_rows, np.bool_)
-        if embeddings:
-            dim = dataset.schema.field(EMBEDDING).type.list_size
-            matrix = table.column(EMBEDDING).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            sums = checksums_of_embeddings(matrix.reshape(-1, dim))
-            bad = differs(table.column(EMBEDDING_CHECKSUM), sums)
-            table = table.drop_columns([EMBEDDING])
-        for place in np.flatnonzero(wrong | bad).tolist():
-            yield Damage(int(row_ids[place]), readable(table.slice(place, 1)), bool(bad[place]), bool(wrong[place]))
+    for fragment in dataset.get_fragments() if names else ():
+        key = _state(dataset, fragment)
+        if _verified.get(key) and not again:
+            continue
+        whole = True
+        for batch in fragment.to_batches(columns=[*names, EMBEDDING], batch_size=_ROWS, with_row_id=True):
+            for one in _damage_of(pa.Table.from_batches([batch])):
+                whole = False
+                yield one
+        if whole:
+            _verified[key] = True
+
+
+def _damage_of(rows: pa.Table) -> Iterator[Damage]:
+    row_ids, vectors = rows.column("_rowid").to_numpy(), rows.column(EMBEDDING)
+    rows = rows.drop_columns(["_rowid", EMBEDDING])
+    columns = differs(rows.column(CHECKSUM), row_checksums(rows))
+    matrix = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, vectors.type.list_size)
+    embedding = differs(rows.column(EMBEDDING_CHECKSUM), checksums_of_embeddings(matrix))
+    for place in np.flatnonzero(columns | embedding).tolist():
+        values = readable(rows.slice(place, 1))
+        yield Damage(int(row_ids[place]), values, bool(embedding[place]), bool(columns[place]))
 
 
 def damaged(count: int, names: list[str], *, what: str = "item") -> DamagedError:
