@@ -328,10 +328,13 @@ class Store:
             if CHECKSUM in self._dataset.schema.names:
                 return
 
+            # Lance lets nobody ask the dataset while it adds columns.
+            dim = self.dim
+
             @batch_udf(output_schema=pa.schema(CHECKSUM_FIELDS))
             def checksums(batch: pa.RecordBatch) -> pa.RecordBatch:
                 table = pa.Table.from_batches([batch])
-                matrix = self._matrix(table.column("embedding"))
+                matrix = _matrix(table.column("embedding"), dim)
                 made = with_checksums(table.drop_columns(["embedding"]), matrix)
                 return made.select([field.name for field in CHECKSUM_FIELDS]).combine_chunks().to_batches()[0]
 
@@ -835,7 +838,7 @@ class Store:
 
     def _sound(self, table: pa.Table) -> Float16Array:
         """The embeddings of a table, compared with their checksums."""
-        matrix = self._matrix(table.column("embedding"))
+        matrix = _matrix(table.column("embedding"), self.dim)
         check_embeddings(table, matrix)
         return matrix
 
@@ -860,11 +863,6 @@ class Store:
                 yield _row_ids(table), self._sound(table)
             _check_count(seen, len(self))
 
-    def _matrix(self, column: pa.ChunkedArray) -> Float16Array:
-        chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-        flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.float16), *chunks])
-        return flat.reshape(-1, self.dim)
-
     @contextmanager
     def _filtering(self, where: str | None) -> Iterator[None]:
         """Turn what a filter meets among the items, such as a text that is cast and no number, into a FilterError."""
@@ -878,6 +876,12 @@ class Store:
             from mmalign.store.filters import refusal
 
             raise FilterError(refusal(str(where), reason, self._dataset.schema)) from error
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> Float16Array:
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.float16), *chunks])
+    return flat.reshape(-1, dim)
 
 
 def _check_count(found: int, expected: int) -> None:
