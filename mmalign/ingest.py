@@ -191,6 +191,7 @@ class Ingest:
             self._known = _Known.read(self._store, without=damage.rows)
             self._encode_again = damage.without_embedding(self._known.row_ids)
             self._forget_digests(self._encode_again)
+            self._before = self._store.at(self._store.version) or self._store
             self._seen = {item.uri for item in items}
             self._check_memory()
             items = self._columns(self._settle_ids(items))
@@ -477,9 +478,20 @@ class Ingest:
         if self._was_removed(job):
             self._keep_out(job)
             return
-        _, vectors = self._store.embeddings(known.row_ids[rows[:1]])
-        size = self._store.take(known.row_ids[rows[:1]], ["width", "height"]).to_pylist()[0]
-        self._emit(job, picture, vectors[0].astype(np.float32), size=size)
+        vector, size = self._kept(rows[0], picture.sha256)
+        self._emit(job, picture, vector, size=size)
+
+    def _kept(self, row: int, digest: str) -> tuple[Float32Array, dict[str, Any]]:
+        """The embedding of a picture of these bytes that an item had before the run, and the picture's size."""
+        at = self._known.row_ids[[row]]
+        store, columns = self._store, ["sha256", "width", "height"]
+        size = store.take(at, columns).to_pylist()[0]
+        if size["sha256"] != digest:
+            # Files that have changed places: a commit of this run has given that item another picture already.
+            store = self._before
+            size = store.take(at, columns).to_pylist()[0]
+        del size["sha256"]
+        return store.embeddings(at)[1][0].astype(np.float32), size
 
     def _copy_later(self) -> None:
         """Settle the copies of pictures that were encoded in this run."""
@@ -575,7 +587,12 @@ class Ingest:
         if job.row != _NEW:
             return self._known.ids[job.row]
         derived = derive_id(job.item.uri)
-        return derive_id(job.item.uri, salt=picture.sha256) if derived in self._known.by_id else derived
+        salt = picture.sha256
+        while derived in self._known.by_id:
+            # More than one picture may have moved away from here, and the same one more than once.
+            derived = derive_id(job.item.uri, salt=salt)
+            salt = derived + picture.sha256
+        return derived
 
     # Committing ----------------------------------------------------------------------------------------------------
 

@@ -261,3 +261,37 @@ def test_no_encoder_is_loaded_where_nothing_is_encoded(
     os.utime(photos / "red.png", (5, 5))
     (photos / "blue.png").rename(photos / "azure.png")
     assert counts(again.add(photos)) == {"moved": 1, "unchanged": 17}
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_files_that_change_places_take_their_embeddings_along(
+    collection: Collection, photos: Path, encoder: ColorEncoder, monkeypatch: pytest.MonkeyPatch, often: bool
+) -> None:
+    """Also where a commit comes between the two, as it does after some seconds."""
+    collection.add(photos)
+    (photos / "black.png").rename(photos / "aside")
+    (photos / "yellow.png").rename(photos / "black.png")
+    (photos / "aside").rename(photos / "yellow.png")
+    # Read between the two, and due to be committed at once.
+    os.utime(photos / "red.png", (5, 5))
+    if often:
+        monkeypatch.setattr("mmalign.ingest._COMMIT_ITEMS", 1)
+    assert counts(collection.add(photos)) == {"updated": 2, "unchanged": 16}
+    store = collection.snapshot()
+    _, rows = store.scan(["uri"])
+    wanted = ColorEncoder().encode_image(rows.column("uri").to_pylist())
+    assert store.embeddings()[1] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_picture_that_comes_again_and_again_to_the_same_place_takes_no_item_away(
+    collection: Collection, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    paint(photos / "new.png", "red")
+    assert counts(collection.add(photos)) == {"added": 1, "encoded": 1}
+    for name in ("one", "two", "three"):
+        (photos / "new.png").rename(photos / f"{name}.png")
+        assert counts(collection.add(photos))["moved"] == 1
+        shutil.copy(photos / f"{name}.png", photos / "new.png")
+        assert counts(collection.add(photos))["added"] == 1
+    assert {Path(uri).stem for uri in table(collection)} == {"new", "one", "two", "three"}
