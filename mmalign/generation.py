@@ -35,6 +35,7 @@ from mmalign.errors import (
     EncoderSpecError,
     IndexFileError,
     InputError,
+    RecipeError,
 )
 from mmalign.index import publish
 from mmalign.index.base import Index
@@ -366,8 +367,24 @@ class Generation:
             # None is in use, or one that nobody can read.
             publish.withdraw(self.index)
         elif held:
-            self.build_index(manifest.asked or manifest.recipe, min_recall=kept_recall(manifest))
+            self.rebuild_index(manifest)
         publish.clean(self.index, keep=1)
+
+    def rebuild_index(self, manifest: IndexManifest, *, progress: bool = True) -> None:
+        """Build the design of index that was in use again; none is in use where too few items are left for it.
+
+        Args:
+            manifest: Of the index that was in use.
+            progress: Whether to show progress bars.
+
+        Raises:
+            As `build_index`, but for a design that cannot be trained on so few.
+        """
+        try:
+            self.build_index(manifest.asked or manifest.recipe, min_recall=kept_recall(manifest), progress=progress)
+        except RecipeError:
+            # Nobody has asked for this design now, and so few are searched exactly in no time.
+            publish.withdraw(self.index)
 
     def upkeep(self) -> Action:
         """Say what is to be done with the index in use; see `mmalign.upkeep`."""

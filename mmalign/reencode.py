@@ -35,7 +35,6 @@ from mmalign.generation import CAPTIONS, ITEMS, LOCK, REENCODE_LOCK, WORK, Gener
 from mmalign.index import publish
 from mmalign.locks import lock
 from mmalign.progress import track
-from mmalign.promise import kept_recall
 from mmalign.renewal import Renewal
 from mmalign.store.description import Description, sync_tree
 from mmalign.store.lance_store import Store, storage_errors
@@ -236,11 +235,7 @@ class Reencode:
             # It could not be used: a search was exact, and will be again.
             return
         if manifest is not None:
-            following.build_index(
-                manifest.asked or manifest.recipe,
-                min_recall=kept_recall(manifest),
-                progress=self._options.progress,
-            )
+            following.rebuild_index(manifest, progress=self._options.progress)
 
 
 def put_in_use(description: Description, path: Path) -> None:

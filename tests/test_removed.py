@@ -209,3 +209,19 @@ def test_the_command_line_says_what_stays_out_and_brings_it_back(
     assert (report["added"], report["kept_out"], report["unread"]) == (1, 0, {".mp4": 2, ".dng": 1})
     told = call(app, ["index", "-c", str(collection.path), "--reencode", "--restore"])
     assert told.exit_code != 0
+
+
+@pytest.mark.parametrize("left", [0, 2])
+@pytest.mark.parametrize("then", ["purge", "reencode"])
+def test_where_too_few_are_left_for_the_index_search_is_exact(
+    collection: Collection, photos: Path, then: str, left: int
+) -> None:
+    collection.build_index("IVF3,Flat", progress=False)
+    gone = [str(photos / f"{color}.png") for color in list(COLORS)[left:]]
+    if then == "purge":
+        collection.remove(gone, purge=True)
+    else:
+        collection.remove(gone)
+        collection.reencode(OtherColorEncoder(), progress=False)
+    assert collection.index_manifest is None
+    assert len(collection) == len(collection.search("red", k=9)) == left
