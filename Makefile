@@ -15,7 +15,7 @@ help:
 	@echo "make demo    index the gallery, search it, write demo/hits.png and demo/hits.html"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
-	@echo "make random-operations  2,000 random operations on a collection beside an oracle"
+	@echo "make random-operations  2,000 random operations on collections beside an oracle"
 	@echo "make kills   SIGKILL at random moments of index, caption --write and remove --purge; takes an hour"
 	@echo "make format  let ruff mend what it can"
 	@echo "make bench   measure quality and speed on DATA, on a machine with nothing else to do; writes the pages and cards"
@@ -40,6 +40,7 @@ lint: $(STAMP)
 
 random-operations: $(STAMP)
 	$(BIN)/python -m tests.random_operations --kind vectors --steps 2000 --seed $(or $(SEED),1)
+	$(BIN)/python -m tests.random_operations --kind pictures --steps 2000 --seed $(or $(SEED),1)
 
 kills: $(STAMP)
 	$(BIN)/python -m tests.kills all --times 30

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.random_operations.driver import child, replay, run
+from tests.random_operations.driver import begun, child, replay, run
 
 
 def main() -> None:
@@ -27,16 +28,23 @@ def main() -> None:
     if words.child:
         child(words.kind, Path(words.child[0]), json.loads(words.child[1]))
         return
-    trace = words.trace or Path(tempfile.mkstemp(prefix=f"operations-{words.kind}-{words.seed}-", suffix=".jsonl")[1])
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            if words.replay:
-                told = replay(words.replay, Path(folder))
-            else:
-                told = run(words.kind, words.steps, words.seed, Path(folder), trace)
-        except BaseException:
-            print(f"trace: {words.replay or trace}", file=sys.stderr)
-            raise
+    kind, seed = words.kind, words.seed
+    if words.replay:
+        kind, seed = begun(words.replay)
+    trace = words.replay or words.trace
+    if trace is None:
+        trace = Path(tempfile.mkstemp(prefix=f"operations-{kind}-{seed}-", suffix=".jsonl")[1])
+    # Ids of pictures come from their paths: a trace can be done again only in a folder of the same name.
+    folder = Path(tempfile.gettempdir()) / f"operations-{kind}-{seed}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    try:
+        told = replay(trace, folder) if words.replay else run(kind, words.steps, seed, folder, trace)
+    except BaseException:
+        print(f"trace: {trace}, in {folder}", file=sys.stderr)
+        raise
+    shutil.rmtree(folder)
     print(", ".join(f"{count} {what}" for what, count in sorted(told.items())))
 
 

@@ -56,18 +56,29 @@ def run(kind: str, steps: int, seed: int, folder: Path, trace: Path, *, kills: b
     return done
 
 
+def begun(trace: Path) -> tuple[str, int]:
+    """Say which kind of collection a trace is of, and the seed of what was drawn.
+
+    Args:
+        trace: What `run` wrote.
+    """
+    with trace.open(encoding="utf-8") as file:
+        first = json.loads(file.readline())
+    return first["kind"], first["seed"]
+
+
 def replay(trace: Path, folder: Path) -> Counter[str]:
     """Do the steps of a trace again, comparing everything after each.
 
     Args:
         trace: What `run` wrote.
-        folder: Where everything is made; empty.
+        folder: Where everything is made; empty, and of the same name, as ids come from the paths of pictures.
 
     Returns:
         How often each step was done.
     """
     lines = trace.read_text(encoding="utf-8").splitlines()
-    kind = json.loads(lines[0])["kind"]
+    kind, _ = begun(trace)
     world = KINDS[kind](folder)
     done: Counter[str] = Counter()
     for number, line in enumerate(lines[1:], 1):
@@ -83,6 +94,8 @@ def replay(trace: Path, folder: Path) -> Counter[str]:
 
 
 def _do(world: Any, step: dict[str, Any], kind: str) -> None:
+    if world.senseless(step):
+        return
     if "killed_after_s" not in step:
         world.run(step)
         return

@@ -44,14 +44,14 @@ class Item:
         uri: Where its picture is; empty for a vector.
         captions: Its captions.
         values: Its metadata; None is no value.
-        given: What its source said of it when that was last looked at: captions and values.
+        changed: When its file was changed, as far as the collection knows.
     """
 
     vector: Any
     uri: str = ""
     captions: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
-    given: tuple[str, ...] = ()
+    changed: int = 0
 
     def shown(self) -> dict[str, Any]:
         """What a reader of the collection sees."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 import random
 import shutil
+import tempfile
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,9 +18,9 @@ import pytest
 from mmalign import Collection
 from mmalign.errors import UnreadableItemsError
 from tests.random_operations.oracle import FILTERS, Item, Oracle
+from tests.random_operations.world import Step, World
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
 
-Step = dict[str, Any]
 Content = tuple[str, int]
 NAMES = [f"{folder}{stem}.png" for folder in ("", "a/", "a/b/", "c c/") for stem in ("one", "two", "Drei", "vier 4")]
 QUERIES = ["red", "blue white", "green", "grey black", "yellow cyan"]
@@ -29,21 +32,32 @@ WEIGHTS = {
 WRITES = {"index", "update", "remove", "reencode", "build", "refresh"}
 
 
-class Pictures:
+class File(NamedTuple):
+    """A picture in the folder.
+
+    Attributes:
+        content: Its colour and detail.
+        changed: When it was changed; no two writes happen at the same time.
+    """
+
+    content: Content
+    changed: int
+
+
+class Pictures(World):
     """The folder, the collection, the oracle, and what can be done to them.
 
     Args:
         folder: Where all of them are made.
     """
 
+    columns = ("number", "word")
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "photos"
         self.folder.mkdir()
-        self.path = folder / "pictures.mm"
-        self.collection = Collection.create(self.path, encoder=ColorEncoder())
-        self.oracle = Folder()
-        # Collections may fold equal pictures in their hits; what is there is compared one by one.
-        self._all = {"copies": True} if "copies" in inspect.signature(Collection.search).parameters else {}
+        super().__init__(Collection.create(folder / "pictures.mm", encoder=ColorEncoder()), Folder())
+        self._clock = 0
 
     # What may come next --------------------------------------------------------------------------------------------
 
@@ -65,6 +79,8 @@ class Pictures:
             step["text"] = local.choice([None, "", "a red thing\n", "one\ntwo\n", f"words {local.randrange(9)}\n"])
         elif kind == "index":
             step |= {"prune": local.random() < 0.25, "restore": local.random() < 0.1}
+            # As in a run of hours: what was committed earlier in it must not mislead what follows.
+            step["often"] = local.random() < 0.3
         elif kind == "update":
             step |= {"ids": self._some(local), "values": {"number": local.randrange(100)}}
             if local.random() < 0.5:
@@ -89,7 +105,12 @@ class Pictures:
         return local.sample(known, min(len(known), local.choice([1, 1, 3]))) or ["none"]
 
     def can_be_killed(self, step: Step) -> bool:
-        return step["do"] in WRITES
+        # A run that was killed between two commits may leave more than one state that is right.
+        return step["do"] in WRITES and not step.get("often")
+
+    def senseless(self, step: Step) -> bool:
+        """Whether the step would be an error: an empty folder is one."""
+        return super().senseless(step) or (step["do"] == "index" and not self.oracle.files)
 
     @staticmethod
     def encoder_of(path: Path) -> ColorEncoder:
@@ -106,24 +127,18 @@ class Pictures:
         match step["do"]:
             case "index":
                 source = collection.path.parent / "photos"
-                return collection.add(
-                    source, prune=step["prune"], restore=step["restore"], progress=False, batch_size=4
-                )
-            case "update":
-                return collection.update(step["ids"], step["values"])
-            case "remove":
-                return collection.remove(step["ids"], where=step.get("where"), purge=step["purge"])
+                commits = patch("mmalign.ingest._COMMIT_ITEMS", 1) if step["often"] else nullcontext()
+                with commits:
+                    return collection.add(
+                        source, prune=step["prune"], restore=step["restore"], progress=False, batch_size=4
+                    )
             case "reencode":
                 try:
                     collection.reencode(ENCODERS[step["encoder"]](), drop_missing=True, progress=False)
                 except UnreadableItemsError:
                     return "unreadable"
-            case "build":
-                if len(collection) or step["recipe"] == "auto":
-                    collection.build_index(step["recipe"], progress=False)
-            case "refresh":
-                if len(collection):
-                    collection.refresh_index(progress=False)
+            case _:
+                return World.perform(collection, step)
         return None
 
     def expect(self, step: Step) -> Any:
@@ -154,8 +169,6 @@ class Pictures:
             case "reopen":
                 self.reopen()
             case _:
-                if not self._knows(step.get("where")) or (step["do"] == "index" and not self.oracle.files):
-                    return
                 wanted = self.expect(step)
                 got = self.perform(self.collection, step)
                 if step["do"] == "index":
@@ -166,48 +179,44 @@ class Pictures:
 
     def _change_folder(self, step: Step) -> None:
         files, texts = self.oracle.files, self.oracle.texts
-        path = self.folder / step["file"]
-        sidecar = path.with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        name, to = step["file"], step.get("to", step["file"])
+        path, target = self.folder / name, self.folder / to
+        for one in (path, target):
+            one.parent.mkdir(parents=True, exist_ok=True)
         match step["do"]:
             case "paint":
                 paint(path, step["color"], detail=step["detail"])
-                files[step["file"]] = (step["color"], step["detail"])
-            case "erase" if step["file"] in files:
+                self._written(name, (step["color"], step["detail"]))
+            case "erase" if name in files:
                 path.unlink()
-                del files[step["file"]]
-            case "move" | "copy" if step["to"] != step["file"] and step["file"] in files:
-                to = self.folder / step["to"]
-                to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, to)
-                files[step["to"]] = files[step["file"]]
-                if step["do"] == "move":
-                    path.unlink()
-                    del files[step["file"]]
+                del files[name]
+            case "move" if to != name and name in files:
+                path.replace(target)
+                files[to] = files.pop(name)
+            case "copy" if to != name and name in files:
+                shutil.copy(path, target)
+                self._written(to, files[name].content)
             case "sidecar":
-                texts.pop(step["file"], None)
+                sidecar = path.with_suffix(".txt")
+                texts.pop(name, None)
                 sidecar.unlink(missing_ok=True)
                 if step["text"] is not None:
                     sidecar.write_text(step["text"], encoding="utf-8")
-                    texts[step["file"]] = tuple(step["text"].split("\n")[:-1])
+                    texts[name] = tuple(step["text"].split("\n")[:-1])
 
-    def reopen(self) -> None:
-        """Open the collection again, as another process would."""
-        self.collection = Collection.open(self.path, encoder=self.encoder_of(self.path))
-
-    def _knows(self, where: str | None) -> bool:
-        names = [name for name in ("number", "word") if where is not None and name in where]
-        return all(name in self.collection.columns for name in names)
+    def _written(self, name: str, content: Content) -> None:
+        # By a clock of our own: that of a file system may stand still between two writes.
+        self._clock += 1
+        os.utime(self.folder / name, (self._clock, self._clock))
+        self.oracle.files[name] = File(content, self._clock)
 
     def _search(self, step: Step) -> None:
-        if not self._knows(step["where"]):
-            return
         query = ENCODERS[self.oracle.encoder]().encode_text([step["query"]])[0]
         nearest = self.oracle.nearest(query, lambda content: embedding(content, self.oracle.encoder), step["where"])
         scores = {name: score for score, name in nearest}
         for least in (1.0, None):
             result = self.collection.search(
-                step["query"], k=step["k"], where=step["where"], min_recall=least, **self._all
+                step["query"], k=step["k"], where=step["where"], min_recall=least, copies=True
             )
             assert len({hit.id for hit in result}) == len(result)
             for hit in result:
@@ -218,8 +227,6 @@ class Pictures:
                 assert [hit.score for hit in result] == pytest.approx(wanted, abs=2e-3)
 
     def _search_captions(self, step: Step) -> None:
-        if not self._knows(step["where"]):
-            return
         result = self.collection.search_captions(step["query"], k=1000, where=step["where"])
         test = FILTERS[step["where"]] if step["where"] else None
         wanted = {
@@ -234,21 +241,9 @@ class Pictures:
     # Comparing all of it -------------------------------------------------------------------------------------------
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """What the collection holds, each item as `Item.shown` gives it."""
-        store = self.collection.snapshot()
-        columns = [name for name in store.columns if name in ("number", "word")]
-        _, table = store.scan(["id", "uri", "captions", *columns])
-        rows = table.to_pylist()
-        held = {
-            row["id"]: {
-                "uri": row["uri"],
-                "captions": tuple(row["captions"] or ()),
-                **{name: row[name] for name in columns if row[name] is not None},
-            }
-            for row in rows
-        }
-        assert len(held) == len(rows) == len(self.collection), "an id stands twice"
-        assert len({row["uri"] for row in rows}) == len(rows), "a picture stands twice"
+        """What the collection holds; no picture may stand in it twice."""
+        held = super().read()
+        assert len({row["uri"] for row in held.values()}) == len(held), "a picture stands twice"
         return held
 
     def check(self) -> None:
@@ -268,10 +263,12 @@ class Pictures:
         held = self.read()
         after = self.oracle
         allowed = [{name: item.shown() for name, item in world.items.items()} for world in (before, after)]
-        fresh = {item.uri for item in after.new.values()}
+        fresh = {*after.new, *after.moves}
         for name, row in held.items():
             assert row in [one.get(name) for one in allowed] or row["uri"] in fresh, f"{name} was done by halves: {row}"
         lost = before.items.keys() & after.items.keys() - held.keys()
+        # Only what is gone may have been pruned, and what has moved was not gone: `adopt` sees to that.
+        lost -= set(after.gone()) if step.get("prune") else set()
         assert not lost, f"{lost} are lost"
         assert isinstance(before, Folder)
         assert self.collection.description.encoder in {before.encoder, after.encoder}
@@ -284,20 +281,26 @@ class Pictures:
 class Folder(Oracle):
     """The oracle of a collection that follows a folder.
 
+    What was removed stays out until `restore`: the same place, whatever lies there, and the same bytes elsewhere unless
+    an item has them; the other place then counts as removed as well. A file at such a place is taken to be an item that
+    has moved where size, time and bytes say so.
+
     Attributes:
-        files: What the folder holds: name to colour and detail.
+        files: What the folder holds, by name.
         texts: Text files beside the pictures: the name of the picture to its lines.
         encoder: The encoder's name.
-        new: Items that the last `index` should have made, by the names of their files.
-        kept_out: Files that it should have kept out since they were removed.
+        new: Items that the last `index` should have made, by URI.
+        moves: Files that items should have moved to in it: URI to the name, and the ids of the items that it may be.
+        kept_out: How many files it should have kept out.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.files: dict[str, Content] = {}
+        self.files: dict[str, File] = {}
         self.texts: dict[str, tuple[str, ...]] = {}
         self.encoder = ColorEncoder.name
         self.new: dict[str, Item] = {}
+        self.moves: dict[str, tuple[str, list[str]]] = {}
         self.kept_out = 0
         self._removed_uris: set[str] = set()
         self._removed_contents: set[Content] = set()
@@ -310,91 +313,96 @@ class Folder(Oracle):
         self._removed_contents |= {items[name].vector for name in gone}
         return gone
 
+    def gone(self) -> list[str]:
+        """Ids of items whose file was not there at the last `index`."""
+        return [name for name, item in self.items.items() if item.uri not in self._uris]
+
     def index(self, folder: Path, *, prune: bool, restore: bool) -> None:
-        """Follow the folder."""
-        uris = {str(folder / name): name for name in self.files}
-        by_uri = {item.uri: name for name, item in self.items.items()}
+        """Follow the folder, as far as that can be told without knowing which ids the collection has chosen."""
+        self._uris = {str(folder / name) for name in self.files}
+        self._prune, self._restore = prune, restore
+        self.new, self.moves, self.kept_out = {}, {}, 0
+        by_uri = {item.uri: item for item in self.items.values()}
         held = {item.vector for item in self.items.values()}
-        self.new, self.kept_out = {}, 0
-        self.moves: dict[str, tuple[list[str], str]] = {}
-        for uri, name in uris.items():
-            content, captions = self.files[name], self._captions(name)
+        gone: dict[Content, list[str]] = {}
+        for name in self.gone():
+            gone.setdefault(self.items[name].vector, []).append(name)
+        times = {self.items[name].changed for names in gone.values() for name in names}
+        for name, file in self.files.items():
+            uri = str(folder / name)
+            removed = not restore and uri in self._removed_uris
             if uri in by_uri:
-                item = self.items[by_uri[uri]]
-                item.vector = content
-                self._say(item, captions)
-                continue
-            if not restore and (
-                uri in self._removed_uris or (content in self._removed_contents and content not in held)
-            ):
+                item = by_uri[uri]
+                item.vector, item.changed, item.captions = file.content, file.changed, self._captions(name)
+            elif removed and (file.changed not in times or file.content not in gone):
                 self.kept_out += 1
-                continue
-            candidates = [
-                known
-                for known, item in self.items.items()
-                if item.vector == content and item.uri not in uris and not Path(item.uri).exists()
-            ]
-            if candidates:
-                self.moves[name] = (candidates, uri)
+            elif not restore and file.content in self._removed_contents and file.content not in held:
+                self.kept_out += 1
+                self._removed_uris.add(uri)
+            elif file.content in gone:
+                self.moves[uri] = name, gone[file.content]
             else:
-                self.new[name] = Item(content, uri=uri, captions=captions, given=captions)
-        if restore:
-            self._removed_uris -= uris.keys()
-            self._removed_contents -= set(self.files.values())
-        self._prune = prune
-        self._uris = uris
+                self._add(uri, name)
+
+    def _add(self, uri: str, name: str) -> None:
+        file = self.files[name]
+        self.new[uri] = Item(file.content, uri, self._captions(name), changed=file.changed)
 
     def adopt(self, held: dict[str, dict[str, Any]]) -> None:
         """Take the ids of new items, and which of several equal pictures has moved, from what the collection says."""
         by_uri = {row["uri"]: name for name, row in held.items()}
-        for name, (candidates, uri) in self.moves.items():
+        for uri, (name, candidates) in self.moves.items():
             chosen = by_uri.get(uri)
-            if chosen in candidates and self.items[chosen].uri not in self._uris:
+            if chosen is not None and chosen in candidates:
                 item = self.items[chosen]
-                item.uri = uri
-                self._say(item, self._captions(name))
+                item.uri, item.changed, item.captions = uri, self.files[name].changed, self._captions(name)
+                continue
+            for one in candidates:
+                went = held.get(one, {}).get("uri")
+                assert went in self.moves, f"{uri} is {one}, and was not taken to be it"
+            if not self._restore and uri in self._removed_uris:
+                self.kept_out += 1
             else:
-                # Every candidate went to another file.
-                captions = self._captions(name)
-                self.new[name] = Item(self.files[name], uri=uri, captions=captions, given=captions)
-        for item in self.new.values():
-            chosen = by_uri.get(item.uri)
-            assert chosen is not None, f"{item.uri} was not added"
-            assert chosen not in self.items, f"{item.uri} took the id of {self.items[chosen].uri}"
+                self._add(uri, name)
+        for uri, item in self.new.items():
+            chosen = by_uri.get(uri)
+            assert chosen is not None, f"{uri} was not added"
+            assert chosen not in self.items, f"{uri} took the id of {self.items[chosen].uri}"
             self.items[chosen] = item
+        if self._restore:
+            # What came back; what was there all the time, or has moved there, is still remembered.
+            self._removed_uris -= self.new.keys()
+            self._removed_contents -= {item.vector for item in self.new.values()}
         if self._prune:
-            gone = [n for n, item in self.items.items() if item.uri not in self._uris and not Path(item.uri).exists()]
-            for name in gone:
+            for name in self.gone():
                 del self.items[name]
 
     def reencode(self, folder: Path, encoder: str) -> str | None:
         """Encode anew, without what cannot be read."""
         if encoder == self.encoder:
             return None
-        uris = {str(folder / name): content for name, content in self.files.items()}
-        if self.items and not any(item.uri in uris for item in self.items.values()):
+        files = {str(folder / name): file for name, file in self.files.items()}
+        read = {files[item.uri].content for item in self.items.values() if item.uri in files}
+        if self.items and not read:
             return "unreadable"
-        for item in self.items.values():
-            item.vector = uris.get(item.uri, item.vector)
-        # An embedding is known by the picture's bytes: a file that is gone has one where a copy of it is there.
-        read = {item.vector for item in self.items.values() if item.uri in uris}
-        self.items = {name: item for name, item in self.items.items() if item.uri in uris or item.vector in read}
+        for name, item in list(self.items.items()):
+            # An embedding is known by the picture's bytes: where any file has them, an item keeps its own.
+            if item.vector in read:
+                continue
+            if item.uri in files:
+                item.vector, item.changed = files[item.uri]
+            else:
+                del self.items[name]
         self.encoder = encoder
         return None
 
     def _captions(self, name: str) -> tuple[str, ...]:
         return self.texts.get(name, ())
 
-    @staticmethod
-    def _say(item: Item, captions: tuple[str, ...]) -> None:
-        item.captions = item.given = captions
-
 
 @cache
 def embedding(content: Content, encoder: str) -> np.ndarray:
     """The embedding of a picture, float32."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = paint(Path(folder) / "a.png", content[0], detail=content[1])
         vector: np.ndarray = ENCODERS[encoder]().encode_image([path])[0]

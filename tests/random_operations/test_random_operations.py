@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.random_operations.driver import replay, run
+from tests.random_operations.pictures import Pictures
 from tests.random_operations.vectors import Vectors
 
 
@@ -36,3 +38,27 @@ def test_a_trace_replays_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert noted.startswith("at step ")
     assert int(noted.split()[2].rstrip(":")) <= steps
     assert json.loads(noted.split(": ", 1)[1])["do"] in {"update", "search"}
+
+
+def test_a_trace_of_pictures_replays_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of the same name the ids are the same, and so is what is found at the end of the trace."""
+    trace, folder = tmp_path / "trace.jsonl", tmp_path / "folder"
+    perform = Pictures.perform
+
+    def forgets(collection: object, step: dict) -> object:
+        # It names ids, which another folder would not have.
+        return len(step["ids"]) if step["do"] == "update" else perform(collection, step)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pictures, "perform", staticmethod(forgets))
+    told = []
+
+    def first() -> object:
+        return run("pictures", 300, 5, folder, trace, kills=False)
+
+    for does in (first, lambda: replay(trace, folder)):
+        folder.mkdir()
+        with pytest.raises(AssertionError) as found:
+            does()
+        told.append(str(found.value))
+        shutil.rmtree(folder)
+    assert told[0] == told[1]

@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 
 from mmalign import Collection
-from tests.random_operations.oracle import DIM, FILTERS, Item, Oracle, unit
+from tests.random_operations.oracle import COLUMNS, DIM, FILTERS, Oracle, unit
+from tests.random_operations.world import Step, World
 
 WORDS = ["dog", "cat", "a bird", "Ünder", "it's", None]
 NAMES = 160
-Step = dict[str, Any]
 
 
-class Vectors:
+class Vectors(World):
     """The collection, the oracle, and what can be done to both.
 
     Args:
         folder: Where the collection is made.
     """
 
+    columns = COLUMNS
+
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "vectors.mm"
-        self.collection = Collection.create(self.path, encoder=None, dim=DIM)
-        self.oracle = Oracle()
+        super().__init__(Collection.create(folder / "vectors.mm", encoder=None, dim=DIM), Oracle())
 
     # What may come next --------------------------------------------------------------------------------------------
 
@@ -77,15 +77,8 @@ class Vectors:
             "flag": lambda: local.random() < 0.5,
         }[column]()
 
-    atomic = True
-    """Whether a step that was killed is done whole or not at all."""
-
     def can_be_killed(self, step: Step) -> bool:
         return step["do"] in {"add", "update", "remove", "build", "refresh"}
-
-    @staticmethod
-    def encoder_of(path: Path) -> None:
-        """Vectors from elsewhere have no encoder."""
 
     # Doing it ------------------------------------------------------------------------------------------------------
 
@@ -103,22 +96,11 @@ class Vectors:
     @staticmethod
     def perform(collection: Collection, step: Step) -> Any:
         """Do a step that writes to a collection; returns what it returned."""
-        match step["do"]:
-            case "add":
-                columns = {name: [row[name] for row in step["values"]] for name in step["values"][0]}
-                vectors = np.stack([unit(seed) for seed in step["seeds"]])
-                return collection.add_embeddings(step["ids"], vectors, metadata=columns).added
-            case "update":
-                return collection.update(step["ids"], step["values"])
-            case "remove":
-                return collection.remove(step["ids"], where=step.get("where"), purge=step["purge"])
-            case "build":
-                if len(collection) or step["recipe"] == "auto":
-                    collection.build_index(step["recipe"], progress=False)
-            case "refresh":
-                if len(collection):
-                    collection.refresh_index(progress=False)
-        return None
+        if step["do"] != "add":
+            return World.perform(collection, step)
+        columns = {name: [row[name] for row in step["values"]] for name in step["values"][0]}
+        vectors = np.stack([unit(seed) for seed in step["seeds"]])
+        return collection.add_embeddings(step["ids"], vectors, metadata=columns).added
 
     def run(self, step: Step) -> None:
         """Do the step to both, and compare what they say."""
@@ -130,24 +112,12 @@ class Vectors:
             case "reopen":
                 self.reopen()
             case _:
-                # A filter over a column that was never given is an error, which the oracle does not know.
-                if step.get("where") and not self._knows(step["where"]):
-                    return
                 wanted = self.expect(step)
                 got = self.perform(self.collection, step)
                 assert wanted is None or got == wanted, f"returned {got}, expected {wanted}"
 
-    def reopen(self) -> None:
-        """Open the collection again, as another process would."""
-        self.collection = Collection.open(self.path)
-
-    def _knows(self, where: str) -> bool:
-        return all(name not in where or name in self.collection.columns for name in ("number", "share", "word", "flag"))
-
     def _search(self, step: Step) -> None:
         where = step["where"]
-        if where is not None and not self._knows(where):
-            return
         query = unit(step["seed"])
         nearest = self.oracle.nearest(query, unit, where)
         scores = {name: score for score, name in nearest}
@@ -168,23 +138,6 @@ class Vectors:
 
     # Comparing all of it -------------------------------------------------------------------------------------------
 
-    def read(self) -> dict[str, dict[str, Any]]:
-        """What the collection holds, each item as `Item.shown` gives it."""
-        store = self.collection.snapshot()
-        columns = [name for name in store.columns if name in ("number", "share", "word", "flag")]
-        _, table = store.scan(["id", "uri", "captions", *columns])
-        rows = table.to_pylist()
-        held = {
-            row["id"]: {
-                "uri": row["uri"] or "",
-                "captions": tuple(row["captions"] or ()),
-                **{name: row[name] for name in columns if row[name] is not None},
-            }
-            for row in rows
-        }
-        assert len(held) == len(rows) == len(self.collection), "an id stands twice"
-        return held
-
     def check(self) -> None:
         """Compare everything that is kept."""
         assert self.read() == {name: item.shown() for name, item in self.oracle.items.items()}
@@ -204,6 +157,3 @@ class Vectors:
         if held != after:
             assert held == earlier, f"{step['do']} was done by halves"
             self.oracle = before
-
-
-__all__ = ["Item", "Vectors"]
