@@ -70,7 +70,8 @@ def main() -> None:
         "disk_after_removes": removed,
         "disk_after_removes_to_data": round(removed / data, 2),
     }
-    write("small_writes", f"{count:,} single adds of {DIM} dimensions and a text, then {count:,} single removes", figures)
+    done = f"{count:,} single adds of {DIM} dimensions and a text, then {count:,} single removes"
+    write("small_writes", done, figures)
 
 
 if __name__ == "__main__":
