@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import lance
@@ -41,10 +42,10 @@ def worn_fragments(dataset: lance.LanceDataset) -> list[int]:
     """
     metadata = [fragment.metadata for fragment in dataset.get_fragments()]
     chosen = {one.id for one in metadata if one.num_deletions > _MOST_DELETED * one.physical_rows}
-    for size in _SIZES:
-        small = {one.id for one in metadata if one.physical_rows - one.num_deletions < size}
-        if len(small) >= MOST_FRAGMENTS:
-            chosen |= small
+    for least, most in pairwise((0, *_SIZES)):
+        alike = {one.id for one in metadata if least <= one.physical_rows - one.num_deletions < most}
+        if len(alike) >= MOST_FRAGMENTS:
+            chosen |= alike
     return sorted(chosen)
 
 

@@ -149,6 +149,8 @@ class Store:
         try:
             with storage_errors(path, reading=True):
                 dataset = lance.dataset(str(path))
+                # Before anything is asked: a damaged manifest makes Lance panic.
+                check_version(dataset)
         except StorageError as error:
             reason = _first_line(error.__cause__ or error)
             raise CollectionFormatError(f"{path} is not a readable item store: {reason}") from error
@@ -157,7 +159,6 @@ class Store:
         missing = [name for name in wanted if name not in dataset.schema.names]
         if missing:
             raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")
-        check_version(dataset)
         return cls(dataset)
 
     def at(self, version: int) -> Store | None:
@@ -182,7 +183,7 @@ class Store:
             if self._dataset.latest_version == self._dataset.version:
                 return self
             dataset = lance.dataset(self._dataset.uri)
-        check_version(dataset)
+            check_version(dataset)
         return Store(dataset)
 
     @property
