@@ -583,13 +583,16 @@ class Collection:
             store.check(fixed)
             settled = store.settle([values], strict=lambda _: "update")
             set_now = {**fixed, **settled.rows[0]}
-            # From now on these are the user's: no source changes them.
-            changed = store.patch(
-                [
-                    {"id": row["id"], **set_now, "said": keep(row["said"], set_now)}
-                    for row in store.take(row_ids, ["id", "said"]).to_pylist()
-                ]
-            )
+            with store.alone():
+                # Some may have been removed meanwhile.
+                row_ids, unknown = store.match(names)
+                # From now on these are the user's: no source changes them.
+                changed = store.patch(
+                    [
+                        {"id": row["id"], **set_now, "said": keep(row["said"], set_now)}
+                        for row in store.take(row_ids, ["id", "said"]).to_pylist()
+                    ]
+                )
             store.compact()
         return ItemCount(changed, unknown)
 

@@ -147,13 +147,21 @@ class Ingest:
         # Items with values that the user has set, and a source says otherwise.
         self._overruled = 0
         self._counts = dict.fromkeys(("added", "updated", "moved", "unchanged", "removed", "encoded", "kept_out"), 0)
-        self._rows: list[dict[str, Any]] = []
+        # Whole rows to write: the number of the item that is there, what its sources say, and what its file says.
+        self._rows: list[tuple[int, list[Part], dict[str, Any]]] = []
         self._vectors: list[Float32Array] = []
         # Ids of the items that were written whole, and row numbers of those whose embedding is damaged.
         self._written: set[str] = set()
         self._encode_again: frozenset[int] = frozenset()
+        # Ids of items that are made anew, whatever they hold.
+        self._damaged: frozenset[str] = frozenset()
         self._later: list[tuple[Work, Picture]] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        # By id, for the items among the patches that were heard: the column `said` before, and what was heard.
+        self._hearings: dict[str, tuple[str | None, list[list[Part]]]] = {}
+        # The version after which only others have changed rows.
+        self._looked = 0
+        self._vanished = 0
         self._last_commit = time.monotonic()
         # How many pictures are still to be read; None before that is known.
         self._left: int | None = None
@@ -187,8 +195,10 @@ class Ingest:
         self._metadata = metadata
         try:
             items = self._scan(source)
+            self._looked = self._store.version
             damage = Mending.find(self._store)
             self._known = _Known.read(self._store, without=damage.rows)
+            self._damaged = damage.ids
             self._encode_again = damage.without_embedding(self._known.row_ids)
             self._forget_digests(self._encode_again)
             self._before = self._store.at(self._store.version) or self._store
@@ -205,6 +215,7 @@ class Ingest:
             self._prune(prune_under, exclusion)
             self._notes += damage.settle(self._store, written=self._written)
             self._tell_overruled()
+            self._tell_vanished()
         except KeyboardInterrupt:
             self._flush()
             raise AddInterrupted(self._report(started), self._left) from None
@@ -230,6 +241,12 @@ class Ingest:
                     "restore=True) to have the source's",
                 )
             )
+
+    def _tell_vanished(self) -> None:
+        if self._vanished:
+            many = self._vanished > 1
+            text = f"{self._vanished:,} item{'s were' if many else ' was'} removed by another process meanwhile"
+            self._notes.append(Note(f"{text}, and stay{'s' * (not many)} out"))
 
     def _check_memory(self) -> None:
         damaged = 0 if self._removed is None else self._removed.damaged
@@ -375,10 +392,12 @@ class Ingest:
         """Take over what the source says of an item that is known; whether it changes a value."""
         if said is None and self._known.said[row] is None:
             return False
-        heard = hear(self._known.said[row], self._parts(item, said), fields=self._fields)
+        before, parts = self._known.said[row], self._parts(item, said)
+        heard = hear(before, parts, fields=self._fields)
         if heard is None:
             return False
         self._known.said[row] = heard.said
+        self._hearings.setdefault(self._known.ids[row], (before, []))[1].append(parts)
         self._overruled += bool(heard.overruled)
         self._patch({"id": self._known.ids[row], "said": heard.said, **heard.values})
         return bool(heard.values)
@@ -555,30 +574,19 @@ class Ingest:
             # Another picture, now that it was read; the same one at another address was only moved.
             self._skipped.append(Skip(job.item.place or job.item.uri, _taken(job.item, known.uris[job.row])))
             return
-        row: dict[str, Any] = {}
         if job.row == _NEW and self._restore and self._removed is not None:
             self._restored.append((job.item.uri, picture.sha256))
-        if job.row != _NEW:
-            # What the user or an earlier source said of the item outlives an edit of its bytes.
-            names = ["captions", "said", *self._store.columns]
-            row = self._store.take(known.row_ids[[job.row]], names).to_pylist()[0]
-            self._counts["updated"] += 1
-        else:
-            self._counts["added"] += 1
-        heard = hear(row.get("said"), self._parts(job.item, job.said), fields=self._fields)
-        if heard is not None:
-            self._overruled += bool(heard.overruled)
-            row |= {**heard.values, "said": heard.said}
-        row |= size or {"width": picture.width, "height": picture.height}
-        row |= {
-            "id": self._id(job, picture),
+        name = self._id(job, picture)
+        self._counts["added" if job.row == _NEW and name not in self._damaged else "updated"] += 1
+        row = dict(size or {"width": picture.width, "height": picture.height}) | {
+            "id": name,
             "uri": job.item.uri,
             "sha256": picture.sha256,
             "kind": "image",
             "bytes": job.size if job.size is not None else picture.bytes,
             "mtime_ns": job.mtime_ns,
         }
-        self._rows.append(row)
+        self._rows.append((job.row, self._parts(job.item, job.said), row))
         self._vectors.append(vector)
 
     def _id(self, job: Work, picture: Picture) -> str:
@@ -608,16 +616,78 @@ class Ingest:
             self._removed.remember(self._kept_out)
             self._removed.forget(self._restored)
             self._kept_out, self._restored = [], []
-        if self._rows:
-            self._store.upsert(self._rows, np.stack(self._vectors))
-            self._written.update(row["id"] for row in self._rows)
-            self._rows, self._vectors = [], []
-        if len(self._patches) > _MOST_PATCHES:
-            self._patches = self._evened()
-        for rows in self._patches.values():
-            self._store.patch(rows)
-        self._patches = {}
+        if self._rows or self._patches:
+            with self._store.alone():
+                theirs = self._changed_by_others()
+                self._write_rows(theirs)
+                self._hear_again(theirs)
+                if len(self._patches) > _MOST_PATCHES:
+                    self._patches = self._evened()
+                for rows in self._patches.values():
+                    self._store.patch(rows)
+                self._patches = {}
+                self._looked = self._store.version
         self._last_commit = time.monotonic()
+
+    def _changed_by_others(self) -> dict[str, dict[str, Any]]:
+        """What others have written to the items that are queued since this run last looked, by id."""
+        row_ids = self._store.row_ids(since=self._looked)
+        if not len(row_ids):
+            return {}
+        queued = {*self._hearings, *(row["id"] for _, _, row in self._rows)}
+        ids = self._store.take(row_ids, ["id"], check=False).column("id").to_pylist()
+        row_ids = row_ids[[place for place, name in enumerate(ids) if name in queued]]
+        table = self._store.take(row_ids, ["id", "captions", "said", *self._store.columns])
+        return {row["id"]: row for row in table.to_pylist()}
+
+    def _write_rows(self, theirs: Mapping[str, dict[str, Any]]) -> None:
+        """Write whole rows; what the user or an earlier source said of an item outlives an edit of its bytes."""
+        before = self._as_they_are([row for row, _, _ in self._rows if row != _NEW])
+        rows, vectors = [], []
+        for (number, parts, given), vector in zip(self._rows, self._vectors, strict=True):
+            if number != _NEW and number not in before:
+                self._vanished += 1
+                self._counts["updated"] -= 1
+                continue
+            row = dict(before[number] if number != _NEW else theirs.get(given["id"], {}))
+            heard = hear(row.get("said"), parts, fields=self._fields)
+            if heard is not None:
+                self._overruled += bool(heard.overruled)
+                row |= {**heard.values, "said": heard.said}
+            rows.append(row | given)
+            vectors.append(vector)
+        if rows:
+            self._store.upsert(rows, np.stack(vectors))
+            self._written.update(row["id"] for row in rows)
+        self._rows, self._vectors = [], []
+
+    def _as_they_are(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """What items hold now, by row number, without those that are gone."""
+        if not numbers:
+            return {}
+        there = np.isin(self._known.row_ids[list(numbers)], self._store.row_ids())
+        numbers = [number for number, is_there in zip(numbers, there.tolist(), strict=True) if is_there]
+        names = ["captions", "said", *self._store.columns]
+        table = self._store.take(self._known.row_ids[numbers], names)
+        return dict(zip(numbers, table.to_pylist(), strict=True))
+
+    def _hear_again(self, theirs: Mapping[str, dict[str, Any]]) -> None:
+        """Compare once more what sources say of items of which others have changed who said what."""
+        for name, (before, hearings) in self._hearings.items():
+            said = theirs[name]["said"] if name in theirs else before
+            if said == before:
+                continue
+            for rows in self._patches.values():
+                rows[:] = [row for row in rows if row["id"] != name or "said" not in row]
+            values: dict[str, Any] = {}
+            for parts in hearings:
+                heard = hear(said, parts, fields=self._fields)
+                if heard is not None:
+                    self._overruled += bool(heard.overruled)
+                    said, values = heard.said, {**values, **heard.values}
+            row = {"id": name, "said": said, **values}
+            self._patches.setdefault(tuple(row), []).append(row)
+        self._hearings = {}
 
     def _evened(self) -> dict[tuple[str, ...], list[dict[str, Any]]]:
         """Patches of the same columns for all: what a patch leaves as it is gets the value that is there.

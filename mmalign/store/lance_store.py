@@ -101,6 +101,7 @@ class Store:
         self._opened = int(dataset.version)
         # Whether each row was compared with its checksum, or has been found to be right before.
         self._checked = False
+        self._is_alone = False
 
     @classmethod
     def create(cls, path: Path, *, dim: int, overwrite: bool = False) -> Store:
@@ -285,7 +286,8 @@ class Store:
                 break
             try:
                 if settled.recast:
-                    self._recast(settled.recast)
+                    with self.alone():
+                        self._recast(settled.recast)
                 with storage_errors(self._dataset.uri):
                     if settled.new.names:
                         self._dataset.add_columns(settled.new)
@@ -324,8 +326,7 @@ class Store:
         """
         if CHECKSUM in self._dataset.schema.names:
             return
-        with self._writing(), storage_errors(self._dataset.uri):
-            self._refresh()
+        with self.alone(), storage_errors(self._dataset.uri):
             if CHECKSUM in self._dataset.schema.names:
                 return
 
@@ -347,18 +348,29 @@ class Store:
             self._committed()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Be the only one who writes rows: a checksum of a row is made of all its columns, as they are then."""
+    def alone(self) -> Iterator[None]:
+        """Move on to the newest version, and be the only one who changes rows while the block runs.
+
+        What is written of a row depends on what it holds: its checksum does, and who gave which of its columns.
+
+        Raises:
+            StorageError: The items cannot be read.
+        """
+        if self._is_alone:
+            yield
+            return
         with ExitStack() as held:
             # A disk without locks is left to luck.
             with suppress(StorageError):
                 held.enter_context(lock(Path(self._dataset.uri) / _WRITERS))
-            yield
-
-    def _refresh(self) -> None:
-        """Move on to the newest version."""
-        if self._dataset.latest_version != self._dataset.version:
-            self._dataset = lance.dataset(self._dataset.uri)
+            newest = self.latest()
+            if newest is not self:
+                self._dataset, self._checked = newest.dataset, False
+            self._is_alone = True
+            try:
+                yield
+            finally:
+                self._is_alone = False
 
     def _committed(self) -> None:
         """Keep the checksums of the version that was just written; without luck it has none."""
@@ -429,7 +441,6 @@ class Store:
             return 0
 
         def make() -> pa.Table:
-            self._refresh()
             table = self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]])
             return self._summed(table)
 
@@ -455,7 +466,7 @@ class Store:
     def _merge(self, make: Callable[[], pa.Table], *, insert: bool) -> tuple[int, int]:
         for attempt in range(_CONFLICT_RETRIES):
             try:
-                with self._writing(), storage_errors(self._dataset.uri):
+                with self.alone(), storage_errors(self._dataset.uri):
                     table = make()
                     merge = self._dataset.merge_insert("id").when_matched_update_all()
                     if insert:

@@ -40,6 +40,11 @@ class Mending:
         """Row ids of items that are to be made anew from their source: nobody knows which of their columns is right."""
         return frozenset(one.row_id for one in self.damage if one.columns)
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """Ids of those items, as far as they can be read."""
+        return frozenset(_name(one) for one in self.damage if one.columns)
+
     def without_embedding(self, row_ids: Int64Array) -> frozenset[int]:
         """Places of the items of which the embedding alone is damaged.
 
