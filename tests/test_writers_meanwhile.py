@@ -65,8 +65,10 @@ def test_an_update_of_an_item_whose_bytes_are_encoded_anew_stays(
     other = Collection.open(collection.path)
     encoder.act = lambda: other.update([name], {"captions": ["mine"], "rating": 5})
     report = collection.add(photos)
-    assert report.updated == 1 and report.encoded == 1
-    assert held(collection)["red"]["captions"] == ["mine"] and held(collection)["red"]["rating"] == 5
+    assert report.updated == 1
+    assert report.encoded == 1
+    assert held(collection)["red"]["captions"] == ["mine"]
+    assert held(collection)["red"]["rating"] == 5
     # And later, too: it is known to be the user's.
     (photos / "red.txt").write_text("still yellow")
     collection.add(photos)
@@ -89,7 +91,8 @@ def test_an_update_of_an_item_whose_text_alone_is_read_anew_stays(
     encoder.act = lambda: other.update([before["red"]["id"]], {"captions": ["mine"], "rating": 5})
     collection.add(photos)
     after = held(collection)
-    assert after["red"]["captions"] == ["mine"] and after["red"]["rating"] == 5
+    assert after["red"]["captions"] == ["mine"]
+    assert after["red"]["rating"] == 5
     assert after["green"]["captions"] == ["green, said anew"]
     (photos / "red.txt").write_text("and again")
     collection.add(photos)
