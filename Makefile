@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(FAISS)
 # What is measured on: a folder with flickr8k/, coco/, imagenet_sample/ and ucm/.
 DATA ?= ../shared/data
 
-.PHONY: help demo test lint format random-operations kills bench bench-slow clean
+.PHONY: help demo test lint format random-operations kills flips bench bench-slow clean
 
 help:
 	@echo "make demo    index the gallery, search it, write demo/hits.png and demo/hits.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make random-operations  2,000 random operations on collections beside an oracle"
 	@echo "make kills   SIGKILL at random moments of index, caption --write and remove --purge; takes an hour"
+	@echo "make flips   flipped bits in items and index: each answer is right or an error; takes ten minutes"
 	@echo "make format  let ruff mend what it can"
 	@echo "make bench   measure quality and speed on DATA, on a machine with nothing else to do; writes the pages and cards"
 	@echo "make clean   remove the environment and what was built"
@@ -44,6 +45,9 @@ random-operations: $(STAMP)
 
 kills: $(STAMP)
 	$(BIN)/python -m tests.kills all --times 30
+
+flips: $(STAMP)
+	$(BIN)/python -m tests.flips all --seed $(or $(SEED),1)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
