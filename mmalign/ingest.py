@@ -188,15 +188,22 @@ class Ingest:
 
         Raises:
             AddInterrupted: Ctrl-C; what was encoded is committed first.
+            DamagedError: Items cannot be read, and the source does not give all of them anew; nothing was changed.
             MetadataError: A column of `as_text` is in neither the source nor the collection; nothing was changed.
             StorageError: The disk refused; what was committed before is kept.
         """
         started = time.monotonic()
         self._metadata = metadata
+        damage = Mending(())
         try:
             items = self._scan(source)
             self._looked = self._store.version
             damage = Mending.find(self._store)
+            damage.pass_over_unreadable(
+                self._store,
+                places={item.uri for item in items},
+                ids={item.id or derive_id(item.uri) for item in items},
+            )
             self._known = _Known.read(self._store, without=damage.rows)
             self._damaged = damage.ids
             self._encode_again = damage.without_embedding(self._known.row_ids)
@@ -218,6 +225,7 @@ class Ingest:
             self._tell_vanished()
         except KeyboardInterrupt:
             self._flush()
+            self._notes += damage.settle(self._store, written=self._written, finished=False)
             raise AddInterrupted(self._report(started), self._left) from None
         return self._report(started)
 

@@ -102,6 +102,7 @@ class Store:
         # Whether each row was compared with its checksum, or has been found to be right before.
         self._checked = False
         self._is_alone = False
+        self._passed_over: frozenset[int] = frozenset()
 
     @classmethod
     def create(cls, path: Path, *, dim: int, overwrite: bool = False) -> Store:
@@ -381,7 +382,7 @@ class Store:
     def _may_widen(self, name: str, kind: pa.DataType) -> bool:
         """Whether each value of a column can be held exactly as another type."""
         with storage_errors(self._dataset.uri, reading=True):
-            column = self._dataset.scanner(columns=[name]).to_table().column(name)
+            column = self._read([name])[1].column(name)
         return pa.types.is_string(kind) or _cast(column, kind) is not None
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -563,7 +564,7 @@ class Store:
         for _ in range(_CONFLICT_RETRIES):
             left: list[int] = []
             if choose is not None:
-                chosen = set(choose(self._dataset))
+                chosen = set(choose(self._dataset)) - self._passed_over
                 if not chosen:
                     return True
                 names = [fragment.fragment_id for fragment in self._dataset.get_fragments()]
@@ -630,9 +631,22 @@ class Store:
         with self._filtering(where):
             return self._read(columns, condition)
 
+    def pass_over(self, fragments: Collection[int]) -> None:
+        """Leave fragments out of what is read from now on, since their columns cannot be read.
+
+        Args:
+            fragments: Their ids.
+        """
+        self._passed_over = frozenset(fragments)
+
     def _read(self, columns: Sequence[str], condition: str | None = None) -> tuple[Int64Array, pa.Table]:
         """Read columns without comparing anything."""
-        table = self._dataset.scanner(columns=list(columns), filter=condition, with_row_id=True).to_table()
+        fragments = None
+        if self._passed_over:
+            fragments = [one for one in self._dataset.get_fragments() if one.fragment_id not in self._passed_over]
+        table = self._dataset.scanner(
+            columns=list(columns), filter=condition, with_row_id=True, fragments=fragments
+        ).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
 
     def verify(self, *, most: int | None = _MOST_CHECKED) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmalign.errors import DamagedError
 from mmalign.similarity import Int64Array
 from mmalign.store.lance_store import Store
 from mmalign.store.verifying import Damage
@@ -35,6 +36,34 @@ class Mending:
         """
         return cls(tuple(store.find_damage()))
 
+    def pass_over_unreadable(self, store: Store, *, places: Collection[str], ids: Collection[str]) -> None:
+        """Let a store pass over the items of which columns cannot be read, as the source is about to give them anew.
+
+        Args:
+            store: The items.
+            places: URIs of the source's items.
+            ids: Their ids.
+
+        Raises:
+            DamagedError: The source does not give some of them.
+        """
+        unreadable = [one for one in self.damage if one.unreadable]
+        left = [one for one in unreadable if one.values.get("uri") not in places and one.values.get("id") not in ids]
+        if left:
+            known = [name for one in left if (name := one.values.get("uri") or one.values.get("id")) is not None]
+            named = f": {', '.join(known[:_NAMED])}{', ...' if len(known) > _NAMED else ''}" if known else ""
+            raise DamagedError(
+                f"{len(unreadable):,} items cannot be read ({', '.join(unreadable[0].unreadable)}), and {len(left):,} "
+                f"of them are not of this source{named}; index one source that gives them all, such as a list of all "
+                "their paths, or make the collection anew: mmalign index SOURCE --collection NEW",
+                tuple(map(str, known)),
+            )
+        nameless = [one.row_id for one in unreadable if "id" in one.unreadable]
+        if nameless:
+            # Nothing can be written by its id while there are some without.
+            store.delete(np.array(nameless, np.int64))
+        store.pass_over({one.fragment for one in unreadable})
+
     @property
     def rows(self) -> frozenset[int]:
         """Row ids of items that are to be made anew from their source: nobody knows which of their columns is right."""
@@ -57,12 +86,13 @@ class Mending:
         wanted = [one.row_id for one in self.damage if not one.columns]
         return frozenset(np.flatnonzero(np.isin(row_ids, wanted)).tolist() if wanted else ())
 
-    def settle(self, store: Store, *, written: Collection[str]) -> list[Note]:
+    def settle(self, store: Store, *, written: Collection[str], finished: bool = True) -> list[Note]:
         """Take away what the source has given anew under another id, and say what became of all.
 
         Args:
             store: The items, when the source was read.
             written: Ids of the items that were written whole.
+            finished: Whether the source was read to its end.
 
         Returns:
             What to tell.
@@ -72,16 +102,24 @@ class Mending:
         places = self._places(store, written)
         mended = [one for one in self.damage if _name(one) in written]
         moved = [one for one in self.damage if _name(one) not in written and one.values.get("uri") in places]
-        if moved:
-            # It was its id that was damaged: the item has its own again.
-            store.delete(np.array([one.row_id for one in moved], np.int64))
+        # It was its id that was damaged: the item has its own again.
+        store.delete(np.array([one.row_id for one in moved if "id" not in one.unreadable], np.int64))
         left = [one for one in self.damage if one not in mended and one not in moved]
         notes = []
         if mended or moved:
             done = len(mended) + len(moved)
             notes.append(Note(f"{done:,} damaged item{'s were' if done > 1 else ' was'} made anew from the source"))
         notes += self._lost(store, [*mended, *moved], places)
-        if left:
+        unread = [
+            [name for name in ("captions", *store.columns) if name in one.unreadable] for one in [*mended, *moved]
+        ]
+        if any(unread):
+            columns = ", ".join(dict.fromkeys(name for names in unread for name in names))
+            text = (
+                f"of {sum(map(bool, unread)):,} items {columns} could not be read: what `update` had set there is gone"
+            )
+            notes.append(Note(text, remedy="set it again with update"))
+        if left and finished:
             names = ", ".join(repr(_name(one)) for one in left[:_NAMED])
             more = ", ..." if len(left) > _NAMED else ""
             text = f"{len(left):,} item{'s are' if len(left) > 1 else ' is'} damaged, and not of this source: {names}"

@@ -13,7 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmalign.errors import DamagedError
-from mmalign.store.checksums import CHECKSUM, EMBEDDING, EMBEDDING_CHECKSUM, covered, differs, row_checksums
+from mmalign.store.checksums import (
+    CHECKSUM,
+    EMBEDDING,
+    EMBEDDING_CHECKSUM,
+    covered,
+    differs,
+    readable_values,
+    row_checksums,
+)
 from mmalign.store.checksums import embedding_checksums as checksums_of_embeddings
 
 _ROWS = 32_768
@@ -36,16 +44,23 @@ class Damage:
         values: What its columns hold now, as far as it can be read.
         embedding: Whether its embedding is damaged.
         columns: Whether one of its other columns is.
+        unreadable: Columns that cannot be read at all, of this item and of all others in its fragment; while it is
+            there, nothing that reads these columns of all items works.
+        fragment: The fragment of the dataset that it lies in, where columns cannot be read.
     """
 
     row_id: int
     values: dict[str, Any]
     embedding: bool
     columns: bool
+    unreadable: tuple[str, ...] = ()
+    fragment: int = -1
 
     def describe(self) -> str:
         """Say in a sentence which item it is, and what of it is damaged."""
         what = " and ".join(["its embedding"] * self.embedding + ["its columns"] * self.columns)
+        if self.unreadable:
+            what = f"{', '.join(self.unreadable)} cannot be read"
         return f"item {self.values.get('id')!r} ({self.values.get('uri') or 'no place'}): {what}"
 
 
@@ -121,13 +136,56 @@ def find_damage(dataset: lance.LanceDataset, *, again: bool = False) -> Iterator
         key = _state(dataset, fragment)
         if _verified.get(key) and not again:
             continue
-        whole = True
-        for batch in fragment.to_batches(columns=[*names, EMBEDDING], batch_size=_ROWS, with_row_id=True):
-            for one in _damage_of(pa.Table.from_batches([batch])):
-                whole = False
-                yield one
-        if whole:
+        try:
+            found = list(_damage_in(fragment, names))
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        # Also a panic of Lance's, which is no Exception.
+        except BaseException:
+            found = _unreadable_in(dataset, fragment, names)
+            if not found:
+                raise
+        yield from found
+        if not found:
             _verified[key] = True
+
+
+def _damage_in(fragment: lance.LanceFragment, names: list[str]) -> Iterator[Damage]:
+    for batch in fragment.to_batches(columns=[*names, EMBEDDING], batch_size=_ROWS, with_row_id=True):
+        yield from _damage_of(pa.Table.from_batches([batch]))
+
+
+def _unreadable_in(dataset: lance.LanceDataset, fragment: lance.LanceFragment, names: list[str]) -> list[Damage]:
+    """The rows of a file of which columns cannot be read; none where it is the disk that refuses to give the file."""
+    for file in fragment.metadata.files:
+        try:
+            (Path(dataset.uri) / "data" / file.path).read_bytes()
+        except OSError:
+            return []
+    columns, unreadable = {}, []
+    for name in [*names, EMBEDDING]:
+        try:
+            columns[name] = fragment.to_table(columns=[name]).column(0)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException:
+            unreadable.append(name)
+    if not unreadable:
+        # It was by chance; tried again, it works.
+        return list(_damage_in(fragment, names))
+    row_ids = dataset.scanner(columns=[], with_row_id=True, fragments=[fragment]).to_table().column("_rowid")
+    known = {name: readable_values(column.combine_chunks()) for name, column in columns.items() if name != EMBEDDING}
+    return [
+        Damage(
+            int(row_id),
+            {name: values[place] for name, values in known.items()},
+            EMBEDDING in unreadable,
+            columns=True,
+            unreadable=tuple(unreadable),
+            fragment=fragment.fragment_id,
+        )
+        for place, row_id in enumerate(row_ids.to_pylist())
+    ]
 
 
 def _damage_of(rows: pa.Table) -> Iterator[Damage]:
