@@ -299,8 +299,11 @@ class Collection:
 
         Raises:
             InputError: Neither text nor an integer.
+            DamagedError: An item is not what was written: it may be the one.
         """
-        return not self.snapshot().match([as_id(name, name="name")], uris=same_uris)[1]
+        asked, store = as_id(name, name="name"), self.snapshot()
+        store.verify()
+        return not store.match([asked], uris=same_uris)[1]
 
     def snapshot(self) -> Store:
         """The items as they are now; what is committed later does not show."""
