@@ -100,12 +100,14 @@ def differs(stored: pa.ChunkedArray | pa.Array, computed: UInt32Array) -> NDArra
 
     Args:
         stored: Checksums as they were read; null where a row has none.
-        computed: Those of the same rows as they are now.
+        computed: Those of the same rows as they are now; fewer where some are not to be read, and then all count.
 
     Returns:
         bool of shape (n,).
     """
     there = np.asarray(pc.is_valid(stored))
+    if len(there) != len(computed):
+        return there
     known = np.asarray(pc.fill_null(stored, 0)).astype(np.uint32)
     wrong: NDArray[np.bool_] = there & (known != computed)
     return wrong

@@ -151,14 +151,13 @@ class Store:
         try:
             with storage_errors(path, reading=True):
                 dataset = lance.dataset(str(path))
-                # Before anything is asked: a damaged manifest makes Lance panic.
-                check_version(dataset)
+                names = _checked_names(dataset)
         except StorageError as error:
             reason = _first_line(error.__cause__ or error)
             raise CollectionFormatError(f"{path} is not a readable item store: {reason}") from error
         # Earlier versions wrote no checksums.
         wanted = [name for name in base_schema(1).names if name not in (EMBEDDING_CHECKSUM, CHECKSUM)]
-        missing = [name for name in wanted if name not in dataset.schema.names]
+        missing = [name for name in wanted if name not in names]
         if missing:
             raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")
         return cls(dataset)
@@ -185,7 +184,7 @@ class Store:
             if self._dataset.latest_version == self._dataset.version:
                 return self
             dataset = lance.dataset(self._dataset.uri)
-            check_version(dataset)
+            _checked_names(dataset)
         return Store(dataset)
 
     @property
@@ -865,6 +864,8 @@ class Store:
     def _sound(self, table: pa.Table) -> Float16Array:
         """The embeddings of a table, compared with their checksums."""
         matrix = _matrix(table.column("embedding"), self.dim)
+        # Damage can make an embedding null, and then it is none of these.
+        _check_count(len(matrix), table.num_rows)
         check_embeddings(table, matrix)
         return matrix
 
@@ -902,6 +903,13 @@ class Store:
             from mmalign.store.filters import refusal
 
             raise FilterError(refusal(str(where), reason, self._dataset.schema)) from error
+
+
+def _checked_names(dataset: lance.LanceDataset) -> list[str]:
+    """The columns of a dataset that was just opened, once its manifest was compared with its checksum."""
+    # Before anything else is asked: a damaged manifest makes Lance panic, also one that has no checksum.
+    check_version(dataset)
+    return list(dataset.schema.names)
 
 
 def _matrix(column: pa.ChunkedArray, dim: int) -> Float16Array:
