@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,24 @@ def test_an_item_whose_file_is_gone_can_be_removed(tmp_path: Path, photos: Path,
     del right[str(photos / "blue.png")]
     assert rows(Collection.open(path)) == right
     assert Collection.open(path).check_items() == []
+
+
+def test_any_bit_of_the_data_is_mended_or_refused(tmp_path: Path, photos: Path, encoder: ColorEncoder) -> None:
+    whole, _ = index(tmp_path / "whole.mm", photos, encoder)
+    right, local, outcomes = rows(whole), np.random.default_rng(1), []
+    for turn in range(20):
+        path = tmp_path / f"{turn}.mm"
+        shutil.copytree(whole.path, path)
+        (file,) = (path / "items.lance" / "data").iterdir()
+        raw = bytearray(file.read_bytes())
+        place = int(local.integers(8 * len(raw)))
+        raw[place // 8] ^= 1 << place % 8
+        file.write_bytes(raw)
+        try:
+            outcomes.append(told(index(path, photos, encoder)[1]))
+        except MMAlignError:
+            outcomes.append("refused")
+        else:
+            assert rows(Collection.open(path)) == right, f"bit {place}"
+            assert Collection.open(path).check_items() == []
+    assert outcomes.count("1 damaged item was made anew from the source") > 3, outcomes
