@@ -111,9 +111,8 @@ def refresh_captions(
     Raises:
         StorageError: The disk refused for another reason than that it may only be read.
     """
-    store = _open(path)
     wanted = _Wanted.read(items)
-    look = _compare(store, wanted)
+    store, look = _look(path, wanted)
     if look.in_line:
         return _captions(items, store, look)
     try:
@@ -121,11 +120,10 @@ def refresh_captions(
             # Another process may have done it meanwhile, and what was removed meanwhile must not come back.
             items = items.latest()
             wanted = _Wanted.read(items)
-            store = _open(path)
-            look = _compare(store, wanted)
+            store, look = _look(path, wanted)
             if not look.in_line:
                 if store is None:
-                    # Half made by a process that was killed, or not there: nothing in it is worth keeping.
+                    # Half made by a process that was killed, damaged, or not there: nothing in it is worth keeping.
                     store = Store.create(path, dim=dim, overwrite=path.exists())
                 _write(store, wanted, look, encoder, progress=progress)
                 look = _compare(store, wanted)
@@ -149,12 +147,12 @@ def purge_captions(path: Path, items: Store) -> None:
     if not path.exists():
         return
     with lock(path.parent / LOCK):
-        store = _open(path)
+        store, look = _look(path, _Wanted.read(items.latest()))
         if store is None:
             # Damaged or half made; it is made again when captions are searched.
             Store.create(path, dim=items.dim, overwrite=True).purge()
             return
-        store.delete(_compare(store, _Wanted.read(items.latest())).stale)
+        store.delete(look.stale)
         store.purge()
 
 
@@ -359,6 +357,17 @@ class _Look:
     @property
     def in_line(self) -> bool:
         return not len(self.stale) and not len(self.missing)
+
+
+def _look(path: Path, wanted: _Wanted) -> tuple[Store | None, _Look]:
+    """What is stored, and how it stands to what should be; None where nothing is, or nothing that can be read."""
+    store = _open(path)
+    try:
+        return store, _compare(store, wanted)
+    except StorageError as error:
+        if _read_only(error):
+            raise
+        return None, _compare(None, wanted)
 
 
 def _compare(store: Store | None, wanted: _Wanted) -> _Look:
