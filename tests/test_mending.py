@@ -240,3 +240,30 @@ def test_any_bit_of_the_data_is_mended_or_refused(tmp_path: Path, photos: Path, 
             assert rows(Collection.open(path)) == right, f"bit {place}"
             assert Collection.open(path).check_items() == []
     assert outcomes.count("1 damaged item was made anew from the source") > 3, outcomes
+
+
+def test_any_bit_of_the_captions_is_mended(tmp_path: Path, photos: Path, encoder: ColorEncoder) -> None:
+    """They are all made of what the items hold, so that nothing of them can be lost."""
+    whole, _ = index(tmp_path / "whole.mm", photos, encoder)
+
+    def answers(collection: Collection) -> list[tuple[str, str, float]]:
+        hits = collection.search_captions("red", k=20)
+        return sorted((hit.uri, str(hit.metadata), round(hit.score, 5)) for hit in hits)
+
+    right, local = answers(whole), np.random.default_rng(2)
+    assert len(right) == len(COLORS)
+    for turn in range(20):
+        path = tmp_path / f"{turn}.mm"
+        shutil.copytree(whole.path, path)
+        (file,) = (path / "captions.lance" / "data").iterdir()
+        raw = bytearray(file.read_bytes())
+        place = int(local.integers(8 * len(raw)))
+        raw[place // 8] ^= 1 << place % 8
+        file.write_bytes(raw)
+        opened = Collection.open(path, encoder=encoder)
+        if turn % 4 == 3:
+            assert opened.remove([right[0][0]], purge=True) == 1
+            assert answers(opened) == right[1:], f"bit {place}"
+        else:
+            assert answers(opened) == right, f"bit {place}"
+        assert opened.check_items() == []
