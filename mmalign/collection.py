@@ -580,6 +580,9 @@ class Collection:
         with self._writing() as generation:
             store = generation.writer()
             row_ids, unknown = store.match(names)
+            if unknown:
+                # Unless it is their ids that are damaged.
+                store.verify()
             if not len(row_ids):
                 store.plan([values], strict=lambda _: "update")
                 return ItemCount(0, unknown)
@@ -1191,6 +1194,9 @@ def _delete(
     unknown: list[str] = []
     if names is not None:
         row_ids, unknown = store.match(names, uris=same_uris)
+        if unknown:
+            # Unless it is their ids that are damaged.
+            store.verify()
         chosen = row_ids if chosen is None else row_ids[np.isin(row_ids, chosen)]
     assert chosen is not None
     # Before they go: an item that is still there counts as one, whatever is remembered of it.

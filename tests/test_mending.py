@@ -116,18 +116,18 @@ def test_all_items_are_damaged(tmp_path: Path, photos: Path, encoder: ColorEncod
 
 
 def test_what_lance_itself_cannot_read(tmp_path: Path, photos: Path, encoder: ColorEncoder) -> None:
-    """A top bit makes a text none, and no row of that file can be read: an error, and nothing is written."""
+    """A top bit makes a text none, and no id of that file can be read: all its items are made anew."""
     path = tmp_path / "a.mm"
     collection, _ = index(path, photos, encoder)
-    version = collection.snapshot().version
-    flip(collection, needle_of(rows(collection)[str(photos / "blue.png")], "id"), 7)
-    for _ in range(2):
-        with pytest.raises(MMAlignError, match="cannot read"):
-            index(path, photos, encoder)
-    with pytest.raises(MMAlignError):
+    right = rows(collection)
+    flip(collection, needle_of(right[str(photos / "blue.png")], "id"), 7)
+    with pytest.raises(MMAlignError, match="cannot read"):
         Collection.open(path).search(np.ones(encoder.dim))
-    assert Collection.open(path).snapshot().version == version
     assert not is_sound(path)
+    _, report = index(path, photos, encoder)
+    assert told(report) == f"{len(COLORS)} damaged items were made anew from the source"
+    assert rows(Collection.open(path)) == right
+    assert is_sound(path)
 
 
 def test_damage_of_one_copy_does_not_spread_to_others(tmp_path: Path, photos: Path, encoder: ColorEncoder) -> None:
@@ -267,3 +267,14 @@ def test_any_bit_of_the_captions_is_mended(tmp_path: Path, photos: Path, encoder
         else:
             assert answers(opened) == right, f"bit {place}"
         assert opened.check_items() == []
+
+
+def test_an_item_whose_id_is_damaged_is_not_called_unknown(tmp_path: Path, photos: Path, encoder: ColorEncoder) -> None:
+    path = tmp_path / "a.mm"
+    collection, _ = index(path, photos, encoder)
+    name = rows(collection)[str(photos / "blue.png")]["id"]
+    flip(collection, needle_of(rows(collection)[str(photos / "blue.png")], "id"), 1)
+    for change in (lambda it: it.update([name], {"rating": 5}), lambda it: it.remove([name])):
+        with pytest.raises(DamagedError):
+            change(Collection.open(path))
+    assert len(Collection.open(path)) == len(COLORS)
