@@ -229,7 +229,9 @@ def main() -> None:
                 shutil.rmtree(work)
                 shutil.copytree(base, work)
                 was_killed = kill(words, local.uniform(0, kills.seconds))
-                found[look(work) if was_killed else "done before it was killed"] += 1
+                state = look(work) if was_killed else "done before it was killed"
+                found[state] += 1
+                print(f"{what} {sum(found.values())} of {given.times}: {state}", file=sys.stderr, flush=True)
             told = ", ".join(f"{count} times {state}" for state, count in sorted(found.items()))
             print(f"{what}: {kills.seconds:.1f} s when not killed; found after it was: {told}", flush=True)
 
