@@ -418,12 +418,9 @@ class Collection:
         check_policy(policy)
         if metadata is not None:
             check_type("metadata", metadata, Mapping, "a mapping of column names to values")
-        under = None
-        if prune:
-            folder = source_folder(source)
-            if folder is None:
-                raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
-            under = str(folder)
+        folder = source_folder(source)
+        if prune and folder is None:
+            raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
         base = source_base(source)
         said = check_patterns(exclude)
 
@@ -452,7 +449,13 @@ class Collection:
                 as_text=texts,
             )
             with store.reads_long():
-                report = ingest.run(items, metadata=tuple(metadata or ()), prune_under=under, exclusion=exclusion)
+                report = ingest.run(
+                    items,
+                    metadata=tuple(metadata or ()),
+                    folder=None if folder is None else str(folder),
+                    prune=prune,
+                    exclusion=exclusion,
+                )
             store.compact()
         return report
 

@@ -171,7 +171,8 @@ class Ingest:
         source: Iterable[Item | Skip | Note | Unread],
         *,
         metadata: Collection[str] = (),
-        prune_under: str | None = None,
+        folder: str | None = None,
+        prune: bool = False,
         exclusion: Exclusion | None = None,
     ) -> AddReport:
         """Bring the collection up to date.
@@ -179,8 +180,8 @@ class Ingest:
         Args:
             source: The items, and what the source itself had to leave out.
             metadata: Names of the metadata that came with the call: no source can take it away.
-            prune_under: Remove items whose URI begins with this folder and whose file is gone or excluded; None
-                removes nothing.
+            folder: Where all files of the source are expected; None where nobody knows.
+            prune: Remove items of that folder whose file is gone or excluded; otherwise a note counts them.
             exclusion: What stays out of the source.
 
         Returns:
@@ -219,7 +220,7 @@ class Ingest:
             self._flush()
             self._copy_later()
             self._flush()
-            self._prune(prune_under, exclusion)
+            self._prune(folder, exclusion, remove=prune)
             self._notes += damage.settle(self._store, written=self._written)
             self._tell_overruled()
             self._tell_vanished()
@@ -711,8 +712,8 @@ class Ingest:
         there = [row for row in table.to_pylist() if row["id"] in joined]
         return {tuple(names): [row | joined[row["id"]] for row in there]}
 
-    def _prune(self, under: str | None, exclusion: Exclusion | None) -> None:
-        """Remove what is gone or excluded from the folder; without a folder, say how much is excluded."""
+    def _prune(self, folder: str | None, exclusion: Exclusion | None, *, remove: bool) -> None:
+        """Remove what is gone from the folder, or excluded, or say how much that is."""
         gone, excluded = [], []
         for row, uri in enumerate(self._known.uris):
             path = uri_to_path(uri) if uri is not None and uri not in self._seen else None
@@ -721,18 +722,23 @@ class Ingest:
             there = os.path.lexists(path) and row_is_there(uri)
             if exclusion is not None and exclusion.covers(str(path)) and there:
                 excluded.append(row)
-            elif under is not None and Path(under) in path.parents and not there:
+            elif folder is not None and Path(folder) in path.parents and not there:
                 gone.append(row)
-        if under is not None:
+        if remove:
             self._counts["removed"] += self._store.delete(self._known.row_ids[gone + excluded])
-        elif excluded:
-            many = len(excluded) > 1
-            self._notes.append(
-                Note(
-                    f"{len(excluded):,} item{'s' * many} of the collection {'are' if many else 'is'} excluded now",
-                    remedy=f"add --prune to take {'them' if many else 'it'} out (in Python: prune=True)",
+            return
+        for rows, one, several in (
+            (excluded, "is excluded now", "are excluded now"),
+            (gone, "has no file any more", "have no file any more"),
+        ):
+            many = len(rows) > 1
+            if rows:
+                self._notes.append(
+                    Note(
+                        f"{len(rows):,} item{'s' * many} of the collection {several if many else one}",
+                        remedy=f"add --prune to take {'them' if many else 'it'} out (in Python: prune=True)",
+                    )
                 )
-            )
 
 
 def _speaker(item: Item) -> str:

@@ -73,7 +73,10 @@ def test_touched_edited_moved_copied_deleted(collection: Collection, photos: Pat
     shutil.copy(photos / "cyan.png", photos / "copy.png")
     (photos / "black.png").unlink()
     report = collection.add(photos)
-    assert counts(report) == {"added": 1, "updated": 1, "moved": 1, "unchanged": 15, "encoded": 1}
+    gone = ["1 item of the collection has no file any more; add --prune to take it out (in Python: prune=True)"]
+    assert counts(report) == {
+        "added": 1, "updated": 1, "moved": 1, "unchanged": 15, "encoded": 1, "notes": gone,
+    }  # fmt: skip
     assert encoder.encoded == 1
     after = table(collection)
     assert after[str(photos / "sub" / "renamed.png")]["id"] == before[str(photos / "green.png")]["id"]
@@ -82,7 +85,8 @@ def test_touched_edited_moved_copied_deleted(collection: Collection, photos: Pat
     assert {Path(hit.uri).name for hit in collection.search("yellow", k=3)} == {"yellow.png", "blue.png"}
     assert {Path(hit.uri).name for hit in collection.search("cyan", k=3, copies=True)} == {"cyan.png", "copy.png"}
     assert str(photos / "black.png") in after, "a vanished file stays without prune"
-    assert counts(collection.add(photos)) == {"unchanged": 18}
+    assert counts(collection.add(photos)) == {"unchanged": 18, "notes": gone}
+    assert counts(collection.add(photos / "sub")).get("notes") is None, "the folder does not hold it"
     assert counts(collection.add(photos, prune=True)) == {"unchanged": 18, "removed": 1}
     assert str(photos / "black.png") not in table(collection)
 
