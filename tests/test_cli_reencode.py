@@ -127,7 +127,7 @@ def test_pictures_that_are_gone(run: Run, photos: Path) -> None:
     done = run("index", "--reencode", "--drop-missing")
     assert done.code == 0
     assert f"removed {photos / 'red.png'}: not found" in done.err
-    assert "8 items made with color@2 (8 pictures encoded, 1 items removed; " in done.out
+    assert "8 items made with color@2 (8 pictures encoded, 1 item removed; " in done.out
 
 
 def test_old_versions_are_told_of_the_newer_one(run: Run, photos: Path) -> None:
@@ -187,3 +187,16 @@ def test_ctrl_c_says_how_to_go_on(run: Run, tmp_path: Path, root: Path) -> None:
     assert "to encode it anew with color@2 was begun" in run("info").err
     told = run("index", "--reencode", "--encoder", "color@2", "--json").json["reencode"]
     assert (told["kept"], told["encoded"] + told["kept"]) == (stopped["encoded"], 100)
+
+
+def test_ctrl_c_before_the_first_picture_promises_nothing(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OtherColorEncoder, "encode_image", stopped)
+    done = run("index", "--reencode")
+    assert done.code == 130
+    told = "is as it was, and nothing was encoded yet. Go on with the same command."
+    assert done.err.splitlines()[-1] == f"stopped; {photos.with_name('photos.mm')} {told}"

@@ -203,7 +203,7 @@ def test_the_command_line_says_what_stays_out_and_brings_it_back(
     assert told.exit_code == 0
     assert "note: left out by rule: blue.png (1 file)" in told.output.replace(f"{photos}: ", "")
     assert "not read: 2 .mp4, 1 .dng" in told.output
-    assert "1 picture that was removed earlier stays out; --restore brings back" in told.output
+    assert "1 picture that was removed earlier stays out; --restore brings it back" in told.output
     told = call(app, ["index", str(photos), "-c", str(collection.path), "--restore", "--json"])
     report = json.loads(told.stdout)
     assert (report["added"], report["kept_out"], report["unread"]) == (1, 0, {".mp4": 2, ".dng": 1})

@@ -137,8 +137,11 @@ def index(
                 "searched one by one. Go on with the same command."
             )
             raise typer.Exit(130) from None
-    _print_report(opened, report, renewed, as_json=as_json)
-    say_notes(opened)
+        _print_report(opened, report, renewed, as_json=as_json)
+        say_notes(opened)
+        if report.skipped and not len(opened):
+            say(f"error: nothing of {source} could be used")
+            raise typer.Exit(1)
 
 
 def _open_to_index(
@@ -201,8 +204,9 @@ def _print_report(
     if report.unread:
         say("not read: " + ", ".join(f"{count:,} {ending}" for ending, count in report.unread.items()))
     if report.kept_out:
-        what = "picture that was" if report.kept_out == 1 else "pictures that were"
-        say(f"{report.kept_out:,} {what} removed earlier stay{'s' * (report.kept_out == 1)} out; --restore brings back")
+        one = report.kept_out == 1
+        what, stays, them = ("picture that was", "stays", "it") if one else ("pictures that were", "stay", "them")
+        say(f"{report.kept_out:,} {what} removed earlier {stays} out; --restore brings {them} back")
     counts = {
         "added": report.added,
         "updated": report.updated,
@@ -213,7 +217,8 @@ def _print_report(
     }
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     told = told or ("nothing to do" if more is None else "nothing done")
-    print(f"{opened.path}: {len(opened):,} items ({told}; {report.encoded:,} encoded in {report.seconds:.1f} s)")
+    items = "item" if len(opened) == 1 else "items"
+    print(f"{opened.path}: {len(opened):,} {items} ({told}; {report.encoded:,} encoded in {report.seconds:.1f} s)")
 
 
 def info(
@@ -294,7 +299,7 @@ def remove(
     else:
         for name in unknown:
             say(f"no item has the id or path {name!r}")
-        print(f"{opened.path}: removed {removed:,}, {len(opened):,} items left")
+        print(f"{opened.path}: removed {removed:,}, {len(opened):,} item{'s' * (len(opened) != 1)} left")
     if names and len(unknown) == len(names):
         raise typer.Exit(1)
 

@@ -34,10 +34,9 @@ def run_reencode(opened: Collection, *, encoder: str | None, drop_missing: bool,
         if as_json:
             print_json({"reencode": stop.report.to_dict()})
         done = stop.report.encoded + stop.report.kept
-        say(
-            f"stopped; {opened.path} is as it was, and the {done:,} of {stop.report.items:,} pictures encoded so far "
-            "are kept. Go on with the same command."
-        )
+        kept = f"the {done:,} of {stop.report.items:,} pictures encoded so far are kept"
+        kept = kept if done else "nothing was encoded yet"
+        say(f"stopped; {opened.path} is as it was, and {kept}. Go on with the same command.")
         raise typer.Exit(130) from None
     except UnreadableItemsError as error:
         if as_json:
@@ -52,13 +51,14 @@ def print_reencode(opened: Collection, report: ReencodeReport) -> None:
     if len(report.dropped) > 20:
         say(f"... and {len(report.dropped) - 20:,} more; --json lists all")
     counts = {
-        "pictures encoded": report.encoded,
+        f"picture{'s' * (report.encoded != 1)} encoded": report.encoded,
         "kept from before": report.kept,
         "edited since": report.updated,
-        "items removed": len(report.dropped),
+        f"item{'s' * (len(report.dropped) != 1)} removed": len(report.dropped),
     }
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
-    print(f"{opened.path}: {report.items:,} items made with {report.encoder} ({told}; {report.seconds:.1f} s)")
+    items = "item" if report.items == 1 else "items"
+    print(f"{opened.path}: {report.items:,} {items} made with {report.encoder} ({told}; {report.seconds:.1f} s)")
 
 
 def say_notes(opened: Collection) -> None:
