@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -260,3 +262,74 @@ def test_a_table_loses_nothing_however_narrow(
     assert shown.splitlines()[0].split() == header
     print_table(header, [])
     assert capsys.readouterr().out.split() == header
+
+
+@pytest.mark.parametrize("columns", [80, 90, 120])
+def test_a_table_of_numbers_is_whole_where_its_headers_have_room_to_wrap(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = [
+        "recipe",
+        "effort",
+        "recall@10",
+        "1 at a time/s",
+        "batch/s",
+        "p50 ms",
+        "p99 ms",
+        "bytes/vector",
+        "build s",
+    ]
+    row = ["ivf-pq", "16", "0.9985", "3,881", "15,371", "11.91", "21.37", "2,100", "43.3"]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(header, [row])
+    *heads, last = capsys.readouterr().out.splitlines()
+    assert last.split() == row
+    assert sorted(" ".join(heads).split()) == sorted(" ".join(header).split())
+    assert max(map(len, [*heads, last])) <= columns
+
+
+# Pipes, and nothing to show for it ---------------------------------------------------------------------------------
+
+
+def unread(stream: str, *words: str, folder: Path, root: Path) -> tuple[int, str]:
+    """The status of a command one of whose streams nobody reads, and what came out of the other."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mmalign.cli", *words]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    other = "stderr" if stream == "stdout" else "stdout"
+    streams: dict[str, Any] = {stream: writing, other: subprocess.PIPE}
+    try:
+        with subprocess.Popen(command, cwd=folder, env=environment, text=True, **streams) as process:
+            shown = getattr(process, other).read()
+    finally:
+        os.close(writing)
+    return process.returncode, shown
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "--json"], ["info", "photos.mm"], ["index", "--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(photos: Path, root: Path, words: list[str]) -> None:
+    assert unread("stdout", *words, folder=photos.parent, root=root) == (0, "")
+
+
+def test_a_result_comes_also_where_nobody_reads_the_remarks(photos: Path, root: Path) -> None:
+    words = ["remove", "photos/red.png", "photos/none.png", "--json", "--collection", "photos.mm"]
+    status, shown = unread("stderr", *words, folder=photos.parent, root=root)
+    assert (status, json.loads(shown)) == (0, {"removed": 1, "unknown": ["photos/none.png"]})
+    words = ["remove", "photos/blue.png", "photos/none.png", "--collection", "photos.mm"]
+    status, shown = unread("stderr", *words, folder=photos.parent, root=root)
+    assert (status, shown) == (0, f"photos.mm: removed 1, {len(COLORS) - 2} items left\n")
+
+
+def test_a_folder_of_which_nothing_can_be_used_is_an_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    done = run("index", "broken", "--json")
+    assert done.code == 1
+    assert (done.json["added"], [Path(skip["uri"]).name for skip in done.json["skipped"]]) == (0, ["a.jpg"])
+    assert done.err.splitlines()[-1] == "error: nothing of broken could be used"
+    assert not (tmp_path / "broken.mm").exists()
+    paint(tmp_path / "broken" / "b.png", "red")
+    done = run("index", "broken")
+    assert done.code == 0
+    assert f"{tmp_path / 'broken.mm'}: 1 item (1 added, 1 skipped; 1 encoded in " in done.out

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -14,6 +14,16 @@ __all__ = ["app", "main"]
 
 def main() -> NoReturn:
     """Run the command; errors that mmalign raises on purpose end it with one clear text and status 1."""
+    try:
+        _run()
+    finally:
+        # What is printed only now may find that the reader of a pipe has gone; the status is that of the command.
+        from mmalign.cli.output import flush
+
+        flush()
+
+
+def _run() -> NoReturn:
     try:
         # Late: Ctrl-C while this is read should end in a sentence, too.
         from typer.main import get_command
@@ -30,15 +40,12 @@ def main() -> NoReturn:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
         _end(130, "stopped")
-    except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     sys.exit(0)
 
 
 def _end(status: int, text: str) -> NoReturn:
-    print(text, file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr)
     sys.exit(status)
 
 

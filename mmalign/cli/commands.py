@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from mmalign.cli import (
     searching,
     train,
 )
-from mmalign.cli.output import say
+from mmalign.cli.output import nobody_reads, say
 
 # What Ctrl-C leaves behind, where a command has not said it itself.
 _STOPPED = {
@@ -32,6 +33,12 @@ _STOPPED = {
 }
 
 
+def _seen_enough() -> typer.Exit:
+    """The end of a command whose reader, such as `head`, has gone; typer would call it an error."""
+    nobody_reads(sys.stdout)
+    return typer.Exit(0)
+
+
 class _Commands(TyperGroup):
     """Says so where Ctrl-C ended a command that has not said it; typer would end it without a word."""
 
@@ -39,6 +46,8 @@ class _Commands(TyperGroup):
         """Read the command line."""
         try:
             return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            raise _seen_enough() from None
         except KeyboardInterrupt:
             say("stopped before anything was done")
             raise typer.Exit(130) from None
@@ -47,6 +56,8 @@ class _Commands(TyperGroup):
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _seen_enough() from None
         except KeyboardInterrupt:
             say(_STOPPED.get(ctx.invoked_subcommand, "stopped; nothing was changed"))
             raise typer.Exit(130) from None

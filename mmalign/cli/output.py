@@ -6,13 +6,14 @@ Results go to standard output; progress, remarks and errors go to standard error
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -62,8 +63,27 @@ def media_policy(*, allow_private: bool) -> MediaPolicy | None:
 
 
 def say(text: str) -> None:
-    """Print a remark on standard error."""
-    print(text, file=sys.stderr)
+    """Print a remark on standard error; where nobody reads it any more, the result should still come."""
+    try:
+        print(text, file=sys.stderr)
+    except BrokenPipeError:
+        nobody_reads(sys.stderr)
+
+
+def nobody_reads(stream: TextIO) -> None:
+    """Let what is still printed to a stream go nowhere: the reader of the pipe, such as `head`, has seen enough."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def flush() -> None:
+    """Print what waits to be printed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nobody_reads(stream)
 
 
 def say_skipped(skipped: Sequence[Skip], *, most: int = 20) -> None:
@@ -178,9 +198,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: 
     if rows and sum(needed) - needed[wraps] + min(needed[wraps], _LEAST_WRAPPED) + len(header) - 1 > width:
         _print_stacked(header, rows, width)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1 if sum(needed) + 2 * len(header) > width else 2, 0, 0))
-    for index, name in enumerate(header):
-        table.add_column(name, no_wrap=False, min_width=None if index == wraps else needed[index])
+    gap = 1 if sum(needed) + 2 * len(header) > width else 2
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for name, wide in zip(header, _widths(header, needed, width - gap * (len(header) - 1), wraps), strict=True):
+        table.add_column(name, width=wide)
     for row in rows:
         table.add_row(*map(Text, row))
     console = Console(highlight=False, markup=False, width=width)
@@ -188,6 +209,22 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: 
         console.print(table)
     for line in captured.get().splitlines():
         print(line.rstrip())
+
+
+def _widths(header: Sequence[str], needed: Sequence[int], room: int, wraps: int) -> list[int]:
+    """How wide each column is: what it needs, and its header in one line where there is room for that."""
+    from rich.cells import cell_len
+
+    widths = list(needed)
+    widths[wraps] = min(needed[wraps], _LEAST_WRAPPED)
+    left = room - sum(widths)
+    for index, name in enumerate(header):
+        more = max(0, cell_len(name) - widths[index])
+        if index != wraps and more <= left:
+            widths[index] += more
+            left -= more
+    widths[wraps] += max(0, min(left, max(needed[wraps], cell_len(header[wraps])) - widths[wraps]))
+    return widths
 
 
 def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
