@@ -292,3 +292,14 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, words, catch_exceptions=False)
     assert shown.exit_code == 0
     assert "recall@3" in shown.stdout
+
+
+@pytest.mark.parametrize("more", [[], ["--build-only"], ["--json"]])
+def test_where_no_design_can_be_built_the_status_says_so(tmp_path: Path, more: list[str]) -> None:
+    np.save(tmp_path / "few.npy", drawn(60))
+    words = ["bench", "index", str(tmp_path / "few.npy"), "--count", "10", "--out", str(tmp_path / "out"), *more]
+    done = CliRunner().invoke(app, [*words, "--recipe", "PQ8", "--recipe", "IVF900,Flat"])
+    assert done.exit_code == 1
+    assert done.stdout == "" or json.loads(done.stdout)["measured"] == []
+    assert "built in" not in done.stderr
+    assert CliRunner().invoke(app, [*words, "--recipe", "PQ8", "--recipe", "flat"]).exit_code == 0

@@ -57,6 +57,7 @@ def bench_index(
     options = BenchOptions(k=k, build_only=build_only, write=write, progress=shows_progress(as_json))
     tables, skipped = bench_indexes(opened, names, out, options)
     plot = _plot(tables, out)
+    nothing = len(skipped) == len(set(names))
     if as_json:
         print_json(
             {
@@ -65,8 +66,13 @@ def bench_index(
                 "plot": None if plot is None else str(plot),
             }
         )
+        if nothing:
+            raise typer.Exit(1)
         return
     say_skipped(skipped)
+    if nothing:
+        say("error: no design that was asked for could be built")
+        raise typer.Exit(1)
     if build_only:
         say(f"built in {out}; the same call without --build-only measures")
         return

@@ -139,6 +139,7 @@ def _print_report(report: CalibrationReport) -> None:
         ],
     )
     bounds = [f"false at {one.min_probability:g}" for one in report.no_answer]
+    print("\nThe same test, concept by concept")
     print_table(
         ["concept", "pictures taken out", "queries", *bounds],
         [

@@ -48,8 +48,8 @@ def eval_text(
 
         mmalign eval text --references people.jsonl --candidates program.jsonl
 
-    with {"id": "1", "captions": ["A dog runs.", "A running dog."]} and {"id": "1", "caption": "A dog is running."} as
-    lines of the two files.
+    with lines such as {"id": "1", "captions": ["A dog runs.", "A running dog."]} in the one file and
+    {"id": "1", "caption": "A dog is running."} in the other, for two pictures or more.
     """
     from mmalign.metrics.caption import FIGURES, score_captions
     from mmalign.metrics.cider import DocumentFrequencies
