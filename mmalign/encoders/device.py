@@ -35,6 +35,22 @@ def compute_alone() -> None:
     _settled.alone = True
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; without them it is many times slower than float32.
+
+    Args:
+        device: The device.
+
+    Returns:
+        Whether to use it where fewer digits are enough.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def resolve_device(device: str | None) -> torch.device:
     """Return the device to run on.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmalign.encoders.device import has_bfloat16
 from mmalign.encoders.efficientnet import FEATURES, preprocess
 from mmalign.similarity import Float32Array
 
@@ -24,7 +25,8 @@ def grounding_cells(encoder: TwoTowerEncoder, image: Image, *, bfloat16: bool = 
     Args:
         encoder: A `lite` encoder.
         image: A picture of mode RGB.
-        bfloat16: Whether to compute with fewer digits, at about half the work; for training.
+        bfloat16: Whether to compute with fewer digits, at about half the work, on a device with instructions for that;
+            for training.
 
     Returns:
         Array of shape (18, 18, 2120 + dim), float32: the features of `EfficientNetLite2.cell_features`, and their
@@ -34,7 +36,8 @@ def grounding_cells(encoder: TwoTowerEncoder, image: Image, *, bfloat16: bool = 
 
     model = encoder.picture_model()
     batch = model.to_input([preprocess(image, size=SIDE)])
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+    fewer = bfloat16 and has_bfloat16(model.device)
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=fewer):
         features = model.cell_features(batch)[0].float().cpu().numpy()
     height, width, _ = features.shape
     shared = encoder.image_adapter.project(features.reshape(-1, FEATURES)).reshape(height, width, -1)

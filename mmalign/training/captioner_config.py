@@ -78,7 +78,7 @@ class CaptionerConfig:
         prefix_length: How many vectors a soft prefix has.
         start: A decoder's file whose weights and vocabulary are begun with; none for random ones.
         seed: Of everything random.
-        bf16: Whether to compute in bfloat16 where that is safe.
+        bf16: Whether to compute in bfloat16 where that is safe and the device has instructions for it.
     """
 
     data: CaptionerData

@@ -14,6 +14,7 @@ from mmalign.captioning.model import ModelConfig, MultimodalTransformer, make_in
 from mmalign.captioning.trained import DecoderFile, read_decoder, write_decoder
 from mmalign.captioning.words import CaptionTokenizer
 from mmalign.encoders.base import Encoder
+from mmalign.encoders.device import has_bfloat16
 from mmalign.errors import InputError
 from mmalign.metrics.caption import score_captions
 from mmalign.metrics.cider import DocumentFrequencies
@@ -50,6 +51,7 @@ class DecoderTrainer(CaptionerLoop):
         self, config: CaptionerConfig, material: CaptionerMaterial, *, dim: int, folder: Path, device: torch.device
     ) -> None:
         self._device = device
+        self._bf16 = config.bf16 and has_bfloat16(device)
         begun = read_decoder(Path(config.start)) if config.start else None
         self._tokenizer = (
             begun.tokenizer if begun else CaptionTokenizer.train(material.sentences, size=config.vocabulary)
@@ -83,7 +85,7 @@ class DecoderTrainer(CaptionerLoop):
         vectors = np.stack([queries.vectors[row] for queries, row, _ in batch])
         inputs = make_inputs(vectors, contexts, seen=~blind).to(self._device)
         targets = pad_targets([self._tokens[target] for *_, target in batch], longest=self._model_config.longest)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             loss = self._network.loss(inputs, targets.to(self._device), smoothing=config.smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())

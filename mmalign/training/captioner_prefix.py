@@ -16,6 +16,7 @@ from mmalign.captioning.hf import LanguageModel
 from mmalign.captioning.prefix import PrefixFile, SoftPrefix, write_prefix
 from mmalign.captioning.prompts import PROMPTED
 from mmalign.encoders.base import Encoder
+from mmalign.encoders.device import has_bfloat16
 from mmalign.training.captioner_config import CaptionerConfig
 from mmalign.training.captioner_data import CaptionerMaterial
 from mmalign.training.captioner_examples import Example, fewer
@@ -63,6 +64,7 @@ class PrefixTrainer(CaptionerLoop):
         self, config: CaptionerConfig, material: CaptionerMaterial, *, dim: int, folder: Path, device: torch.device
     ) -> None:
         self._device = device
+        self._bf16 = config.bf16 and has_bfloat16(device)
         self._language = language = LanguageModel(config.language_model.removeprefix("hf:"), device=device)
         prefix = SoftPrefix(dim, language.width, length=config.prefix_length, scale=language.scale).to(device)
         begun = language.tokenizer(_BEGUN, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
@@ -87,7 +89,7 @@ class PrefixTrainer(CaptionerLoop):
         tokens, nats = sum(map(len, answers)), 0.0
         for start in range(0, len(told), _TOGETHER):
             part = slice(start, start + _TOGETHER)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=config.bf16):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
                 loss = self._nats(told[part], answers[part]) / tokens
             loss.backward()  # type: ignore[no-untyped-call]
             nats += float(loss.detach())

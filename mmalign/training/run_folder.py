@@ -192,6 +192,9 @@ def carry_out(
             # A kill between a checkpoint and its record leaves the record out.
             if record["epoch"] not in known:
                 write(record)
+        if loop.place.epoch <= loop.place.epochs:
+            # What was told before is done; the first step may take long.
+            tick()
         with stop_asked() as stop:
             finished = loop.run(log=write, stop=stop, tick=tick)
     finally:

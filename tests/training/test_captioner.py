@@ -124,7 +124,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
 
     def stop_in_the_middle(name: str, done: int, total: int) -> None:
         nonlocal steps
-        if name.startswith("epoch"):
+        if name.startswith("epoch") and done:
             steps += 1
             if steps == 3:
                 raise KeyboardInterrupt
@@ -327,3 +327,17 @@ def test_a_collection_of_another_encoder_is_refused(data: CaptionerData, tmp_pat
         load_material(config(alone), Other(), cache=tmp_path / "cache")
     with pytest.raises(CollectionNotFoundError, match="no collection at"):
         load_material(config(replace(alone, collections=("none.mm",))), Other(), cache=tmp_path / "cache")
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(
+    data: CaptionerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nats(name: str, **changes: Any) -> float:
+        report = train_captioner(config(data, epochs=1, **changes), tmp_path / name, encoder=WordEncoder())
+        return float(report.best["nats"])
+
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    exact = nats("exact", bf16=False)
+    assert nats("without", bf16=True) == exact
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    assert nats("with", bf16=True) != exact

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmalign.encoders.grounding_cells import spot_maps
+from mmalign.encoders.grounding_cells import grounding_cells, spot_maps
 from mmalign.encoders.grounding_head import Grounding, GroundingHead, Scoring, corner_iou, export_head, shipped_head
 from mmalign.encoders.grounding_net import GroundingNet, NetSize
 from mmalign.encoders.registry import load_encoder
@@ -222,6 +222,18 @@ def test_a_cache_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     other: Any = type("Fake", (), {"fingerprint": "two"})()
     CellCache(tmp_path / "cache", other, pictures, basis=basis).fill()
     assert asked == [0, 1, 2, 4, 0, 1, 2, 4]
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = load_encoder("lite", device="cpu")
+    monkeypatch.setattr("mmalign.encoders.grounding_cells.SIDE", 96)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    picture = Image.effect_noise((60, 40), 60).convert("RGB")
+    exact = grounding_cells(encoder, picture)
+    np.testing.assert_array_equal(grounding_cells(encoder, picture, bfloat16=True), exact)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    fewer = grounding_cells(encoder, picture, bfloat16=True)
+    assert 0 < np.abs(fewer - exact).max() < 0.1 * np.abs(exact).max()
 
 
 def test_a_head_is_read_as_it_was_written(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -96,6 +96,18 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert all(torch.equal(weights(out)[name], tensor) for name, tensor in before.items())
 
 
+def test_the_epoch_is_named_before_its_first_step(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    table, out = settings(make_manifest(tmp_path / "d")), tmp_path / "run"
+    train(table, out, progress=lambda *now: told.append(now))
+    epochs = [now for now in told if now[0].startswith("epoch")]
+    steps = epochs[0][2]
+    assert epochs[:2] == [("epoch 1 of 3", 0, steps), ("epoch 1 of 3", 1, steps)]
+    told.clear()
+    train(table, out, progress=lambda *now: told.append(now))
+    assert [now for now in told if now[0].startswith("epoch")] == [], "nothing is left to train"
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, root: Path, accumulate: int) -> None:
     changes = {"epochs": 4, "batch_size": 6, "checkpoint_minutes": 0, "accumulate": accumulate}
