@@ -193,3 +193,15 @@ def test_help_teaches_with_an_example() -> None:
     run = subprocess.run([sys.executable, "-m", "mmalign.cli", "align", "--help"], capture_output=True, text=True)
     assert run.returncode == 0
     assert 'mmalign align street.jpg "a dog left of a red bicycle" -o aligned.png' in run.stdout
+
+
+def test_explanations_keep_to_the_width_of_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    words = ("squares.png", "a red square left of a blue square", "--explain", "--parser", "rules", *BOXES)
+    told = json.loads(run(*words, "--json").out)["explanations"]
+    assert max(len(line) for each in told for line in each["text"].splitlines()) > 80
+    lines = run(*words).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    printed = " ".join(" ".join(lines).split())
+    for each in told:
+        assert f"{each['phrase'] + 1}. {' '.join(each['text'].split())}" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from mmalign import cli
 from mmalign.cli.output import print_table
@@ -333,3 +335,29 @@ def test_a_folder_of_which_nothing_can_be_used_is_an_error(run: Run, tmp_path: P
     done = run("index", "broken")
     assert done.code == 0
     assert f"{tmp_path / 'broken.mm'}: 1 item (1 added, 1 skipped; 1 encoded in " in done.out
+
+
+# Help ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", [[], ["eval"], ["train"], ["bench"]])
+def test_help_says_a_whole_sentence_of_each_command(run: Run, group: list[str]) -> None:
+    done = run(*group, "--help")
+    assert max(map(len, done.out.splitlines())) <= 80
+    told = " ".join(done.out.partition("Commands:")[2].split())
+    found: Any = get_command(cli.app)
+    for name in group:
+        found = found.commands[name]
+    assert found.commands
+    for name, command in found.commands.items():
+        sentence = " ".join(inspect.cleandoc(command.help).partition("\n\n")[0].split())
+        assert f"{name} {sentence}" in told
+
+
+@pytest.mark.parametrize("words", [["align"], ["demo"], ["eval", "retrieval"], ["train", "grounding"]])
+def test_only_index_promises_the_encoder_of_a_collection(run: Run, words: list[str]) -> None:
+    own = "Default: the collection's own, or lite for a new one."
+    assert own in " ".join(run("index", "--help").out.split())
+    told = " ".join(run(*words, "--help").out.split())
+    assert own not in told
+    assert "see `mmalign models`. Default: lite." in told

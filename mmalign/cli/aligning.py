@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say
+from mmalign.cli.output import EncoderOption, JsonOption, print_fact, print_json, print_table, say
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def align(
 
         mmalign align street.jpg "a dog left of a red bicycle" -o aligned.png
 
-        mmalign align street.jpg "a dog left of a bicycle" --explain --solver argmax
+        mmalign align street.jpg "a dog by a bicycle" --explain --solver argmax
 
-        mmalign align street.jpg "一只狗在自行车旁边" --phrase 狗 --phrase 自行车 --relation "1 left of 2"
+        mmalign align street.jpg "狗在自行车旁" --phrase 狗 --phrase 自行车
     """
     # Before anything is computed: a wrong suffix should not cost a minute.
     if output is not None and output.suffix.lower() not in _SUFFIXES:
@@ -112,7 +112,9 @@ def align(
         say(f"note: {note}")
     _print_links(found, picture.size)
     for each in explanations:
-        print(f"\n{each.phrase + 1}. {each.text}")
+        print()
+        for line in f"{each.phrase + 1}. {each.text}".splitlines():
+            print_fact("", line, column=0)
 
 
 def parse_box(text: str) -> Box:

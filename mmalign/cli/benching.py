@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli.output import JsonOption, print_json, print_table, say, say_skipped, shows_progress
+from mmalign.cli.output import Group, JsonOption, print_json, print_table, say, say_skipped, shows_progress
 
-app = typer.Typer(no_args_is_help=True, help="Measure how fast and how exact a search is on your own data.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Measure how fast and how exact a search is on your own data.")
 
 
 @app.command("index")

@@ -12,8 +12,8 @@ import typer
 from mmalign.cli.gone import gone_items
 from mmalign.cli.opening import named, no_empty_one, open_collection, say_left
 from mmalign.cli.output import (
+    CollectionEncoderOption,
     CollectionOption,
-    EncoderOption,
     JsonOption,
     PrivateOption,
     if_stopped,
@@ -46,7 +46,7 @@ def index(
             "--collection", "-c", help="Where to keep it. Default: $MMALIGN_COLLECTION, else FOLDER.mm beside a folder."
         ),
     ] = None,
-    encoder: EncoderOption = None,
+    encoder: CollectionEncoderOption = None,
     recipe: Annotated[
         str, typer.Option(help="Index design: auto, a name from `mmalign recipes`, or a FAISS factory string.")
     ] = "auto",

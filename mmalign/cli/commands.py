@@ -6,7 +6,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from mmalign.cli import (
     about,
@@ -21,7 +20,7 @@ from mmalign.cli import (
     searching,
     train,
 )
-from mmalign.cli.output import nobody_reads, say
+from mmalign.cli.output import Group, nobody_reads, say
 
 # What Ctrl-C leaves behind, where a command has not said it itself.
 _STOPPED = {
@@ -39,7 +38,7 @@ def _seen_enough() -> typer.Exit:
     return typer.Exit(0)
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """Says so where Ctrl-C ended a command that has not said it; typer would end it without a word."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:

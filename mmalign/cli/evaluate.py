@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say_skipped, shows_progress
+from mmalign.cli.output import EncoderOption, Group, JsonOption, print_json, print_table, say_skipped, shows_progress
 
 if TYPE_CHECKING:
     from mmalign.types import Skip
 
-app = typer.Typer(no_args_is_help=True, help="Measure how good an encoder is on your own data.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Measure how good an encoder is on your own data.")
 
 SplitOption = Annotated[str | None, typer.Option(help="Only the pictures of this split.")]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from mmalign.media.policy import MediaPolicy
@@ -40,15 +41,26 @@ PrivateOption = Annotated[
         help="Fetch URLs of hosts in private networks and on this machine, too; else $MMALIGN_ALLOW_PRIVATE_NETWORK.",
     ),
 ]
-EncoderOption = Annotated[
+_ENCODERS = (
+    "lite, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:local-dir:PATH, st:clip-ViT-B-32, ...; see `mmalign models`."
+)
+EncoderOption = Annotated[str | None, typer.Option("--encoder", "-e", help=f"{_ENCODERS} Default: lite.")]
+CollectionEncoderOption = Annotated[
     str | None,
-    typer.Option(
-        "--encoder",
-        "-e",
-        help="lite, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:local-dir:PATH, st:clip-ViT-B-32, ...; "
-        "see `mmalign models`. Default: the collection's own, or lite for a new one.",
-    ),
+    typer.Option("--encoder", "-e", help=f"{_ENCODERS} Default: the collection's own, or lite for a new one."),
 ]
+
+
+class Group(TyperGroup):
+    """Commands whose list says of each all of its first sentence; typer would cut it to one line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list for --help."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(10_000)) for name, command in commands if command is not None]
+            )
 
 
 def media_policy(*, allow_private: bool) -> MediaPolicy | None:

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mmalign.cli.output import EncoderOption, JsonOption, print_json, say, shows_progress
+from mmalign.cli.output import EncoderOption, Group, JsonOption, print_json, say, shows_progress
 from mmalign.errors import TrainingInterrupted
 from mmalign.progress import track_several
 
-app = typer.Typer(no_args_is_help=True, help="Train an encoder, or a captioner, on your own pictures and words.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Train an encoder, or a captioner, on your own pictures and words."
+)
 
 
 @app.command("contrastive")
