@@ -88,7 +88,10 @@ class Captioner:
         # Late: consensus needs no torch.
         from mmalign.captioning.decoder import load_decoder
 
-        decoder = load_decoder("lite" if mode == "decoder" else mode, device=device)
+        try:
+            decoder = load_decoder("lite" if mode == "decoder" else mode, device=device)
+        except InputError as error:
+            raise InputError(f"mode is decoder, consensus, nearest or a decoder of your own: {error}") from error
         trained_for = getattr(decoder, "fingerprint", "")
         if trained_for and trained_for != self._encoder.fingerprint:
             raise EncoderMismatchError(

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from mmalign.captions import cite
 from mmalign.cli import app
 from mmalign.collection import Collection
+from mmalign.errors import InputError
 from mmalign.grounding import AlignmentJudge
 from mmalign.media.uris import path_to_uri
 from mmalign.types import Caption, CaptionEvidence
@@ -123,3 +124,25 @@ def test_every_caption_that_a_word_cites_is_printed(photos: Path, monkeypatch: p
 )
 def test_words_that_do_not_go_together(photos: Path, words: tuple[str, ...]) -> None:
     run("caption", *words, "-c", photos / "walls.mm", status=1)
+
+
+def test_writing_again_says_why_nothing_was_written(photos: Path, tmp_path: Path) -> None:
+    place = tmp_path / "walls.mm"
+    Collection.create(place).add(photos / "rows.jsonl", progress=False)
+    words = ["caption", "-c", str(place), "--write", "--mode", "nearest"]
+
+    def told(*more: str) -> str:
+        done = CliRunner().invoke(app, [*words, *more])
+        assert (done.exit_code, done.stdout) == (0, "")
+        return done.stderr.splitlines()[-1]
+
+    assert told("--where", "uri LIKE '%red.png'") == f"1 caption written as written_caption of {place}"
+    assert told() == f"2 captions written as written_caption of {place}"
+    nothing = f"0 captions written as written_caption of {place}"
+    assert told() == f"{nothing}: none is left without one; --again writes them anew"
+    assert told("--again", "--where", "width > 9000") == nothing
+
+
+def test_a_mode_that_means_nothing_is_told_which_there_are(photos: Path) -> None:
+    with pytest.raises(InputError, match=r"mode is decoder, consensus, nearest or .* got 'nearst'"):
+        Collection.open(photos / "walls.mm").caption(photos / "red.png", mode="nearst")

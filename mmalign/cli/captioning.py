@@ -90,11 +90,12 @@ def caption(
                         put({"id": name, "caption": told.text})
             except KeyboardInterrupt:
                 say(
-                    f"stopped; {count:,} captions are written as written_caption of {opened.path}. "
-                    "The same command " + ("begins anew." if again else "goes on.")
+                    f"stopped; {_captions(count)} {'is' if count == 1 else 'are'} written as written_caption of "
+                    f"{opened.path}. The same command " + ("begins anew." if again else "goes on.")
                 )
                 raise typer.Exit(130) from None
-        say(f"{count:,} captions written as written_caption of {opened.path}")
+        done = "" if count or again else ": none is left without one; --again writes them anew"
+        say(f"{_captions(count)} written as written_caption of {opened.path}{done}")
         return
     failed, said = 0, False
     paths = image or []
@@ -122,6 +123,10 @@ def caption(
                 _print(path, told, named=len(paths) > 1, evidence=evidence)
     if failed:
         raise typer.Exit(1)
+
+
+def _captions(count: int) -> str:
+    return f"{count:,} caption{'' if count == 1 else 's'}"
 
 
 def _print(path: str, told: Caption, *, named: bool, evidence: bool) -> None:
