@@ -205,3 +205,21 @@ def test_explanations_keep_to_the_width_of_the_terminal(run: Run, monkeypatch: p
     printed = " ".join(" ".join(lines).split())
     for each in told:
         assert f"{each['phrase'] + 1}. {' '.join(each['text'].split())}" in printed
+
+
+def test_a_place_that_cannot_be_drawn_to_is_told_before_anything_is_computed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*args: Any, **options: Any) -> None:
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr("mmalign.aligning.Aligner", computed)
+    (tmp_path / "folder.png").mkdir()
+    done = run("squares.png", "a red square", "-o", "folder.png")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: 'folder.png' is a folder; name the file that the drawing goes to\n"
+    (tmp_path / "file").write_text("no folder")
+    done = run("squares.png", "a red square", "-o", "file/drawing.png")
+    assert (done.code, done.out) == (1, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.endswith(": file\n")

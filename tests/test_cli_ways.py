@@ -361,3 +361,31 @@ def test_only_index_promises_the_encoder_of_a_collection(run: Run, words: list[s
     told = " ".join(run(*words, "--help").out.split())
     assert own not in told
     assert "see `mmalign models`. Default: lite." in told
+
+
+# What cannot be written ---------------------------------------------------------------------------------------------
+
+
+def test_another_pipe_that_breaks_is_an_error(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of a worker that was killed."""
+
+    def broken(*args: Any, **options: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("mmalign.collection.Collection.search", broken)
+    done = run("search", "red")
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == "error: [Errno 32] Broken pipe"
+
+
+def test_a_contact_sheet_that_cannot_be_written_is_one_clear_line(run: Run, photos: Path) -> None:
+    (photos.parent / "sheets.png").mkdir()
+    done = run("search", "red", "--contact-sheet", "sheets.png")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: Is a directory: sheets.png\n"
+    (photos.parent / "file").write_text("no folder")
+    done = run("search", "red", "--contact-sheet", "file/hits.html")
+    assert (done.code, done.out) == (1, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("error: ")
+    assert done.err.endswith(": file\n")

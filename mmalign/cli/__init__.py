@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,7 +14,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> NoReturn:
-    """Run the command; errors that mmalign raises on purpose end it with one clear text and status 1."""
+    """Run the command; what mmalign refuses and what the system refuses end it with one clear text and status 1."""
     try:
         _run()
     finally:
@@ -40,6 +41,11 @@ def _run() -> NoReturn:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
         _end(130, "stopped")
+    except OSError as error:
+        # A full disk, a folder that is not ours: nobody is helped by where in the code it came up.
+        if error.strerror is None:
+            raise
+        _end(1, f"error: {error.strerror}" + ("" if error.filename is None else f": {os.fsdecode(error.filename)}"))
     sys.exit(0)
 
 

@@ -79,6 +79,8 @@ def align(
     # Before anything is computed: a wrong suffix should not cost a minute.
     if output is not None and output.suffix.lower() not in _SUFFIXES:
         raise InputError(f"a drawing is a {', '.join(sorted(_SUFFIXES))} file, got {str(output)!r}")
+    if output is not None and output.is_dir():
+        raise InputError(f"{str(output)!r} is a folder; name the file that the drawing goes to")
     if box and regions != "proposals":
         raise InputError("--box names the regions, and so does --regions; give one of them")
     given = [parse_box(text) for text in box or ()]
@@ -89,6 +91,8 @@ def align(
     from mmalign.media.images import decode_image
 
     picture = decode_image(image).image
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
     aligner = Aligner(encoder or "lite", head=head, parser=parser)  # type: ignore[arg-type]
     found = aligner.align(
         picture,
@@ -99,7 +103,6 @@ def align(
         relations=relations,
     )
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         # Letters suffer from the usual quality of JPEG.
         found.draw(picture).save(output, quality=92)
         say(f"wrote {output}")

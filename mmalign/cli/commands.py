@@ -32,10 +32,27 @@ _STOPPED = {
 }
 
 
-def _seen_enough() -> typer.Exit:
-    """The end of a command whose reader, such as `head`, has gone; typer would call it an error."""
+def _broken(error: BrokenPipeError) -> typer.Exit:
+    """The end of a command whose reader, such as `head`, has gone; typer would call it an error, and say nothing."""
+    if not _reader_left():
+        # Of another pipe, such as that of a worker that was killed: no success.
+        say(f"error: {error}")
+        return typer.Exit(1)
     nobody_reads(sys.stdout)
     return typer.Exit(0)
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads any more what goes to standard output."""
+    import select
+
+    try:
+        waiting = select.poll()
+        waiting.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0))
+    except (AttributeError, OSError, ValueError):
+        # Windows has no poll, and what stands in for standard output may be no file.
+        return False
 
 
 class _Commands(Group):
@@ -45,8 +62,8 @@ class _Commands(Group):
         """Read the command line."""
         try:
             return super().make_context(*args, **kwargs)
-        except BrokenPipeError:
-            raise _seen_enough() from None
+        except BrokenPipeError as error:
+            raise _broken(error) from None
         except KeyboardInterrupt:
             say("stopped before anything was done")
             raise typer.Exit(130) from None
@@ -55,8 +72,8 @@ class _Commands(Group):
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise _seen_enough() from None
+        except BrokenPipeError as error:
+            raise _broken(error) from None
         except KeyboardInterrupt:
             say(_STOPPED.get(ctx.invoked_subcommand, "stopped; nothing was changed"))
             raise typer.Exit(130) from None
