@@ -95,7 +95,8 @@ def check_collection(path: Path, *, deep: bool = False) -> list[Check]:
         count = len(collection)
     except MMAlignError as error:
         return [Check("collection", False, str(path), str(error))]
-    checks = [Check("collection", True, f"{path}: {count:,} items, {collection.description.encoder}")]
+    encoder = collection.description.encoder or "no encoder: vectors of your own"
+    checks = [Check("collection", True, f"{path}: {count:,} items, {encoder}")]
     checks += [Check(note.about or "collection", True, note.text, note.remedy) for note in collection.notes()]
     if deep:
         checks += _told("items", lambda: _check_items(collection))
@@ -141,7 +142,7 @@ def _check_embeddings(collection: Collection) -> list[Check]:
     for _, vectors in store.iter_embeddings():
         lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
         bad += int(np.count_nonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE)))
-    remedy = f"remove the collection and index again: rm -r {collection.path}" if bad else ""
+    remedy = f"remove the collection and index again: rm -r {shlex.quote(str(collection.path))}" if bad else ""
     return [Check("embeddings", bad == 0, f"{bad:,} of {len(store):,} are not of length 1", remedy)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typer.main import get_command
 from mmalign import cli
 from mmalign.cli.output import print_table
 from mmalign.cli.searching import tell_apart
+from mmalign.collection import Collection
 from mmalign.encoders.registry import load_encoder
 from mmalign.query import Query
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -389,3 +391,23 @@ def test_a_contact_sheet_that_cannot_be_written_is_one_clear_line(run: Run, phot
     assert len(done.err.splitlines()) == 1
     assert done.err.startswith("error: ")
     assert done.err.endswith(": file\n")
+
+
+# Vectors of one's own -------------------------------------------------------------------------------------------------
+
+
+def test_doctor_says_what_is_there_instead_of_an_encoder(run: Run, tmp_path: Path) -> None:
+    Collection.create(tmp_path / "own.mm", encoder=None, dim=2).add_embeddings(["a"], [[1.0, 0.0]])
+    done = run("doctor", "own.mm")
+    assert "ok   collection: own.mm: 1 items, no encoder: vectors of your own" in done.out
+
+
+def test_a_remedy_can_be_pasted_into_a_shell(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that removes one folder, and not two others, where there is a space in its name."""
+    run("index", "photos", "--collection", "my photos.mm")
+    monkeypatch.setattr("mmalign.doctor._LENGTH_TOLERANCE", -1.0)
+    told = json.loads(run("doctor", "my photos.mm", "--json").out)
+    remedy = next(each["remedy"] for each in told if each["name"] == "embeddings")
+    assert shlex.split(remedy.partition(": ")[2]) == ["rm", "-r", "my photos.mm"]
