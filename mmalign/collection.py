@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -86,25 +86,30 @@ if TYPE_CHECKING:
     from mmalign.caption_items import CollectionCaptioner
 
 
-# A purge takes files away from under a search; so many in a row are more than somebody does.
-_PURGES = 10
+# A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
+_ATTEMPTS = 10
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def _again_after_purge(method: _Method) -> _Method:
-    """Do what reads items once more where another process replaced their files meanwhile, as a purge does."""
+def _reads_again(method: _Method) -> _Method:
+    """Do what reads items once more where other processes replaced their files meanwhile.
+
+    A purge does, and so do many small writes while one version is read for long. The second attempt asks writers to
+    keep earlier versions meanwhile.
+    """
 
     @wraps(method)
     def reading(self: Collection, *args: Any, **kwargs: Any) -> Any:
         seen = -1
-        for _ in range(_PURGES):
-            try:
-                return method(self, *args, **kwargs)
-            except StorageError:
-                version = self.snapshot().version
-                if version == seen:
-                    raise
-                seen = version
+        for attempt in range(_ATTEMPTS):
+            with self.snapshot().reads_long() if attempt else nullcontext():
+                try:
+                    return method(self, *args, **kwargs)
+                except StorageError:
+                    version = self.snapshot().version
+                    if version == seen:
+                        raise
+                    seen = version
         return method(self, *args, **kwargs)
 
     return cast("_Method", reading)
@@ -294,6 +299,7 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
 
+    @_reads_again
     def has(self, name: str | int) -> bool:
         """Whether there is an item with this id, URI or path.
 
@@ -309,6 +315,7 @@ class Collection:
         """The items as they are now; what is committed later does not show."""
         return self._current().latest()
 
+    @_reads_again
     def info(self) -> dict[str, Any]:
         """Say what the collection holds.
 
@@ -333,6 +340,7 @@ class Collection:
             "notes": self.notes(),
         }
 
+    @_reads_again
     def notes(self) -> list[Note]:
         """Say what the owner should know.
 
@@ -712,7 +720,7 @@ class Collection:
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
-    @_again_after_purge
+    @_reads_again
     def search(
         self,
         query: QueryLike | list[Any] | NDArray[Any],
@@ -845,7 +853,7 @@ class Collection:
             raise SearchInterrupted(results)
         return results if many else results[0]
 
-    @_again_after_purge
+    @_reads_again
     def search_captions(
         self,
         query: QueryLike,
@@ -889,6 +897,7 @@ class Collection:
             notes=asked.notes[0] + searcher.captions.notes,
         )
 
+    @_reads_again
     def caption(
         self,
         image: ImageLike,
@@ -1115,6 +1124,7 @@ class Collection:
             return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
         return manifest
 
+    @_reads_again
     def check_recall(
         self, *, min_recall: float | None = None, k: int = 10, seed: int | None = None, progress: bool = True
     ) -> list[Recheck]:

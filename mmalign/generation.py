@@ -36,6 +36,7 @@ from mmalign.errors import (
     IndexFileError,
     InputError,
     RecipeError,
+    StorageError,
 )
 from mmalign.index import publish
 from mmalign.index.base import Index
@@ -203,21 +204,29 @@ class Generation:
     def searcher(self) -> Searcher:
         """What searches the newest items with the index in use."""
         with self._lock:
-            store = self.latest()
-            folder = publish.current(self.index)
-            current = None if folder is None else folder.name
-            known = self._searcher
-            if known is None or known.store is not store or known.version != current:
-                known = Searcher.open(store, self.index, previous=known)
-                if known.foreign and (newer := self.latest()) is not store:
-                    # The index is newer than the look at the items.
-                    known = Searcher.open(newer, self.index)
-                if known.index is not None:
-                    remark = place_index(known.index, self.device)
-                    if remark is not None and remark not in known.notes:
-                        known.notes += (Note(remark, about="index"),)
-                self._searcher = known
-            return known
+            try:
+                return self._open_searcher()
+            except StorageError:
+                # Its version was cleaned away while it was read, as many small writes do.
+                with self.latest().reads_long():
+                    return self._open_searcher()
+
+    def _open_searcher(self) -> Searcher:
+        store = self.latest()
+        folder = publish.current(self.index)
+        current = None if folder is None else folder.name
+        known = self._searcher
+        if known is None or known.store is not store or known.version != current:
+            known = Searcher.open(store, self.index, previous=known)
+            if known.foreign and (newer := self.latest()) is not store:
+                # The index is newer than the look at the items.
+                known = Searcher.open(newer, self.index)
+            if known.index is not None:
+                remark = place_index(known.index, self.device)
+                if remark is not None and remark not in known.notes:
+                    known.notes += (Note(remark, about="index"),)
+            self._searcher = known
+        return known
 
     def caption_searcher(self, *, progress: bool = True) -> CaptionSearcher:
         """What searches the captions of the newest items; captions that are new are embedded first.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mmalign import Collection
+from mmalign.searcher import Searcher
 from tests.tools.color_encoder import ColorEncoder, paint
 
 
@@ -170,3 +173,37 @@ def test_updates_of_many_threads_and_an_index_lose_nothing(
     said = collection.snapshot().scan(["said"])[1].column("said").to_pylist()
     # Whose they are is known of all: a source that says otherwise later changes none of them.
     assert all({"c0", "c1"} <= set(json.loads(one)["user"]) for one in said)
+
+
+def test_slow_reads_go_on_while_others_write_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers clean earlier versions away; who reads one for longer than that asks them to keep it."""
+    path = tmp_path / "c.mm"
+    collection = Collection.create(path, encoder=None, dim=4)
+    collection.add_embeddings(range(50), np.eye(4)[np.arange(50) % 4], metadata={"n": list(range(50))})
+    plain, slow = Searcher.search, []
+
+    def search(self: Searcher, *args: Any, **options: Any) -> Any:
+        slow.append(1)
+        number = self.store.version
+        while Collection.open(path).snapshot().version < number + 40:
+            time.sleep(0.02)
+        return plain(self, *args, **options)
+
+    stop = threading.Event()
+
+    def write() -> None:
+        mine, number = Collection.open(path), 1000
+        while not stop.is_set():
+            mine.add_embeddings([number], np.ones((1, 4)))
+            number += 1
+
+    monkeypatch.setattr(Searcher, "search", search)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = Collection.open(path).search(np.eye(4)[1], k=12, where="n >= 0")
+    finally:
+        stop.set()
+        writer.join()
+    assert sorted(hit.metadata["n"] % 4 for hit in found) == [1] * 12
+    assert len(slow) == 2
