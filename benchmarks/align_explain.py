@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.align_pictures import run
-from mmalign.aligning import Aligner, spoken_texts
+from mmalign.alignment.aligner import Aligner, spoken_texts
 from mmalign.alignment.removal import Removal, remove_region
 from mmalign.encoders.base import Encoder
 from mmalign.evaluation.manifest import ManifestRow
 from mmalign.media.images import decode_image
 from mmalign.metrics.retrieval import bootstrap_interval
-from mmalign.progress import track
+from mmalign.utils.progress import track
 
 _LARGEST = 0.5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import write
-from mmalign.aligning import Aligner
+from mmalign.alignment.aligner import Aligner
 from mmalign.evaluation.manifest import ManifestRow, read_manifest
 
 Measure = Callable[[Aligner, Sequence[ManifestRow]], dict[str, Any]]

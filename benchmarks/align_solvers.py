@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results
-from mmalign.alignment.building import Matching, build_problem
-from mmalign.alignment.problem import Assignment, Problem
-from mmalign.alignment.solvers import solve
+from mmalign.matching.build import Matching, build_problem
+from mmalign.matching.problem import Assignment, Problem
+from mmalign.matching.solvers import solve
 from mmalign.types import Box, Phrase, Relation
 
 KINDS = ("left of", "right of", "above", "on", "in", "near", "holding", "bigger")

@@ -14,7 +14,7 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks.align_pictures import run
-from mmalign.aligning import Aligner
+from mmalign.alignment.aligner import Aligner
 from mmalign.evaluation.manifest import ManifestRow
 from mmalign.media.images import decode_image
 

@@ -26,16 +26,16 @@ import numpy as np
 import torch
 
 from benchmarks.results import ROOT, write
-from mmalign.captioning.context import Retrieval, TextStore, retrieve_context
-from mmalign.captioning.decoder import SHIPPED, load_decoder
-from mmalign.captioning.generate import Writing, write_captions
-from mmalign.captioning.gpt import Cache
-from mmalign.captioning.model import Inputs, MultimodalTransformer, make_inputs, pad_targets
-from mmalign.captioning.trained import DecoderFile, TrainedDecoder, read_decoder
+from mmalign.captioning.decoders.decoding import Writing, write_captions
+from mmalign.captioning.decoders.gpt import Cache
+from mmalign.captioning.decoders.model import Inputs, MultimodalTransformer, make_inputs, pad_targets
+from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
+from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, read_decoder
+from mmalign.captioning.retrieval import Retrieval, TextStore, retrieve_context
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.evaluation.retrieval import read_captions
-from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 WAYS: dict[str, Writing | None] = {
     "greedy": Writing("greedy", longest=24),

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 
 from benchmarks.results import write
-from mmalign.captioning.fusion import FusionName
-from mmalign.captioning.generate import Writing, write_captions
-from mmalign.captioning.model import make_inputs, pad_targets
-from mmalign.captioning.trained import DecoderFile, TrainedDecoder, read_decoder
+from mmalign.captioning.decoders.decoding import Writing, write_captions
+from mmalign.captioning.decoders.fusion import FusionName
+from mmalign.captioning.decoders.model import make_inputs, pad_targets
+from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, read_decoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.metrics.caption import CaptionScores, score_captions
-from mmalign.similarity import Int64Array
-from mmalign.training.captioner import train_captioner
-from mmalign.training.captioner_config import read_captioner_config
-from mmalign.training.captioner_data import CaptionerMaterial, load_material
+from mmalign.training.captioner.config import read_captioner_config
+from mmalign.training.captioner.data import CaptionerMaterial, load_material
+from mmalign.training.captioner.train import train_captioner
+from mmalign.utils.similarity import Int64Array
 
 CONDITIONS = ("both", "no vector", "no context", "vector permuted", "context permuted")
 BASE = "transformer"

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.align_pictures import run
-from mmalign.aligning import Aligner
-from mmalign.alignment.words import PEOPLE
+from mmalign.alignment.aligner import Aligner
+from mmalign.captioning.verify import phrase_spans
 from mmalign.evaluation.absence import is_named
 from mmalign.evaluation.manifest import ManifestRow
-from mmalign.grounding import phrase_spans
 from mmalign.media.images import decode_image
 from mmalign.metrics.retrieval import bootstrap_interval
-from mmalign.progress import track
+from mmalign.parsing.lexicon import PEOPLE
 from mmalign.types import CaptionSpan
+from mmalign.utils.progress import track
 
 THINGS = (
     "a horse", "a cow", "an elephant", "a sheep", "a cat", "a giraffe", "an airplane", "a train", "a bus", "a boat",

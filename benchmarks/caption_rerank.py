@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import write
-from mmalign.aligning import Aligner
-from mmalign.captioning.context import TextStore
-from mmalign.captions import Captioner
+from mmalign.alignment.aligner import Aligner
+from mmalign.captioning.captioner import Captioner
+from mmalign.captioning.retrieval import TextStore
+from mmalign.captioning.verify import AlignmentJudge
 from mmalign.evaluation.manifest import read_manifest
-from mmalign.grounding import AlignmentJudge
 from mmalign.media.images import decode_image
 from mmalign.metrics.caption import score_captions
 from mmalign.metrics.retrieval import bootstrap_interval
-from mmalign.progress import track
+from mmalign.utils.progress import track
 
 
 def measure(manifest: Path, *, split: str, datastore_split: str, pictures: int) -> dict[str, Any]:

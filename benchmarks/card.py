@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.results import ROOT
-from mmalign.encoders import efficientnet, minilm
-from mmalign.encoders.lite import LiteEncoder
-from mmalign.encoders.lite2 import Lite2Encoder
+from mmalign.encoders.lite import efficientnet, minilm
+from mmalign.encoders.lite.v1 import LiteEncoder
+from mmalign.encoders.lite.v2 import Lite2Encoder
 from mmalign.errors import InputError
 
 LICENCE = "Apache-2.0; towers: see docs/lite-model.md"

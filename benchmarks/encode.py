@@ -25,9 +25,9 @@ from PIL import Image
 
 from benchmarks.card import Lite, parameters, weight_bytes
 from benchmarks.results import write
-from mmalign.encoders.efficientnet import preprocess
+from mmalign.encoders.lite.efficientnet import preprocess
+from mmalign.encoders.lite.towers import image_features
 from mmalign.encoders.registry import load_encoder
-from mmalign.encoders.towers import image_features
 from mmalign.evaluation.retrieval import read_captions
 from mmalign.media.images import decode_image
 

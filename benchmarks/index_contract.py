@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import write
-from mmalign.collection import Collection
-from mmalign.searcher import Found, Searcher
-from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.collection.collection import Collection
+from mmalign.search.searcher import Found, Searcher
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 RECIPES = ("hnsw", "ivf-flat", "ivf-pq", "sq8", "lean")
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)

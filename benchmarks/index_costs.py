@@ -25,12 +25,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.results import ROOT, commit, machine
-from mmalign.index.building import build_index
-from mmalign.index.costs import BUILD_EFFORT, SEEN, Costs, build_seconds, missed, search_seconds
-from mmalign.index.faiss import FaissIndex
-from mmalign.index.layout import lay_out
-from mmalign.index.recipe import load_recipe
-from mmalign.similarity import exact_top_k
+from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.lifecycle.build import build_index
+from mmalign.index.planning.costs import BUILD_EFFORT, SEEN, Costs, build_seconds, missed, search_seconds
+from mmalign.index.planning.recipe import load_recipe
+from mmalign.index.planning.sizes import lay_out
+from mmalign.utils.similarity import exact_top_k
 
 FILE = ROOT / "indexes" / "costs.json"
 DIM, QUERIES, K = 256, 64, 10
@@ -130,7 +130,7 @@ def read_seconds() -> float:
 
 
 def measure(rows: int) -> dict[str, Any]:
-    """Seconds for each step; see `mmalign.index.costs.Costs`."""
+    """Seconds for each step; see `mmalign.index.planning.costs.Costs`."""
     data, queries = vectors(rows, DIM, seed=0), vectors(QUERIES, DIM, seed=1)
     one, half = queries[:1], data.astype(np.float16)
     square = data[:1024]
@@ -207,7 +207,8 @@ def main() -> None:
     with threadpool_limits(1):
         figures = measure(asked.rows)
         told = {
-            "what": "seconds of one thread for each step of building and searching; see mmalign/index/costs.py",
+            "what": "seconds of one thread for each step of building and searching; "
+            "see mmalign/index/planning/costs.py",
             "command": f"python -m benchmarks.index_costs --rows {asked.rows}",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": machine(),

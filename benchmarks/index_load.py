@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import ROOT, write
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 
 DIM, BATCH, K = 32, 200, 5
 RECIPE = "IVF64,SQfp16"
@@ -126,7 +126,7 @@ def write_items(work: Path, seed: int) -> None:
 
 def keep_index(work: Path) -> None:
     """Bring the index up to date until killed: more often than a collection would by itself."""
-    from mmalign import upkeep
+    from mmalign.collection import maintenance as upkeep
 
     upkeep._TAIL_ROWS = 500
     upkeep._DEAD_SHARE = 0.05

@@ -123,7 +123,7 @@ def collection(work: Path) -> Path:
 
 
 def make(work: Path, rows: int, dim: int) -> None:
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
 
     path = collection(work)
     opened = Collection.open(path) if path.exists() else Collection.create(path, encoder=None, dim=dim)
@@ -139,7 +139,7 @@ def make(work: Path, rows: int, dim: int) -> None:
 
 
 def build(work: Path, recipe: str, memory: int) -> None:
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
 
     if not recipe:
         (work / "recipe.toml").write_text(RECIPE)
@@ -156,7 +156,7 @@ def build(work: Path, recipe: str, memory: int) -> None:
 
 def truth(work: Path) -> tuple[np.ndarray, np.ndarray]:
     """Queries near the data and the ids of their true neighbours, from one pass over the chunks; kept on disk."""
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
 
     path = work / "truth.npz"
     opened = Collection.open(collection(work))
@@ -182,7 +182,7 @@ def search(work: Path) -> None:
     """Search as a fresh process does: one query at a time, then all at once."""
     kept = np.load(work / "truth.npz")
     queries, expected = kept["queries"], kept["ids"]
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
 
     opened = Collection.open(collection(work))
     started = time.perf_counter()

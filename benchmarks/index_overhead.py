@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results import write
 from mmalign import Collection
-from mmalign.similarity import l2_normalize
+from mmalign.utils.similarity import l2_normalize
 
 DIM, K, BATCH, SINGLES = 384, 10, 1_000, 25
 RECIPE = "hnsw"

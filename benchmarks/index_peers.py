@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import ROOT, write
-from mmalign.index.truth import Truth
+from mmalign.index.recall.ground_truth import Truth
 
 # -P: modules of this folder must not hide a library's.
 WORKER = ("-P", "-W", "ignore", str(Path(__file__).with_name("peer_worker.py")))

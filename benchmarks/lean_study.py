@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import write
-from mmalign.index.cross_modal import fit_projection, set_projection
-from mmalign.index.truth import Truth, exact_truth
+from mmalign.index.faiss.query_aware import fit_projection, set_projection
+from mmalign.index.recall.ground_truth import Truth, exact_truth
 
 K, TARGET = 10, 0.95
 GRAPH_EFFORTS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)

@@ -118,7 +118,7 @@ def build_mmalign(path: Path, options: dict[str, Any]) -> None:
     """A recipe of mmalign, by the function that a collection calls."""
     import faiss
 
-    from mmalign.index.building import build_index
+    from mmalign.index.lifecycle.build import build_index
 
     faiss.omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     base = np.load(options["base"], mmap_mode="r")
@@ -141,7 +141,7 @@ class Search:
         if kind == "mmalign":
             import faiss
 
-            from mmalign.index.faiss import FaissIndex
+            from mmalign.index.faiss.index import FaissIndex
 
             faiss.omp_set_num_threads(1)
             self.index: Any = FaissIndex.load(path, mmap=False)

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from benchmarks import results
-from mmalign.alignment.phrases import parse_sentence
+from mmalign.parsing.phrases import parse_sentence
 
 Spans = set[tuple[int, int]]
 

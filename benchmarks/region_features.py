@@ -22,8 +22,8 @@ from mmalign.encoders.region_features import Way, encode_regions
 from mmalign.encoders.registry import load_encoder
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
 from mmalign.metrics.grounding import iou_matrix
-from mmalign.similarity import Float32Array
 from mmalign.types import Box
+from mmalign.utils.similarity import Float32Array
 
 WAYS: tuple[Way, ...] = ("dense", "pooled", "crop", "context")
 MIXES = (*((way,) for way in WAYS), ("crop", "context"), ("pooled", "context"), ("pooled", "crop", "context"))

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.results import write
-from mmalign.alignment.proposals import nearness, overlaps, propose_regions
 from mmalign.encoders.pictures import load_rgb
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
 from mmalign.metrics.grounding import iou_matrix
+from mmalign.regions.proposals import nearness, overlaps, propose_regions
 from mmalign.types import Region
 
 USUAL = Path("mmalign/alignment/usual_boxes.json")

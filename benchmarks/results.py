@@ -32,7 +32,7 @@ def commit() -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     # The cards of lite are results themselves.
-    cards = ":(exclude)mmalign/encoders/weights/lite-[0-9].json"
+    cards = ":(exclude)mmalign/encoders/lite/weights/lite-[0-9].json"
     dirty = git("status", "--porcelain", "--", "mmalign", "indexes", "pyproject.toml", cards)
     return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
 

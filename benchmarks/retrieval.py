@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks.card import write_card
 from benchmarks.results import commit, machine, write
 from mmalign.encoders.base import Encoder
-from mmalign.encoders.lite import LiteEncoder
-from mmalign.encoders.lite2 import Lite2Encoder
+from mmalign.encoders.lite.v1 import LiteEncoder
+from mmalign.encoders.lite.v2 import Lite2Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.evaluation.classes import ClassesTable, evaluate_classes
 from mmalign.evaluation.pairs import PairsTable, evaluate_pairs

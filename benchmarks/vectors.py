@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results import write
 from benchmarks.vector_sources import SEED, SETS, Sources, encode_sources
-from mmalign.index.truth import exact_truth
+from mmalign.index.recall.ground_truth import exact_truth
 
 BLOCK = 50_000
 NEAR_PICTURES, NEAR_CROPS, TURN, CROPS = 10, 16, 0.5, 2

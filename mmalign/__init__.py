@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmalign.aligning import Aligner, align
+    from mmalign.alignment.aligner import Aligner, align
     from mmalign.alignment.result import Alignment
-    from mmalign.collection import Collection
-    from mmalign.contact_sheet import write_contact_sheet
+    from mmalign.cli.contact_sheet import write_contact_sheet
+    from mmalign.collection.collection import Collection
     from mmalign.encoders.base import Encoder
     from mmalign.encoders.registry import load_encoder
     from mmalign.errors import MMAlignError
     from mmalign.evaluation.retrieval import evaluate_retrieval
-    from mmalign.query import Query
+    from mmalign.search.query import Query
     from mmalign.types import AddReport, Box, Hit, Item, Note, Phrase, Region, Relation, SearchResult, Skip
 
     __version__: str
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 # Loaded at first use: `import mmalign` takes milliseconds and imports no other package.
 _HOMES = {
     "AddReport": "mmalign.types",
-    "Aligner": "mmalign.aligning",
+    "Aligner": "mmalign.alignment.aligner",
     "Alignment": "mmalign.alignment.result",
     "Box": "mmalign.types",
-    "Collection": "mmalign.collection",
+    "Collection": "mmalign.collection.collection",
     "Encoder": "mmalign.encoders.base",
     "Hit": "mmalign.types",
     "Item": "mmalign.types",
     "MMAlignError": "mmalign.errors",
     "Note": "mmalign.types",
     "Phrase": "mmalign.types",
-    "Query": "mmalign.query",
+    "Query": "mmalign.search.query",
     "Region": "mmalign.types",
     "Relation": "mmalign.types",
     "SearchResult": "mmalign.types",
     "Skip": "mmalign.types",
-    "align": "mmalign.aligning",
+    "align": "mmalign.alignment.aligner",
     "evaluate_retrieval": "mmalign.evaluation.retrieval",
     "load_encoder": "mmalign.encoders.registry",
-    "write_contact_sheet": "mmalign.contact_sheet",
+    "write_contact_sheet": "mmalign.cli.contact_sheet",
 }
 
 __all__ = [

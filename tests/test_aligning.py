@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 import mmalign
-from mmalign.aligning import Aligner, align, shown, spoken_texts
-from mmalign.alignment import spacy_phrases
-from mmalign.alignment.building import Matching
-from mmalign.encoders.plain_grounding import ground_plainly
+from mmalign.alignment.aligner import Aligner, align, shown, spoken_texts
+from mmalign.alignment.scores import detected
 from mmalign.errors import DecodeError, DimensionError, InputError
-from mmalign.evidence import detected
+from mmalign.grounding.zero_shot import ground_plainly
+from mmalign.matching.build import Matching
+from mmalign.parsing import spacy_parser as spacy_phrases
 from mmalign.types import Box, Phrase, Region, Relation
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
@@ -229,7 +229,7 @@ def test_a_detector_proposes_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
         return detector
 
     detector = Detector()
-    monkeypatch.setattr("mmalign.encoders.detectors.load_detector", load)
+    monkeypatch.setattr("mmalign.regions.torchvision_detectors.load_detector", load)
     aligner = Aligner(PatchEncoder(), parser="rules")
     for _ in range(2):
         found = aligner.align(SCENE, "a red square and a blue square", regions="torchvision:fake")

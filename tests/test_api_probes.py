@@ -40,7 +40,7 @@ from mmalign import (
     load_encoder,
     write_contact_sheet,
 )
-from mmalign.query import Term
+from mmalign.search.query import Term
 from tests.tools.color_encoder import ColorEncoder, paint
 
 DIM = ColorEncoder.dim
@@ -333,8 +333,8 @@ def test_nothing_but_our_own_errors(
 ) -> None:
     call = CALLS[name]
     bare = {}
-    monkeypatch.setattr("mmalign.aligning.load_encoder", _known_encoder)
-    monkeypatch.setattr("mmalign.collection.load_encoder", _known_encoder)
+    monkeypatch.setattr("mmalign.alignment.aligner.load_encoder", _known_encoder)
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", _known_encoder)
     for kind, make in VALUES.items():
         folder = tmp_path / str(len(kind)) / kind.replace("/", "")
         folder.mkdir(parents=True)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import DimensionError, InputError, MMAlignError, RecipeError
 from mmalign.index.base import Index
-from mmalign.index.building import build_index
-from mmalign.index.recipe import list_recipes
-from mmalign.similarity import l2_normalize
+from mmalign.index.lifecycle.build import build_index
+from mmalign.index.planning.recipe import list_recipes
+from mmalign.utils.similarity import l2_normalize
 
 DIM, ROWS = 16, 400
 GOOD = np.random.default_rng(3).standard_normal(DIM).astype(np.float32)

@@ -14,17 +14,17 @@ import pyarrow.parquet as parquet
 import pytest
 from typer.testing import CliRunner
 
-from mmalign import benching
-from mmalign.bench_sources import open_bench_source
-from mmalign.benching import BenchOptions, bench_indexes
 from mmalign.cli import app
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import DimensionError, InputError, RecipeError, SourceError
-from mmalign.index.estimate import estimate, reached
+from mmalign.evaluation import index_bench as benching
+from mmalign.evaluation.index_bench import BenchOptions, bench_indexes
+from mmalign.evaluation.index_bench_data import open_bench_source
 from mmalign.index.exact import ExactIndex
-from mmalign.index.measured import put_measured, read_measured
-from mmalign.index.recipe import Recipe, load_recipe
-from mmalign.similarity import l2_normalize
+from mmalign.index.planning.estimate import estimate, reached
+from mmalign.index.planning.measured import put_measured, read_measured
+from mmalign.index.planning.recipe import Recipe, load_recipe
+from mmalign.utils.similarity import l2_normalize
 from tests.tools.color_encoder import ColorEncoder, paint
 
 ROWS, DIM = 900, 16

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.calibration import Calibration, evidence
+from mmalign.calibration.mapping import Calibration, evidence
 from mmalign.errors import CalibrationError, InputError
 
 PLAIN = Calibration(
@@ -150,7 +150,7 @@ def test_another_encoder_is_refused() -> None:
 def test_neither_torch_nor_scipy_is_needed(tmp_path: Path) -> None:
     PLAIN.write(tmp_path / "calibration.json")
     code = (
-        "import sys; from mmalign.calibration import Calibration; "
+        "import sys; from mmalign.calibration.mapping import Calibration; "
         "print(Calibration.read(sys.argv[1]).probabilities([[0.5, 0.1]], pictures=30)[0, 0], *sys.modules)"
     )
     run = [sys.executable, "-c", code, str(tmp_path / "calibration.json")]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.captioning.context import Retrieval, TextStore
-from mmalign.captioning.drafts import Draft
-from mmalign.captions import Captioner, cite
+from mmalign.captioning.captioner import Captioner, cite
+from mmalign.captioning.decoders.base import Draft
+from mmalign.captioning.retrieval import Retrieval, TextStore
 from mmalign.errors import EncoderMismatchError, InputError
-from mmalign.similarity import l2_normalize
 from mmalign.types import Caption, CaptionSpan
+from mmalign.utils.similarity import l2_normalize
 
 CAPTIONS = ["A dog runs .", "A dog runs in snow .", "A brown dog running in the snow .", "A man rides a bike ."]
 VECTORS = l2_normalize([[1, 0, 0.1], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]])
@@ -117,7 +117,7 @@ def test_a_judge_sees_eight_drafts_of_a_decoder_at_most(monkeypatch: pytest.Monk
         def caption(self, vector: Any, context: Any) -> list[Draft]:
             return drafts
 
-    monkeypatch.setattr("mmalign.captioning.decoder.load_decoder", lambda spec, device=None: Scripted())
+    monkeypatch.setattr("mmalign.captioning.decoders.registry.load_decoder", lambda spec, device=None: Scripted())
     captioner = Captioner(Toy(), STORE, mode="scripted")
     assert captioner.caption(QUERY).text == "dog number 0"
     seen: list[str] = []
@@ -180,7 +180,7 @@ def test_what_a_decoder_is_given_to_read(trained: bool, read: int, monkeypatch: 
         Toy.fingerprint,
     )
     decoder = Reader(trained=trained)
-    monkeypatch.setattr("mmalign.captioning.decoder.load_decoder", lambda *args, **options: decoder)
+    monkeypatch.setattr("mmalign.captioning.decoders.registry.load_decoder", lambda *args, **options: decoder)
     captioner = Captioner(Toy(), store, mode="reader", retrieval=Retrieval(k=180))
     query = np.array([1, 0, 0], np.float32)
     nearest = tuple(f"caption {i}" for i in range(read))
@@ -196,7 +196,7 @@ def test_what_a_decoder_is_given_to_read(trained: bool, read: int, monkeypatch: 
 @pytest.mark.parametrize("mode", ["nearest", "consensus", "one by one", "together"])
 def test_many_pictures_get_what_each_of_them_gets(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Written(many=mode == "together")
-    monkeypatch.setattr("mmalign.captioning.decoder.load_decoder", lambda *args, **options: decoder)
+    monkeypatch.setattr("mmalign.captioning.decoders.registry.load_decoder", lambda *args, **options: decoder)
     captioner = Captioner(Toy(), STORE, mode=mode)
     vectors = l2_normalize([[1, 0, 0.1], [0, 0.1, 1], [1, 0.5, 0.5]])
     exclude = [["a"], [], ["b", "c"]]

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mmalign import cli
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.encoders.registry import load_encoder
 from tests.test_confidence import FITTED
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -42,7 +42,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> ColorEncoder:
     """Stands in for `lite`; every other spec goes the usual way."""
     own = ColorEncoder()
     monkeypatch.setattr(
-        "mmalign.collection.load_encoder",
+        "mmalign.collection.collection.load_encoder",
         lambda spec: own if spec in ("lite", "color@1", own) else load_encoder(spec),
     )
     return own

@@ -44,7 +44,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     own = ColorEncoder()
     monkeypatch.setattr(
-        "mmalign.aligning.load_encoder", lambda spec, **rest: own if spec == "lite" else load_encoder(spec, **rest)
+        "mmalign.alignment.aligner.load_encoder",
+        lambda spec, **rest: own if spec == "lite" else load_encoder(spec, **rest),
     )
 
     def run(*words: str) -> Done:
@@ -213,7 +214,7 @@ def test_a_place_that_cannot_be_drawn_to_is_told_before_anything_is_computed(
     def computed(*args: Any, **options: Any) -> None:
         raise AssertionError("it has begun")
 
-    monkeypatch.setattr("mmalign.aligning.Aligner", computed)
+    monkeypatch.setattr("mmalign.alignment.aligner.Aligner", computed)
     (tmp_path / "folder.png").mkdir()
     done = run("squares.png", "a red square", "-o", "folder.png")
     assert (done.code, done.out) == (1, "")

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mmalign.captions import cite
+from mmalign.captioning.captioner import cite
+from mmalign.captioning.verify import AlignmentJudge
 from mmalign.cli import app
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import InputError
-from mmalign.grounding import AlignmentJudge
 from mmalign.media.uris import path_to_uri
 from mmalign.types import Caption, CaptionEvidence
 

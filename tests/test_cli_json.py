@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mmalign.cli import app
 from mmalign.cli.output import json_list, print_json
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from tests.tools.color_encoder import ColorEncoder, paint
 
 
@@ -31,7 +31,7 @@ def document(text: str) -> Any:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda *_: ColorEncoder())
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", lambda *_: ColorEncoder())
     for color in ("red", "blue", "green"):
         paint(tmp_path / "photos" / f"{color}.png", color)
     (tmp_path / "photos" / "broken.png").write_bytes(b"nothing")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mmalign import cli
-from mmalign.index.plan import choose, installed_budget
-from mmalign.index.recipe import list_recipes
+from mmalign.index.planning.choose import choose, installed_budget
+from mmalign.index.planning.recipe import list_recipes
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 
 from mmalign import cli
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
+from mmalign.collection.description import Description
 from mmalign.encoders.registry import load_encoder
-from mmalign.store.description import Description
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
 
 # Runs the command in a process of its own, with an encoder that takes its time and can be named.
 SLOW = """
 import sys
-import mmalign.collection
+import mmalign.collection.collection
 from mmalign import cli, renewal
 from tests.tools.reencoding import SlowEncoder
-load = mmalign.collection.load_encoder
-mmalign.collection.load_encoder = lambda spec: SlowEncoder() if spec == "color@2" else load(spec)
+load = mmalign.collection.collection.load_encoder
+mmalign.collection.collection.load_encoder = lambda spec: SlowEncoder() if spec == "color@2" else load(spec)
 renewal._COMMIT_PICTURES = 20
 sys.argv = ["mmalign", *sys.argv[1:]]
 cli.main()
@@ -53,10 +53,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """The command, with two versions of `lite` that are quick: `color@1`, and `color@2`, which is the newest."""
     kinds = {"color@1": ColorEncoder, "color@2": OtherColorEncoder, "lite": OtherColorEncoder}
     monkeypatch.setattr(
-        "mmalign.collection.load_encoder", lambda spec: kinds[spec]() if spec in kinds else load_encoder(spec)
+        "mmalign.collection.collection.load_encoder",
+        lambda spec: kinds[spec]() if spec in kinds else load_encoder(spec),
     )
     for module in ("collection", "reencode"):
-        monkeypatch.setattr(f"mmalign.{module}.newer_version", {"color@1": "color@2"}.get)
+        monkeypatch.setattr(f"mmalign.collection.{module}.newer_version", {"color@1": "color@2"}.get)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mmalign import cli
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import StorageError
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -62,7 +62,8 @@ def run(
     tmp_path: Path, encoder: StoppedEncoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
     monkeypatch.setattr(
-        "mmalign.collection.load_encoder", lambda spec: encoder if spec in ("lite", "color@1") else load_encoder(spec)
+        "mmalign.collection.collection.load_encoder",
+        lambda spec: encoder if spec in ("lite", "color@1") else load_encoder(spec),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
@@ -88,7 +89,7 @@ def photos(tmp_path: Path) -> Path:
 def stop_in(monkeypatch: pytest.MonkeyPatch, place: str, *, error: BaseException | None = None) -> None:
     """Ctrl-C, or an error, as soon as a function is called; the second call of it works."""
     owner, _, name = place.rpartition(".")
-    module = sys.modules[owner] if owner in sys.modules else sys.modules["mmalign.ingest"].Ingest
+    module = sys.modules[owner] if owner in sys.modules else sys.modules["mmalign.collection.ingest"].Ingest
     plain = getattr(module, name)
 
     def stopped(*args: Any, **options: Any) -> Any:
@@ -105,8 +106,8 @@ def left_behind(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("place", "told"),
     [
-        ("mmalign.collection.load_encoder", "stopped before anything was done"),
-        ("mmalign.collection.make_folder", "stopped before anything was done"),
+        ("mmalign.collection.collection.load_encoder", "stopped before anything was done"),
+        ("mmalign.collection.collection.make_folder", "stopped before anything was done"),
         (
             "Ingest._scan",
             "stopped while the source was read; nothing was encoded yet. Go on with the same command.",
@@ -168,7 +169,7 @@ def test_an_error_leaves_no_empty_collection_either(
 
 @pytest.mark.parametrize("place", ["build_index", "measure_promise", "publish.publish"])
 def test_while_the_index_is_built(run: Run, photos: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "mmalign.index" if place.startswith("publish") else "mmalign.generation"
+    module = "mmalign.index" if place.startswith("publish") else "mmalign.collection.generation"
     stop_in(monkeypatch, f"{module}.{place}")
     done = run("index", "photos", "--recipe", "IVF4,Flat")
     assert done.code == 130
@@ -189,20 +190,24 @@ def test_while_the_index_is_built(run: Run, photos: Path, place: str, monkeypatc
     [
         ("mmalign.cli.collections.open_collection", ["info"], "stopped; nothing was changed"),
         ("mmalign.cli.searching.open_collection", ["search", "red"], "stopped; nothing was changed"),
-        ("mmalign.benching.bench_indexes", ["bench", "index", "photos.mm"], "kept in --out. Go on with the same"),
-        ("mmalign.demo.run_demo", ["demo", "--output", "new"], "Go on with the same command."),
         (
-            "mmalign.training.run.train_contrastive",
+            "mmalign.evaluation.index_bench.bench_indexes",
+            ["bench", "index", "photos.mm"],
+            "kept in --out. Go on with the same",
+        ),
+        ("mmalign.cli.demonstration.run_demo", ["demo", "--output", "new"], "Go on with the same command."),
+        (
+            "mmalign.training.contrastive.train.train_contrastive",
             ["train", "contrastive", "--config", "x.toml", "--out", "run"],
             "kept in --out. Go on with the same command.",
         ),
         (
-            "mmalign.training.captioner.train_captioner",
+            "mmalign.training.captioner.train.train_captioner",
             ["train", "captioner", "--text", "x.txt", "--out", "run"],
             "kept in --out. Go on with the same command.",
         ),
         (
-            "mmalign.training.grounding_run.train_grounding",
+            "mmalign.training.grounding.train.train_grounding",
             ["train", "grounding", "--manifest", "x.jsonl", "--out", "run"],
             "kept in --out. Go on with the same command.",
         ),
@@ -251,7 +256,7 @@ def test_a_purge_says_that_it_is_not_done(run: Run, photos: Path, monkeypatch: p
 
 def test_captions_that_were_written_are_kept(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the block that was under way, too: a block takes minutes."""
-    from mmalign.captions import Captioner
+    from mmalign.captioning.captioner import Captioner
 
     for i in range(PICTURES):
         (photos / f"{i:02}.txt").write_text(f"{list(COLORS)[i % len(COLORS)]} wall\n", encoding="utf-8")

@@ -20,9 +20,9 @@ from typer.main import get_command
 from mmalign import cli
 from mmalign.cli.output import print_table
 from mmalign.cli.searching import tell_apart
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.encoders.registry import load_encoder
-from mmalign.query import Query
+from mmalign.search.query import Query
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 
@@ -44,7 +44,8 @@ Run = Callable[..., Done]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     own = ColorEncoder()
     monkeypatch.setattr(
-        "mmalign.collection.load_encoder", lambda spec: own if spec in ("lite", "color@1") else load_encoder(spec)
+        "mmalign.collection.collection.load_encoder",
+        lambda spec: own if spec in ("lite", "color@1") else load_encoder(spec),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
@@ -374,7 +375,7 @@ def test_another_pipe_that_breaks_is_an_error(run: Run, photos: Path, monkeypatc
     def broken(*args: Any, **options: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("mmalign.collection.Collection.search", broken)
+    monkeypatch.setattr("mmalign.collection.collection.Collection.search", broken)
     done = run("search", "red")
     assert done.code == 1
     assert done.err.splitlines()[-1] == "error: [Errno 32] Broken pipe"
@@ -407,7 +408,7 @@ def test_a_remedy_can_be_pasted_into_a_shell(
 ) -> None:
     """A command that removes one folder, and not two others, where there is a space in its name."""
     run("index", "photos", "--collection", "my photos.mm")
-    monkeypatch.setattr("mmalign.doctor._LENGTH_TOLERANCE", -1.0)
+    monkeypatch.setattr("mmalign.cli.checks._LENGTH_TOLERANCE", -1.0)
     told = json.loads(run("doctor", "my photos.mm", "--json").out)
     remedy = next(each["remedy"] for each in told if each["name"] == "embeddings")
     assert shlex.split(remedy.partition(": ")[2]) == ["rm", "-r", "my photos.mm"]

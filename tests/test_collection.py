@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import (
     CollectionError,
     CollectionExistsError,
@@ -21,7 +21,7 @@ from mmalign.errors import (
     MetadataError,
     QueryError,
 )
-from mmalign.similarity import l2_normalize
+from mmalign.utils.similarity import l2_normalize
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 DIM = 16

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.calibration import Calibration
-from mmalign.collection import Collection
+from mmalign.calibration.mapping import Calibration
+from mmalign.collection.collection import Collection
 from mmalign.encoders.base import KnownWords
 from mmalign.errors import CalibrationError, InputError, QueryError
-from mmalign.query import Query
+from mmalign.search.query import Query
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 FITTED = Calibration(

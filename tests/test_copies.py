@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmalign.cli import app
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import InputError
 from mmalign.media.policy import MediaPolicy
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -193,7 +193,7 @@ def test_copies_must_be_a_yes_or_no(collection: Collection) -> None:
 def test_the_command_line_counts_them_and_lists_them_when_asked(
     collection: Collection, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda spec: ColorEncoder())
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", lambda spec: ColorEncoder())
     call = CliRunner().invoke
     told = call(app, ["search", "red", "-k", "2", "-c", str(collection.path)])
     assert f"{photos / 'red.png'}  (+7 copies)" in told.output

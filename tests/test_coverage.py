@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.coverage import Coverage
 from mmalign.index.exact import ExactIndex
+from mmalign.search.coverage import Coverage
 from mmalign.store import changes
 from mmalign.store.changes import find_changes
 from mmalign.store.lance_store import Store
@@ -57,7 +57,7 @@ def check(covered: Coverage, store: Store, index: ExactIndex, known: dict[int, b
 def test_followed_coverage_equals_the_oracle(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
     # Small data lie in few fragments: without this each change would be looked up from nothing.
-    monkeypatch.setattr("mmalign.coverage._MOST_CHANGED", 100.0)
+    monkeypatch.setattr("mmalign.search.coverage._MOST_CHANGED", 100.0)
     store = Store.create(tmp_path / "items.lance", dim=DIM)
     for start in range(0, 120, 30):
         put(store, [f"a{i}" for i in range(start, start + 30)], rng)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import CollectionNotFoundError
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -22,16 +22,16 @@ QUERIES = ["red", "blue white", "green", "grey black", "yellow"]
 
 # Every step whose interruption could be seen on disk.
 POINTS = [
-    "mmalign.store.description:Description.write:before:1",
-    "mmalign.store.description:Description.write:after:1",
+    "mmalign.collection.description:Description.write:before:1",
+    "mmalign.collection.description:Description.write:after:1",
     "mmalign.store.lance_store:Store.upsert:before:4",
     "mmalign.store.lance_store:Store.upsert:after:4",
     "mmalign.store.lance_store:Store.compact:before:1",
     "mmalign.store.lance_store:Store.compact:after:1",
-    "mmalign.index.publish:write_files:after:1",
-    "mmalign.index.publish:rename_version:after:1",
-    "mmalign.index.publish:replace_pointer:before:1",
-    "mmalign.index.publish:replace_pointer:after:1",
+    "mmalign.index.lifecycle.versions:write_files:after:1",
+    "mmalign.index.lifecycle.versions:rename_version:after:1",
+    "mmalign.index.lifecycle.versions:replace_pointer:before:1",
+    "mmalign.index.lifecycle.versions:replace_pointer:after:1",
 ]
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign import upkeep
-from mmalign.collection import Collection
+from mmalign.collection import maintenance as upkeep
+from mmalign.collection.collection import Collection
 from mmalign.errors import CollectionError, IndexFileError
-from mmalign.index import publish
-from mmalign.index.publish import IndexManifest
-from mmalign.index.workspace import SUFFIX
+from mmalign.index.lifecycle import versions as publish
+from mmalign.index.lifecycle.versions import IndexManifest
+from mmalign.index.lifecycle.workspace import SUFFIX
 
 DIM, ROWS = 16, 900
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +122,7 @@ READER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 opened = Collection.open(sys.argv[1])
 query = np.eye(16)[0]
 seen = []
@@ -188,7 +188,7 @@ def test_processes_that_search_see_the_swap(tmp_path: Path) -> None:
 
 BUILD = """
 import os, signal, sys
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.index import shards
 from pathlib import Path
 shards._LEAST_ROWS, shards._SHARD_BYTES = 300, 1
@@ -211,8 +211,8 @@ def killed(path: Path, recipe: str, nth: int) -> list[Path]:
 
 def test_a_killed_build_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where items were added since: it covers the version that it was begun with, and the tail the rest."""
-    from mmalign.index import shards
-    from mmalign.index.faiss import FaissIndex
+    from mmalign.index.faiss import shards
+    from mmalign.index.faiss.index import FaissIndex
 
     collection, truth = filled(tmp_path / "c.mm")
     recipe = disk(tmp_path)

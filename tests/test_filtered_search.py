@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmalign import search_plan
 from mmalign.errors import InputError
 from mmalign.index.base import Index
-from mmalign.index.building import build_index
-from mmalign.index.contract import Contract, Curve
-from mmalign.index.measure import Measuring, measure_contract
-from mmalign.index.publish import IndexManifest
-from mmalign.searcher import Searcher
-from mmalign.similarity import Float32Array, Int64Array
+from mmalign.index.lifecycle.build import build_index
+from mmalign.index.lifecycle.versions import IndexManifest
+from mmalign.index.recall.measure import Measuring, measure_contract
+from mmalign.index.recall.recall_curves import Contract, Curve
+from mmalign.search import plan as search_plan
+from mmalign.search.searcher import Searcher
 from mmalign.store.lance_store import Store
+from mmalign.utils.similarity import Float32Array, Int64Array
 
 ROWS, DIM, K = 5000, 16, 10
 RECIPES = ["flat", "HNSW16,SQfp16", "IVF32,Flat", "IVF32,PQ8x4fs,Refine(SQfp16)", "SQ8", "PCA12,Flat"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mmalign.grounding import AlignmentJudge, ground_caption, objective_of
+from mmalign.captioning.verify import AlignmentJudge, ground_caption, objective_of
 from mmalign.types import Box, Caption, Phrase, Region
 
 TEXT = "a dog on a zebra in the background"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign import hits as module
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import DimensionError, InputError, QueryError
-from mmalign.hits import HitReader
-from mmalign.searcher import Found
+from mmalign.search import hit_reader as module
+from mmalign.search.hit_reader import HitReader
+from mmalign.search.searcher import Found
 from mmalign.types import Hit, SearchResult, batch_results
 
 DIM, ROWS = 8, 60

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import InputError
-from mmalign.index import publish
+from mmalign.index.lifecycle import versions as publish
 
 ROWS, DIM = 2000, 32
 

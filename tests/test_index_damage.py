@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.collection import Collection
-from mmalign.doctor import check_collection
-from mmalign.index import publish
+from mmalign.cli.checks import check_collection
+from mmalign.collection.collection import Collection
+from mmalign.index.lifecycle import versions as publish
 
 DIM, ROWS = 8, 400
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
+from mmalign.collection.ingest import derive_id
 from mmalign.errors import AddInterrupted, MetadataError, SourceError
-from mmalign.ingest import derive_id
 from mmalign.types import AddReport
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -261,7 +261,9 @@ def test_no_encoder_is_loaded_where_nothing_is_encoded(
 ) -> None:
     collection.add(photos)
     again = Collection.open(collection.path)
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda spec: pytest.fail("the encoder was loaded"))
+    monkeypatch.setattr(
+        "mmalign.collection.collection.load_encoder", lambda spec: pytest.fail("the encoder was loaded")
+    )
     os.utime(photos / "red.png", (5, 5))
     (photos / "blue.png").rename(photos / "azure.png")
     assert counts(again.add(photos)) == {"moved": 1, "unchanged": 17}
@@ -279,7 +281,7 @@ def test_files_that_change_places_take_their_embeddings_along(
     # Read between the two, and due to be committed at once.
     os.utime(photos / "red.png", (5, 5))
     if often:
-        monkeypatch.setattr("mmalign.ingest._COMMIT_ITEMS", 1)
+        monkeypatch.setattr("mmalign.collection.ingest._COMMIT_ITEMS", 1)
     assert counts(collection.add(photos)) == {"updated": 2, "unchanged": 16}
     store = collection.snapshot()
     _, rows = store.scan(["uri"])

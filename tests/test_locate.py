@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mmalign.collection.locate import locate_collection
 from mmalign.errors import CollectionNotFoundError
-from mmalign.locate import locate_collection
 
 
 def make(path: Path) -> Path:
@@ -45,6 +45,6 @@ def test_several_are_listed(tmp_path: Path) -> None:
 
 def test_none_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What lies in the folders above the test's own is not the test's business.
-    monkeypatch.setattr("mmalign.locate._collections", lambda folder: [])
+    monkeypatch.setattr("mmalign.collection.locate._collections", lambda folder: [])
     with pytest.raises(CollectionNotFoundError, match="mmalign index FOLDER"):
         locate_collection(environ={}, folder=tmp_path)

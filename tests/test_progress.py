@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from mmalign import progress
-from mmalign.progress import track, track_several
+from mmalign.utils import progress
+from mmalign.utils.progress import track, track_several
 
 
 @pytest.fixture

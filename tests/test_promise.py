@@ -12,15 +12,16 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from mmalign import generation, promise
 from mmalign.cli import app
-from mmalign.collection import Collection
-from mmalign.doctor import check_collection
+from mmalign.cli.checks import check_collection
+from mmalign.collection import generation
+from mmalign.collection import recall as promise
+from mmalign.collection.collection import Collection
+from mmalign.collection.recall import contract_of, drift_notes, hold_out
+from mmalign.collection.sample_queries import query_bank
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
-from mmalign.index.contract import Contract
-from mmalign.promise import contract_of, drift_notes, hold_out
-from mmalign.query_bank import query_bank
-from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.index.recall.recall_curves import Contract
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 DIM = 24
 ROWS = 3000
@@ -332,7 +333,7 @@ def test_an_index_of_an_earlier_version_promises_nothing(plain: Collection) -> N
 
 def test_doctor_passes_what_is_kept_and_fails_what_is_not(plain: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     # The doctor draws others each time, and with some of them a refuted promise looks like one that may be kept.
-    monkeypatch.setattr("mmalign.collection.secrets.randbits", lambda bits: 3)
+    monkeypatch.setattr("mmalign.collection.collection.secrets.randbits", lambda bits: 3)
     plain.build_index("IVF64,Flat", progress=False)
     # Added items are searched exactly, and removed ones not missed.
     fill(plain, pictures(100, 11), prefix="same")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mmalign.errors import InputError
-from mmalign.quantities import parse_bytes, parse_count, parse_seconds, show_bytes, show_bytes_up, show_seconds
+from mmalign.utils.quantities import parse_bytes, parse_count, parse_seconds, show_bytes, show_bytes_up, show_seconds
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.encoders.base import KnownWords
 from mmalign.errors import DecodeError, DimensionError, QueryError
-from mmalign.query import PictureRef, Query, Term
+from mmalign.search.query import PictureRef, Query, Term
 from mmalign.types import Note
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mmalign.query_bank import query_bank
+from mmalign.collection.sample_queries import query_bank
 
 
 def test_differ_and_are_sentences() -> None:
@@ -23,7 +23,7 @@ def test_differ_and_are_sentences() -> None:
 
 
 def test_are_the_same_in_every_process() -> None:
-    code = "from mmalign.query_bank import query_bank; print('|'.join(query_bank(50)))"
+    code = "from mmalign.collection.sample_queries import query_bank; print('|'.join(query_bank(50)))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other.split("|") == query_bank(50)
     assert query_bank(50) == query_bank(2000)[:50]

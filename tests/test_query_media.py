@@ -20,7 +20,7 @@ from mmalign.cli import app
 from mmalign.errors import DecodeError, QueryError
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.uris import path_to_uri
-from mmalign.query import PictureRef, Term
+from mmalign.search.query import PictureRef, Term
 from tests.tools.color_encoder import ColorEncoder, paint
 
 ODD = [
@@ -99,7 +99,7 @@ def test_the_check_can_fail() -> None:
 def test_a_search_without_media(photos: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     # Lance and the collection's own description are read; the media room is not.
     monkeypatch.setattr("mmalign.media.decoding.read_media", refuse)
-    monkeypatch.setattr("mmalign.query.stored.read_media", refuse)
+    monkeypatch.setattr("mmalign.search.query.stored.read_media", refuse)
     monkeypatch.setattr(Path, "is_file", refuse)
     for ask in (photos.search, photos.search_captions):
         result = ask("2:blue + photos/red.png", k=1, allow_media=False)
@@ -180,7 +180,7 @@ def test_a_picture_that_is_there_needs_no_encoder(photos: Collection, tmp_path: 
     photos.search_captions("red")
     # Opened by its path alone, where the encoder's name means nothing.
     bare = Collection.open(tmp_path / "c.mm")
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", lambda *_: pytest.fail("loaded"))
     copy = tmp_path / "elsewhere.bin"
     shutil.copy(path, copy)
     for query in (path, str(path), "photos/red.png", path.as_uri(), PictureRef(str(path)), Query.picture(copy)):
@@ -224,7 +224,7 @@ def test_values_of_a_uri_are_never_parsed(photos: Collection, tmp_path: Path) ->
 def test_a_private_network_is_allowed_by_an_option(photos: Collection, tmp_path: Path, monkeypatch: Any) -> None:
     """Nobody listens there: allowed, the reason is another one."""
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda *_: ColorEncoder())
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", lambda *_: ColorEncoder())
     url = "http://127.0.0.1:9/a.png"
     for words in (["search", url], ["search", url, "--captions"]):
         words += ["-c", str(tmp_path / "c.mm")]

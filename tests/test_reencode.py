@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign import generation
-from mmalign.collection import Collection
+from mmalign.collection import generation
+from mmalign.collection.collection import Collection
+from mmalign.collection.description import Description
 from mmalign.errors import (
     CollectionError,
     CollectionFormatError,
@@ -29,8 +30,7 @@ from mmalign.errors import (
     InputError,
     UnreadableItemsError,
 )
-from mmalign.locks import lock
-from mmalign.store.description import Description
+from mmalign.utils.locks import lock
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
 
 PICTURES = 120
@@ -38,19 +38,19 @@ QUERIES = ["red", "blue white", "green", "grey black", "yellow"]
 
 # Every step whose interruption could be seen on disk.
 POINTS = [
-    "mmalign.reencode:Reencode._prepare:after:1",
-    "mmalign.renewal:Renewal.flush:before:3",
-    "mmalign.renewal:Renewal.flush:after:3",
-    "mmalign.caption_search:Store.upsert:after:1",
-    "mmalign.renewal:Renewal.join:before:1",
-    "mmalign.renewal:Store.embeddings:after:1",
-    "mmalign.renewal:Renewal.join:after:1",
-    "mmalign.index.publish:rename_version:after:1",
-    "mmalign.index.publish:replace_pointer:after:1",
-    "mmalign.reencode:put_in_use:before:1",
-    "mmalign.reencode:sync_tree:after:1",
-    "mmalign.store.description:Description.write:after:1",
-    "mmalign.reencode:clear_earlier:before:1",
+    "mmalign.collection.reencode:Reencode._prepare:after:1",
+    "mmalign.collection.embedding_cache:Renewal.flush:before:3",
+    "mmalign.collection.embedding_cache:Renewal.flush:after:3",
+    "mmalign.collection.caption_store:Store.upsert:after:1",
+    "mmalign.collection.embedding_cache:Renewal.join:before:1",
+    "mmalign.collection.embedding_cache:Store.embeddings:after:1",
+    "mmalign.collection.embedding_cache:Renewal.join:after:1",
+    "mmalign.index.lifecycle.versions:rename_version:after:1",
+    "mmalign.index.lifecycle.versions:replace_pointer:after:1",
+    "mmalign.collection.reencode:put_in_use:before:1",
+    "mmalign.collection.reencode:sync_tree:after:1",
+    "mmalign.collection.description:Description.write:after:1",
+    "mmalign.collection.reencode:clear_earlier:before:1",
 ]
 
 
@@ -58,7 +58,9 @@ POINTS = [
 def _by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both encoders can be loaded by their names, as encoders that come with mmalign can."""
     known = {kind.name: kind for kind in (ColorEncoder, OtherColorEncoder)}
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda spec: known[spec]() if spec in known else spec)
+    monkeypatch.setattr(
+        "mmalign.collection.collection.load_encoder", lambda spec: known[spec]() if spec in known else spec
+    )
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +187,7 @@ def test_a_collection_that_is_encoded_anew_goes_on_as_any_other(collection: Path
 def test_an_older_mmalign_is_told_to_upgrade(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Collection.open(collection).reencode("color@2", progress=False)
     # What the first version reads up to.
-    monkeypatch.setattr("mmalign.store.description.FORMAT", 1)
+    monkeypatch.setattr("mmalign.collection.description.FORMAT", 1)
     with pytest.raises(CollectionFormatError, match="pip install --upgrade mmalign"):
         Collection.open(collection)
 
@@ -244,7 +246,7 @@ def test_ctrl_c_keeps_what_was_encoded(collection: Path, made: Path, reference: 
 
 
 def test_another_encoder_begins_again(collection: Path, reference: Collection) -> None:
-    process = start(collection, "mmalign.renewal:Renewal.join:before:1")
+    process = start(collection, "mmalign.collection.embedding_cache:Renewal.join:before:1")
     process.communicate(timeout=120)
 
     class Third(OtherColorEncoder):

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mmalign.cli import app
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
+from mmalign.collection.description import Description
 from mmalign.errors import InputError, StorageError
-from mmalign.store.description import Description
 from mmalign.store.removed import Removed
 from tests.test_ingest import counts
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
@@ -194,7 +194,7 @@ def test_a_pattern_that_is_none_changes_nothing(collection: Collection, photos: 
 def test_the_command_line_says_what_stays_out_and_brings_it_back(
     collection: Collection, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmalign.collection.load_encoder", lambda spec: ColorEncoder())
+    monkeypatch.setattr("mmalign.collection.collection.load_encoder", lambda spec: ColorEncoder())
     for name in ("a.mp4", "b.mp4", "c.dng"):
         (photos / name).touch()
     call = CliRunner().invoke

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mmalign import Collection, MMAlignError
-from mmalign.calibration import Calibration
-from mmalign.encoders.lite2 import Lite2Encoder
+from mmalign.calibration.mapping import Calibration
+from mmalign.encoders.lite.v2 import Lite2Encoder
 from mmalign.errors import CalibrationError, CollectionFormatError, IndexFileError
 
 DIM = 16

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mmalign import explaining
-from mmalign.alignment import proposals
 from mmalign.cli import app
-from mmalign.collection import Collection
+from mmalign.collection import explain as explaining
+from mmalign.collection.collection import Collection
+from mmalign.collection.explain import SHORTLIST, blend, depth, places_in, words_of
 from mmalign.errors import InputError, QueryError, SearchInterrupted
-from mmalign.explaining import SHORTLIST, blend, depth, places_in, words_of
-from mmalign.query import Query
+from mmalign.regions import proposals
+from mmalign.search.query import Query
 from mmalign.types import Hit
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
@@ -337,11 +337,12 @@ def test_the_command_shows_regions(photos: Collection, monkeypatch: pytest.Monke
 
 def test_a_plain_search_loads_no_aligner() -> None:
     code = (
-        "import sys, mmalign.collection\n"
-        "from mmalign.explaining import hint\n"
-        "from mmalign.query import Query\n"
+        "import sys, mmalign.collection.collection\n"
+        "from mmalign.collection.explain import hint\n"
+        "from mmalign.search.query import Query\n"
         "assert hint(Query('a dog left of a cat'))\n"
-        "print([name for name in ('torch', 'spacy', 'mmalign.aligning', 'networkx', 'scipy') if name in sys.modules])"
+        "heavy = ('torch', 'spacy', 'mmalign.alignment.aligner', 'networkx', 'scipy')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

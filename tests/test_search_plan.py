@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmalign.index.contract import EXACT_ROWS, Contract, Curve
 from mmalign.index.exact import ExactIndex
-from mmalign.search_plan import Traits, Wish, plan_search, traits_of
+from mmalign.index.recall.recall_curves import EXACT_ROWS, Contract, Curve
+from mmalign.search.plan import Traits, Wish, plan_search, traits_of
 
 MILLION = 1_000_000
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign import similarity
 from mmalign.errors import DimensionError, InputError
-from mmalign.similarity import as_cosines, as_matrix, cosine, exact_top_k, l2_normalize, merge_top_k, top_k
+from mmalign.utils import similarity
+from mmalign.utils.similarity import as_cosines, as_matrix, cosine, exact_top_k, l2_normalize, merge_top_k, top_k
 
 
 def naive_top_k(queries: np.ndarray, vectors: np.ndarray, k: int) -> list[list[int]]:

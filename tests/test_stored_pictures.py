@@ -15,8 +15,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from mmalign import Collection
-from mmalign.contact_sheet import thumbnail
-from mmalign.doctor import check_collection
+from mmalign.cli.checks import check_collection
+from mmalign.cli.contact_sheet import thumbnail
 from mmalign.encoders.pictures import load_rgb
 from tests.tools.color_encoder import COLORS, ColorEncoder
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 from mmalign.types import Item
 from tests.test_ingest import counts
 from tests.tools.color_encoder import ColorEncoder, OtherColorEncoder, paint

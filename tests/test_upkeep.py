@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmalign.upkeep import State, choose_action
+from mmalign.collection.maintenance import State, choose_action
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmalign.alignment.phrases import Parsed
-from mmalign.alignment.problem import Problem
 from mmalign.alignment.result import Alignment, Link
-from mmalign.alignment.soft import soft_scores
-from mmalign.alignment.solvers import Solution
+from mmalign.matching.marginals import soft_scores
+from mmalign.matching.problem import Problem
+from mmalign.matching.solvers import Solution
+from mmalign.parsing.phrases import Parsed
 from mmalign.types import Note, Region
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mmalign.alignment.problem import FORBIDDEN, Assignment, Problem
-from mmalign.alignment.solvers import Solution, solve
+from mmalign.matching.problem import FORBIDDEN, Assignment, Problem
+from mmalign.matching.solvers import Solution, solve
 from mmalign.types import Box, Phrase, Relation, gives_json
 
 TermKind = Literal["similarity", "none", "relation", "mention", "sharing"]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.alignment.explain import Explanation, Term, explain_phrase, split_objective
-from mmalign.alignment.problem import Problem
-from mmalign.alignment.solvers import Solution
-from mmalign.alignment.spatial import overlaps
 from mmalign.errors import InputError
+from mmalign.matching.problem import Problem
+from mmalign.matching.solvers import Solution
+from mmalign.matching.spatial import overlaps
 from mmalign.types import Note, Phrase, Region, Relation, gives_json
 from mmalign.types.arguments import check_flag, check_type
 
@@ -98,11 +98,11 @@ class Alignment:
             heat: Whether to shade where each phrase is.
 
         Returns:
-            A larger picture of mode RGB; see `mmalign.alignment.draw.draw_alignment`.
+            A larger picture of mode RGB; see `mmalign.alignment.drawing.draw.draw_alignment`.
         """
         from PIL.Image import Image as Picture
 
-        from mmalign.alignment.draw import draw_alignment
+        from mmalign.alignment.drawing.draw import draw_alignment
 
         check_type("picture", picture, Picture, "a PIL picture")
         if 0 in picture.size:

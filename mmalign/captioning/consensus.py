@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.captioning.context import Context
+from mmalign.captioning.retrieval import Context
 from mmalign.errors import InputError
 from mmalign.metrics.cider import CaptionVectors, DocumentFrequencies, WordRuns, cider_table
 from mmalign.metrics.ptb import Tokens, caption_tokens

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.captioning.drafts import Draft
+from mmalign.captioning.decoders.base import Draft
 from mmalign.errors import InputError
 from mmalign.metrics.cider import DocumentFrequencies, WordRuns, cider_table
 from mmalign.metrics.ptb import caption_tokens

@@ -69,8 +69,8 @@ def doctor(
 
         mmalign doctor photos.mm --deep --json
     """
-    from mmalign.doctor import check_collection, check_environment
-    from mmalign.locate import locate_collection
+    from mmalign.cli.checks import check_collection, check_environment
+    from mmalign.collection.locate import locate_collection
 
     checks = check_environment()
     try:
@@ -105,7 +105,7 @@ def demo(
 
         mmalign demo --output /tmp/demo --json
     """
-    from mmalign.demo import run_demo
+    from mmalign.cli.demonstration import run_demo
 
     with no_empty_one(output / "gallery.mm"):
         try:

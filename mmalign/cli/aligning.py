@@ -87,7 +87,7 @@ def align(
     relations = None if relation is None else [parse_relation(text) for text in relation]
     if relation:
         _check_numbers(relation, relations or (), phrase or _phrases_of(sentence, parser))
-    from mmalign.aligning import Aligner
+    from mmalign.alignment.aligner import Aligner
     from mmalign.media.images import decode_image
 
     picture = decode_image(image).image
@@ -166,7 +166,7 @@ def parse_relation(text: str) -> Relation:
 
 
 def _phrases_of(sentence: str, parser: str) -> list[str]:
-    from mmalign.alignment.phrases import parse_sentence
+    from mmalign.parsing.phrases import parse_sentence
 
     return [phrase.text for phrase in parse_sentence(sentence, parser=parser).phrases]
 

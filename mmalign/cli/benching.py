@@ -48,9 +48,9 @@ def bench_index(
 
         mmalign bench index photos.mm --recipe hnsw --recipe SQ8
     """
-    from mmalign.bench_sources import open_bench_source
-    from mmalign.benching import BenchOptions, bench_indexes
-    from mmalign.index.recipe import list_recipes
+    from mmalign.evaluation.index_bench import BenchOptions, bench_indexes
+    from mmalign.evaluation.index_bench_data import open_bench_source
+    from mmalign.index.planning.recipe import list_recipes
 
     names = recipe or [one.name for one in list_recipes() if one.device == "cpu"]
     opened = open_bench_source(source, queries=queries, count=count)

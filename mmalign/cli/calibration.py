@@ -47,7 +47,7 @@ def eval_calibration(
 
         mmalign eval calibration --manifest others.jsonl --fitted calibration/calibration.json
     """
-    from mmalign.calibration import Calibration
+    from mmalign.calibration.mapping import Calibration
     from mmalign.encoders.registry import load_encoder
     from mmalign.evaluation.calibration import evaluate_calibration
     from mmalign.evaluation.calibration_fit import Method
@@ -90,7 +90,7 @@ def eval_calibration(
 
 
 def _write_files(report: CalibrationReport, out: Path) -> None:
-    from mmalign.calibration import FILE
+    from mmalign.calibration.mapping import FILE
     from mmalign.evaluation.calibration_plots import draw_reliability, draw_risk_coverage
 
     try:

@@ -13,7 +13,7 @@ from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_tabl
 from mmalign.errors import InputError, ModelUnavailableError, SourceError
 
 if TYPE_CHECKING:
-    from mmalign.captioning.drafts import Decoder
+    from mmalign.captioning.decoders.base import Decoder
     from mmalign.evaluation.ladder import Ladder
 
 
@@ -138,7 +138,7 @@ def eval_caption(
     """
     from functools import partial
 
-    from mmalign.captioning.context import Retrieval
+    from mmalign.captioning.retrieval import Retrieval
     from mmalign.evaluation.captions import LadderOptions, evaluate_captions
 
     ladder = evaluate_captions(
@@ -167,7 +167,7 @@ def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
     if decoder == "none" and hf is None:
         return writers
     # Here: it takes torch with it, which the lower rungs do without.
-    from mmalign.captioning.decoder import load_decoder
+    from mmalign.captioning.decoders.registry import load_decoder
 
     if decoder != "none":
         try:
@@ -183,7 +183,7 @@ def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
 
 
 def _twins(sentences: Any, references: Any, *, least: float) -> Any:
-    from mmalign.training.duplicates import fuzzy_likeness, same_words
+    from mmalign.training.contrastive.near_duplicates import fuzzy_likeness, same_words
 
     return same_words(sentences, references) | (fuzzy_likeness(sentences, references) >= least)
 

@@ -28,7 +28,7 @@ from mmalign.cli.reencoding import print_reencode, run_reencode, say_notes
 from mmalign.errors import AddInterrupted, InputError, SourceError
 
 if TYPE_CHECKING:
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
     from mmalign.types import AddReport, ReencodeReport
 
 
@@ -149,8 +149,8 @@ def _open_to_index(
 ) -> tuple[Collection, ReencodeReport | None]:
     """The collection to bring up to date, encoded anew first where that is asked for."""
     with if_stopped("stopped before anything was done"):
-        from mmalign.collection import Collection
-        from mmalign.store.description import FILE
+        from mmalign.collection.collection import Collection
+        from mmalign.collection.description import FILE
 
         if not reencode or not (path / FILE).is_file():
             return Collection.open_or_create(path, encoder=encoder), None
@@ -163,7 +163,7 @@ def _open_to_index(
 
 def _target(source: str, collection: Path | None) -> Path:
     """The collection that `index` means."""
-    from mmalign.locate import VARIABLE
+    from mmalign.collection.locate import VARIABLE
     from mmalign.media.sources import default_collection_path
 
     if collection is not None:
@@ -264,7 +264,7 @@ def info(
 
 def _spent(taken: dict[str, float]) -> str:
     """The time and memory that a build took, in words."""
-    from mmalign.quantities import show_bytes, show_seconds
+    from mmalign.utils.quantities import show_bytes, show_seconds
 
     time = f"{show_seconds(taken['seconds'])} to build" if "seconds" in taken else "a time that was not kept"
     return time + (f", {show_bytes(taken['memory'])} of memory" if "memory" in taken else "")

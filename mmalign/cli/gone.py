@@ -11,7 +11,7 @@ from mmalign.media.uris import uri_to_path
 from mmalign.types import Note
 
 if TYPE_CHECKING:
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
 
 # To ask for each file takes microseconds on a disk, and milliseconds over a network.
 _LOOKED = 200

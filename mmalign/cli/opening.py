@@ -12,13 +12,13 @@ from mmalign.cli.output import say
 from mmalign.errors import AddInterrupted, InputError
 
 if TYPE_CHECKING:
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
 
 
 def open_collection(collection: Path | None) -> Collection:
     """Open the collection that the option means, else the one that is found."""
-    from mmalign.collection import Collection
-    from mmalign.locate import locate_collection
+    from mmalign.collection.collection import Collection
+    from mmalign.collection.locate import locate_collection
 
     return Collection.open(locate_collection(collection))
 
@@ -42,8 +42,8 @@ def named(collection: Path | None, place: Path | None) -> Path | None:
     Raises:
         InputError: Both are given.
     """
+    from mmalign.collection.description import FILE
     from mmalign.media.sources import default_collection_path
-    from mmalign.store.description import FILE
 
     if place is None:
         return collection
@@ -73,10 +73,10 @@ def no_empty_one(path: Path) -> Iterator[None]:
 
 def _remove_empty(path: Path) -> None:
     """Remove a collection that holds nothing, unless another process is writing to it."""
-    from mmalign.collection import Collection
-    from mmalign.generation import LOCK
-    from mmalign.locks import lock
-    from mmalign.store.description import FILE
+    from mmalign.collection.collection import Collection
+    from mmalign.collection.description import FILE
+    from mmalign.collection.generation import LOCK
+    from mmalign.utils.locks import lock
 
     if not (path / FILE).is_file():
         return

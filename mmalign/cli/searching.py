@@ -26,7 +26,7 @@ from mmalign.cli.output import (
 from mmalign.errors import InputError, SearchInterrupted
 
 if TYPE_CHECKING:
-    from mmalign.collection import Collection
+    from mmalign.collection.collection import Collection
     from mmalign.types import Box, Hit, SearchResult
 
 # As options are written: `-k`, `-k5`, `--where`, `--where=...`. A dash before anything else begins words.
@@ -184,7 +184,7 @@ def search(
         stopped, result = True, stop.results[0]
     result = _with_gone(result, opened)
     if contact_sheet is not None:
-        from mmalign.contact_sheet import write_contact_sheet
+        from mmalign.cli.contact_sheet import write_contact_sheet
 
         say(f"wrote {write_contact_sheet([result], contact_sheet)}")
     if as_json:
@@ -212,7 +212,7 @@ def _check_captions(*, explain: bool, copies: bool, min_recall: float | None, mi
 
 def _say_where_from(query: Sequence[str], opened: Collection, collection: Path | None) -> None:
     """Say which collection answers, and that one among the words was taken as words: other tools would search in it."""
-    from mmalign.store.description import FILE
+    from mmalign.collection.description import FILE
 
     say_which(opened, collection)
     for word in query:
@@ -226,8 +226,8 @@ def _with_gone(result: SearchResult, opened: Collection) -> SearchResult:
 
 
 def _says_where(words: str) -> bool:
-    from mmalign.explaining import places_in
-    from mmalign.query import Query
+    from mmalign.collection.explain import places_in
+    from mmalign.search.query import Query
 
     return bool(places_in(Query(words)))
 

@@ -11,7 +11,7 @@ import typer
 
 from mmalign.cli.output import EncoderOption, Group, JsonOption, print_json, say, shows_progress
 from mmalign.errors import TrainingInterrupted
-from mmalign.progress import track_several
+from mmalign.utils.progress import track_several
 
 app = typer.Typer(
     cls=Group, no_args_is_help=True, help="Train an encoder, or a captioner, on your own pictures and words."
@@ -40,8 +40,8 @@ def train_contrastive(
 
         mmalign train contrastive --config lite.toml --out runs/first
     """
-    from mmalign.training import run
-    from mmalign.training.config import read_config
+    from mmalign.training.contrastive import train as run
+    from mmalign.training.contrastive.config import read_config
 
     with track_several(enabled=shows_progress(as_json)) as progress:
         try:
@@ -124,8 +124,8 @@ def train_captioner(
 
         mmalign train captioner --text captions.txt --language-model hf:models/smollm2 --out runs/prefix
     """
-    from mmalign.training import captioner
-    from mmalign.training.captioner_config import read_captioner_config
+    from mmalign.training.captioner import train as captioner
+    from mmalign.training.captioner.config import read_captioner_config
 
     options: dict[str, Any] = {"encoder": encoder, "epochs": epochs, "seed": seed, "language_model": language_model}
     data: dict[str, Any] = {
@@ -181,8 +181,8 @@ def train_grounding(
 
         mmalign train grounding --manifest pictures.jsonl --out runs/head --tune other.jsonl
     """
-    from mmalign.training import grounding_run
-    from mmalign.training.grounding import HeadTraining
+    from mmalign.training.grounding import train as grounding_run
+    from mmalign.training.grounding.fit_head import HeadTraining
 
     report = grounding_run.train_grounding(
         manifest,

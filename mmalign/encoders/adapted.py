@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.encoders.adapter import Adapter
 from mmalign.encoders.base import Encoder, ImageLike, KnownWords, KnowsWords, StreamingEncoder, stream_image
+from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
-from mmalign.similarity import Float32Array
+from mmalign.utils.similarity import Float32Array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +120,7 @@ def save_adapted(
     Args:
         folder: An existing folder.
         base: The encoder behind; its name must load it again.
-        text: Tensors of the text side, as `mmalign.encoders.adapter.Adapter` takes them.
+        text: Tensors of the text side, as `mmalign.encoders.lite.adapter.Adapter` takes them.
         image: The same of the picture side.
         metadata: Licence and provenance.
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, Union, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.similarity import Float32Array
+from mmalign.utils.similarity import Float32Array
 
 ImageLike: TypeAlias = Union[Image, str, Path]  # noqa: UP007 - an alias that is also evaluated at run time
 """A decoded RGB picture, or a path to one."""
@@ -63,7 +63,7 @@ class Encoder(Protocol):
     An encoder may also have `stream_image(images, *, batch_size)`, which yields the embeddings of consecutive
     batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
     reads; and `knows(text)`, which says which words it does not know (`KnowsWords`); and `calibration`, a
-    `mmalign.calibration.Calibration` of its own fingerprint or None, which turns the scores of text queries into
+    `Calibration` of its own fingerprint or None, which turns the scores of text queries into
     probabilities; and `encode_patches(image)`, which embeds the places of one picture in the same space: an array of
     shape (h, w, dim), float32, each row of length 1, row 0 at the top. An encoder of which some models can do that and
     others cannot says so in `has_patches`.

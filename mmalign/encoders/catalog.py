@@ -223,7 +223,7 @@ def list_models() -> list[ModelCard]:
 
 
 def _lite(spec: str) -> ModelCard:
-    known, weights = _VERSIONS[spec], files("mmalign.encoders") / "weights"
+    known, weights = _VERSIONS[spec], files("mmalign.encoders.lite") / "weights"
     card = ModelCard(
         spec=spec,
         dim=known.dim,
@@ -242,7 +242,7 @@ def _lite(spec: str) -> ModelCard:
 @cache
 def _measured(spec: str) -> dict[str, Any]:
     # Written by the command that measures `lite`; absent in a checkout that has not run it.
-    path = files("mmalign.encoders") / "weights" / f"{spec.replace('@', '-')}.json"
+    path = files("mmalign.encoders.lite") / "weights" / f"{spec.replace('@', '-')}.json"
     if not path.is_file():
         return {}
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

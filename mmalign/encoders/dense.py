@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 from PIL import Image
 
-from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.efficientnet import INPUT_SIZE, EfficientNetLite2, preprocess
+from mmalign.encoders.lite.adapter import Adapter
+from mmalign.encoders.lite.efficientnet import INPUT_SIZE, EfficientNetLite2, preprocess
 from mmalign.errors import InputError
-from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.types import Box
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 if TYPE_CHECKING:
     import torch

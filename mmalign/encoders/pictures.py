@@ -13,7 +13,7 @@ from mmalign.encoders.base import ImageLike
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.decoding import decode_image
 from mmalign.media.embedded import parse_embedded
-from mmalign.pixels import to_rgb
+from mmalign.utils.pixels import to_rgb
 
 
 def load_rgb(image: ImageLike) -> Image.Image:

@@ -13,8 +13,8 @@ from mmalign.encoders.open_clip_source import near_matches
 from mmalign.errors import EncoderSpecError
 
 _VERSIONS = {
-    "lite@1": "mmalign.encoders.lite.LiteEncoder",
-    "lite@2": "mmalign.encoders.lite2.Lite2Encoder",
+    "lite@1": "mmalign.encoders.lite.v1.LiteEncoder",
+    "lite@2": "mmalign.encoders.lite.v2.Lite2Encoder",
 }
 """Every version of the encoder that needs no download, oldest first, and its class; a new one is one more line."""
 
@@ -63,7 +63,7 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     if colon and rest and family == "open_clip":
         return _open_clip(rest, device)
     if colon and rest and family == "lite":
-        from mmalign.encoders.lite2 import Lite2Encoder, trained_weights
+        from mmalign.encoders.lite.v2 import Lite2Encoder, trained_weights
 
         return Lite2Encoder(device=device, weights=trained_weights(rest))
     if colon and rest and family == "adapter":

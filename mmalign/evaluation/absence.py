@@ -17,7 +17,7 @@ from mmalign.metrics.grounding import Float64Array
 from mmalign.types import gives_json
 
 if TYPE_CHECKING:
-    from mmalign.aligning import Evidence
+    from mmalign.alignment.aligner import Evidence
 
 FALSE_LINKS = (0.05, 0.1, 0.2)
 """Rates of links of absent phrases for which thresholds are set."""

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.calibration import Calibration
+from mmalign.calibration.mapping import Calibration
+from mmalign.calibration.metrics import (
+    Binning,
+    Float64Array,
+    auroc,
+    brier_score,
+    brier_skill_score,
+    expected_calibration_error,
+    risk_coverage,
+)
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
@@ -22,18 +31,9 @@ from mmalign.evaluation.no_answer import Acceptance, BroadQueries, ConceptTest, 
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import read_captions
 from mmalign.evaluation.trials import Captioned, Trials, run_trials
-from mmalign.metrics.calibration import (
-    Binning,
-    Float64Array,
-    auroc,
-    brier_score,
-    brier_skill_score,
-    expected_calibration_error,
-    risk_coverage,
-)
 from mmalign.metrics.retrieval import bootstrap_interval
-from mmalign.similarity import Float32Array
 from mmalign.types import Skip, gives_json
+from mmalign.utils.similarity import Float32Array
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 BOUNDS = (0.1, 0.3, 0.5, 0.7)

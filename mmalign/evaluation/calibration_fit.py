@@ -8,11 +8,11 @@ from enum import StrEnum
 
 import numpy as np
 
-from mmalign.calibration import Calibration, evidence
+from mmalign.calibration.fit import fit_isotonic, fit_platt, grouped_folds
+from mmalign.calibration.mapping import Calibration, evidence
+from mmalign.calibration.metrics import Float64Array
 from mmalign.evaluation.trials import Trials
-from mmalign.metrics.calibration import Float64Array
-from mmalign.metrics.calibration_fit import fit_isotonic, fit_platt, grouped_folds
-from mmalign.similarity import Int64Array
+from mmalign.utils.similarity import Int64Array
 
 
 class Method(StrEnum):
@@ -87,7 +87,7 @@ def fit_calibration(
     Raises:
         InputError: All best hits are right, or all wrong.
 
-    Source: Platt, 1999, and Zadrozny and Elkan, 2002; see `mmalign.metrics.calibration_fit`.
+    Source: Platt, 1999, and Zadrozny and Elkan, 2002; see `mmalign.calibration.fit`.
     """
     features = np.column_stack([part[:, 0] for part in evidence(answerable.scores, pictures=answerable.pictures)])
     nothing = np.column_stack([part[:, 0] for part in evidence(unanswerable.scores, pictures=unanswerable.pictures)])

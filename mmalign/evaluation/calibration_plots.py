@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmalign.calibration.metrics import reliability_table, risk_coverage
 from mmalign.errors import MissingExtraError
 from mmalign.evaluation.calibration import CalibrationReport
-from mmalign.metrics.calibration import reliability_table, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

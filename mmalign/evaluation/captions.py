@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmalign.captioning.consensus import Agreement, Consensus, word_weights
-from mmalign.captioning.context import Context, Retrieval, TextStore, retrieve_context
-from mmalign.captioning.drafts import Decoder
-from mmalign.captioning.prompts import PROMPTED
+from mmalign.captioning.decoders.base import Decoder
+from mmalign.captioning.decoders.prompts import PROMPTED
+from mmalign.captioning.retrieval import Context, Retrieval, TextStore, retrieve_context
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import EncoderMismatchError, InputError
@@ -23,8 +23,8 @@ from mmalign.evaluation.retrieval import CaptionedPicture, read_captions
 from mmalign.metrics.caption import score_captions
 from mmalign.metrics.clipscore import clip_score, ref_clip_score
 from mmalign.metrics.ptb import caption_tokens
-from mmalign.progress import track
-from mmalign.similarity import Float32Array
+from mmalign.utils.progress import track
+from mmalign.utils.similarity import Float32Array
 
 # Pictures that a decoder writes for at once, where it can.
 _TOGETHER = 16

@@ -10,15 +10,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.aligning import MATCHING, Aligner, Evidence
-from mmalign.alignment.building import Matching, build_problem
-from mmalign.alignment.soft import conditional_worth
-from mmalign.alignment.solvers import SolverName, solve
+from mmalign.alignment.aligner import MATCHING, Aligner, Evidence
 from mmalign.encoders.base import Encoder
 from mmalign.errors import InputError
 from mmalign.evaluation.absence import Absence, Absent, measure_absence, replace_phrases
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
 from mmalign.evaluation.sentences import Sentence, by_caption
+from mmalign.matching.build import Matching, build_problem
+from mmalign.matching.marginals import conditional_worth
+from mmalign.matching.solvers import SolverName, solve
 from mmalign.media.images import load_pictures
 from mmalign.metrics.grounding import (
     Float64Array,
@@ -30,9 +30,9 @@ from mmalign.metrics.grounding import (
     union_box,
 )
 from mmalign.metrics.retrieval import bootstrap_interval
-from mmalign.progress import track
-from mmalign.similarity import Int64Array
 from mmalign.types import Box, Skip, gives_json
+from mmalign.utils.progress import track
+from mmalign.utils.similarity import Int64Array
 
 CUTOFFS = (1, 5, 10)
 SOLVERS: tuple[SolverName, ...] = get_args(SolverName)

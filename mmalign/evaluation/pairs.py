@@ -16,8 +16,8 @@ from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics.retrieval import bootstrap_interval
-from mmalign.similarity import Float32Array, Int64Array
 from mmalign.types import Skip, gives_json
+from mmalign.utils.similarity import Float32Array, Int64Array
 
 _FIELDS = ("type", "caption", "negative")
 

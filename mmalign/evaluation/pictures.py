@@ -11,9 +11,9 @@ from PIL import Image
 from mmalign.encoders.base import Encoder, stream_image
 from mmalign.errors import InputError
 from mmalign.media.images import load_pictures
-from mmalign.progress import track
-from mmalign.similarity import Float32Array
 from mmalign.types import Skip
+from mmalign.utils.progress import track
+from mmalign.utils.similarity import Float32Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def load_index(folder: Path, *, mmap: bool = True) -> Index:
 
         return ExactIndex.load(folder, mmap=mmap)
     if kind == "faiss":
-        from mmalign.index.faiss import FaissIndex
+        from mmalign.index.faiss.index import FaissIndex
 
         return FaissIndex.load(folder, mmap=mmap)
     raise IndexFileError(f"{folder} holds an index of kind {kind!r}, which this mmalign does not know; update it")

@@ -9,8 +9,8 @@ import lance
 import numpy as np
 
 from mmalign.errors import StorageError
-from mmalign.similarity import Int64Array
 from mmalign.store.lance_store import Store
+from mmalign.utils.similarity import Int64Array
 
 
 @dataclass(frozen=True, slots=True)

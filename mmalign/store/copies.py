@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmalign.similarity import Float32Array, Int64Array
 from mmalign.store.lance_store import Store, storage_errors
+from mmalign.utils.similarity import Float32Array, Int64Array
 
 _HEX_DIGITS = 64
 _ROWS = 262_144

@@ -19,8 +19,6 @@ from lance.udf import batch_udf
 from numpy.typing import NDArray
 
 from mmalign.errors import CollectionFormatError, FilterError, MMAlignError, StorageError
-from mmalign.locks import lock
-from mmalign.similarity import Int64Array
 from mmalign.store.checksums import (
     CHECKSUM,
     CHECKSUM_FIELDS,
@@ -37,6 +35,8 @@ from mmalign.store.settling import Settled, check_settled, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
 from mmalign.store.version_checksums import check_version, clear_versions, write_version
 from mmalign.store.widening import recast
+from mmalign.utils.locks import lock
+from mmalign.utils.similarity import Int64Array
 
 Float16Array = NDArray[np.float16]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mmalign.errors import DamagedError
-from mmalign.similarity import Int64Array
 from mmalign.store.lance_store import Store
 from mmalign.store.verifying import Damage
 from mmalign.types import Note
+from mmalign.utils.similarity import Int64Array
 
 _NAMED = 5
 

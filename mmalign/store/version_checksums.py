@@ -16,7 +16,7 @@ from pathlib import Path
 import lance
 
 from mmalign.errors import DamagedError
-from mmalign.json_checksum import holds_checksum, with_checksum
+from mmalign.utils.json_checksum import holds_checksum, with_checksum
 
 FOLDER = "_checksums"
 _SUFFIX = ".json"

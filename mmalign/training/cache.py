@@ -13,7 +13,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mmalign.errors import InputError, StorageError
-from mmalign.training.model import Arrays
+from mmalign.training.contrastive.model import Arrays
 
 Columns = Mapping[str, NDArray[Any]]
 """Named arrays with one row a picture or text, perhaps memory-mapped."""

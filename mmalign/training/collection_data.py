@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmalign.collection.generation import Generation
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import EncoderMismatchError
-from mmalign.generation import Generation
-from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 _WORD = re.compile(r"\w")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmalign.training.cache import Table, cached_arrays
-from mmalign.training.model import Arrays, TrainableEncoder
-from mmalign.training.pictures import Progress, counter
+from mmalign.training.contrastive.model import Arrays, TrainableEncoder
+from mmalign.training.contrastive.pictures import Progress, counter
 
 _ROWS = 1024
 

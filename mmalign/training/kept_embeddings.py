@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.encoders.base import Encoder, stream_image
-from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.training.cache import cached_arrays
+from mmalign.training.contrastive.pictures import Progress, counter
 from mmalign.training.manifest import CaptionedFile
-from mmalign.training.pictures import Progress, counter
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 _ROWS = 1024
 

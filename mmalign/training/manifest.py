@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import InputError, SourceError
-from mmalign.training.config import PartConfig
+from mmalign.training.contrastive.config import PartConfig
 
 _WORD = re.compile(r"\w+")
 

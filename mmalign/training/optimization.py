@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mmalign.errors import InputError
-from mmalign.training.config import OptimizationConfig
-from mmalign.training.model import TrainableEncoder
+from mmalign.training.contrastive.config import OptimizationConfig
+from mmalign.training.contrastive.model import TrainableEncoder
 
 
 def make_optimizer(model: TrainableEncoder, objective: nn.Module, config: OptimizationConfig) -> torch.optim.AdamW:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 
 from mmalign.errors import InputError, StorageError, TrainingInterrupted
+from mmalign.training.contrastive.pictures import Progress
 from mmalign.training.logs import TrainingLog
-from mmalign.training.pictures import Progress
 from mmalign.types import gives_json
 
 RUN_FILE = "run.json"

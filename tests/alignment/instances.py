@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from mmalign.alignment.problem import Assignment, Edge, Problem
+from mmalign.matching.problem import Assignment, Edge, Problem
 
 
 def random_problem(

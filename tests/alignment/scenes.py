@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mmalign.alignment.building import Matching, build_problem
-from mmalign.alignment.solvers import SolverName, solve
+from mmalign.matching.build import Matching, build_problem
+from mmalign.matching.solvers import SolverName, solve
 from mmalign.types import Box, Phrase, Relation
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmalign.alignment.chunks import Chunk, mend
-from mmalign.alignment.phrases import Parsed, parse_sentence
-from mmalign.alignment.tagging import Token
+from mmalign.parsing.chunks import Chunk, mend
+from mmalign.parsing.phrases import Parsed, parse_sentence
+from mmalign.parsing.tagger import Token
 
 # No noun, pronoun or adjective among them.
 EMPTY = (

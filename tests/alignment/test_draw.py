@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from mmalign.alignment.building import Matching, build_problem
 from mmalign.alignment.concluding import conclude
-from mmalign.alignment.draw import draw_alignment, plan_drawing
-from mmalign.alignment.labels import Placed, Rectangle, Wanted, place_labels
-from mmalign.alignment.palette import COLOURS, INK, font_for, style_of
-from mmalign.alignment.phrases import given_phrases
+from mmalign.alignment.drawing.draw import draw_alignment, plan_drawing
+from mmalign.alignment.drawing.labels import Placed, Rectangle, Wanted, place_labels
+from mmalign.alignment.drawing.palette import COLOURS, INK, font_for, style_of
+from mmalign.alignment.drawing.sentence import wrapped_runs
 from mmalign.alignment.result import Alignment
-from mmalign.alignment.sentence import wrapped_runs
-from mmalign.alignment.solvers import solve
+from mmalign.matching.build import Matching, build_problem
+from mmalign.matching.solvers import solve
+from mmalign.parsing.phrases import given_phrases
 from mmalign.types import Box, Phrase, Region
 
 

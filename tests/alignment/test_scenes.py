@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mmalign.alignment.building import Matching, build_problem
-from mmalign.alignment.phrases import parse_sentence
 from mmalign.alignment.removal import paint_over, remove_region
-from mmalign.alignment.solvers import solve
 from mmalign.errors import InputError
+from mmalign.matching.build import Matching, build_problem
+from mmalign.matching.solvers import solve
+from mmalign.parsing.phrases import parse_sentence
 from mmalign.types import Box
 from tests.alignment.scenes import (
     BACKGROUND,

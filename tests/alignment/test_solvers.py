@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from mmalign.alignment.problem import Edge, Problem
-from mmalign.alignment.solvers import solve, solve_many
 from mmalign.errors import InputError
+from mmalign.matching.problem import Edge, Problem
+from mmalign.matching.solvers import solve, solve_many
 from tests.alignment.instances import exhaustive, random_problem
 
 
@@ -119,8 +119,8 @@ def test_many_are_solved_as_one_by_one(solver: str) -> None:
 
 
 def test_the_bound_holds_where_the_search_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.alignment.graph._WIDTH", 1)
-    monkeypatch.setattr("mmalign.alignment.graph._MOST_NUMBERS", 1)
+    monkeypatch.setattr("mmalign.matching.joint._WIDTH", 1)
+    monkeypatch.setattr("mmalign.matching.joint._MOST_NUMBERS", 1)
     rng = np.random.default_rng(5)
     open_ends = 0
     for _ in range(150):

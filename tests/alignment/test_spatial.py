@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from mmalign.alignment.spatial import KINDS, evidence, overlaps, relation_strength, relation_weights
 from mmalign.errors import InputError
+from mmalign.matching.spatial import KINDS, evidence, overlaps, relation_strength, relation_weights
 from mmalign.types import Box
 
 # A person on a horse who wears a hat and holds a stick, a bird far up, and a small dog to the right on the ground.

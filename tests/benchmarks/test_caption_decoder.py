@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.caption_decoder import cache_gain, gather, peak_of, speeds
-from mmalign.captioning.decoder import SHIPPED, load_decoder
-from mmalign.captioning.trained import TrainedDecoder, read_decoder
+from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
+from mmalign.captioning.decoders.trained import TrainedDecoder, read_decoder
 
 CONTEXTS = [["a dog runs through the snow", "a brown dog in snow"], ["two men ride brown horses"]]
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.caption_grounding import THINGS, is_absent, measure, split_spans, swap
-from mmalign.alignment.phrases import parse_sentence
 from mmalign.evaluation.manifest import read_manifest
+from mmalign.parsing.phrases import parse_sentence
 from mmalign.types import Box, CaptionSpan, Region
 
 CAPTIONS = [["A dog runs on the beach ."], ["A man throws a frisbee ."], ["A child holds a red balloon ."]]

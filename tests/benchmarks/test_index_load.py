@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import index_load
 from benchmarks.index_load import Journal, check, name, run, vectors
-from mmalign.collection import Collection
+from mmalign.collection.collection import Collection
 
 
 def test_nothing_is_missed_under_load(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import region_features, region_proposals
-from mmalign.alignment.proposals import propose_regions
 from mmalign.evaluation.phrases import read_phrases
+from mmalign.regions.proposals import propose_regions
 from mmalign.types import Box
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks import index_peers
 from benchmarks.vector_sources import Sources, crop
 from benchmarks.vectors import CROPS, Growth, chunks, profile, unit
-from mmalign.index.truth import exact_truth
+from mmalign.index.recall.ground_truth import exact_truth
 
 faiss = pytest.importorskip("faiss")
 DIM = 24

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmalign.captioning.consensus import Agreement, Consensus, consensus, word_weights
-from mmalign.captioning.context import Context
+from mmalign.captioning.retrieval import Context
 from mmalign.errors import InputError
 from mmalign.metrics.cider import DocumentFrequencies, cider_d
 from mmalign.metrics.ptb import caption_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmalign.captioning.context import (
+from mmalign.captioning.retrieval import (
     Retrieval,
     TextStore,
     diverse_order,

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from mmalign.captioning.fusion import FusionName, make_fusion
+from mmalign.captioning.decoders.fusion import FusionName, make_fusion
 from mmalign.errors import InputError
 
 NAMES = get_args(FusionName)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.captioning.generate import Writing, write_captions
-from mmalign.captioning.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
-from mmalign.captioning.words import BEGIN, END
+from mmalign.captioning.decoders.decoding import Writing, write_captions
+from mmalign.captioning.decoders.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
+from mmalign.captioning.decoders.tokenizer import BEGIN, END
 from mmalign.errors import InputError
 from tests.captioning.toy import toy_inputs, toy_model
 

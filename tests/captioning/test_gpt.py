@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.captioning.evidence import evidence_features, gather_evidence
-from mmalign.captioning.gpt import Cache
-from mmalign.captioning.model import MultimodalTransformer, pad_targets
-from mmalign.captioning.words import BEGIN, END, PADDING
+from mmalign.captioning.decoders.gpt import Cache
+from mmalign.captioning.decoders.model import MultimodalTransformer, pad_targets
+from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
+from mmalign.captioning.ngram_votes import evidence_features, gather_evidence
 from mmalign.errors import InputError
 from tests.captioning.toy import CONFIG, toy_inputs, toy_model
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mmalign.captioning.decoder import load_decoder
-from mmalign.captioning.prompts import chat_prompt, first_caption, plain_prompt
-from mmalign.encoders.wheels import PinnedFile, load_pinned
+from mmalign.captioning.decoders.prompts import chat_prompt, first_caption, plain_prompt
+from mmalign.captioning.decoders.registry import load_decoder
+from mmalign.encoders.lite.wheels import PinnedFile, load_pinned
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
 from tests.captioning.toy import tiny_language_model
 
@@ -84,7 +84,7 @@ def test_gguf_without_its_package_and_without_its_file(tmp_path: Path, monkeypat
     with pytest.raises(ModelUnavailableError, match="there is no GGUF file"):
         load_decoder(f"hf:{tmp_path / 'none.gguf'}")
     (tmp_path / "some.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("mmalign.captioning.hf.find_spec", lambda name: None)
+    monkeypatch.setattr("mmalign.captioning.decoders.hf.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="gguf"):
         load_decoder(f"hf:{tmp_path / 'some.gguf'}")
 

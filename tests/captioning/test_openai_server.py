@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.captioning.context import TextStore
-from mmalign.captioning.decoder import load_decoder
-from mmalign.captioning.prompts import chat_prompt, first_caption
-from mmalign.captions import Captioner
+from mmalign.captioning.captioner import Captioner
+from mmalign.captioning.decoders.prompts import chat_prompt, first_caption
+from mmalign.captioning.decoders.registry import load_decoder
+from mmalign.captioning.retrieval import TextStore
 from mmalign.errors import ModelUnavailableError
 from tests.test_captions import CAPTIONS, QUERY, STORE, Toy
 

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from mmalign.captioning.drafts import Draft
+from mmalign.captioning.decoders.base import Draft
 from mmalign.captioning.ranking import rank_by_fit, rank_drafts
 from mmalign.errors import InputError
 from mmalign.metrics.cider import DocumentFrequencies, cider_d

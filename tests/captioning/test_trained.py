@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.captioning.decoder import SHIPPED, load_decoder
-from mmalign.captioning.drafts import Decoder
-from mmalign.captioning.generate import Writing
-from mmalign.captioning.model import ModelConfig, make_model
-from mmalign.captioning.trained import DecoderFile, TrainedDecoder, open_decoder, read_decoder, write_decoder
-from mmalign.captioning.words import CaptionTokenizer, plain_words
+from mmalign.captioning.decoders.base import Decoder
+from mmalign.captioning.decoders.decoding import Writing
+from mmalign.captioning.decoders.model import ModelConfig, make_model
+from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
+from mmalign.captioning.decoders.tokenizer import CaptionTokenizer, plain_words
+from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, open_decoder, read_decoder, write_decoder
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
 
 CAPTIONS = ["A dog runs .", "Two dogs run in the snow .", "A man rides a bike .", "The man sits ."] * 3
@@ -141,6 +141,6 @@ def test_the_shipped_decoder_loads_and_other_bytes_are_refused(tmp_path: Path, m
     assert decoder.caption(None, ["A black dog runs through the snow ."] * 5)[0].text
     damaged = tmp_path / SHIPPED.name
     damaged.write_bytes(SHIPPED.read_bytes()[:-1] + b"\x00\x01")
-    monkeypatch.setattr("mmalign.captioning.decoder.SHIPPED", damaged)
+    monkeypatch.setattr("mmalign.captioning.decoders.registry.SHIPPED", damaged)
     with pytest.raises(ModelUnavailableError, match="expected SHA-256"):
         load_decoder("lite")

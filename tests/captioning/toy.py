@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmalign.captioning.fusion import FusionName
-from mmalign.captioning.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
+from mmalign.captioning.decoders.fusion import FusionName
+from mmalign.captioning.decoders.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
 
 CONFIG = ModelConfig(dim=6, vocabulary=40, width=16, layers=2, heads=2, longest=12, slots=2, context=4, read=3)
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mmalign.encoders.adapter import Adapter
-from mmalign.encoders.quantised import quantise, to_float32
+from mmalign.encoders.lite.adapter import Adapter
+from mmalign.encoders.lite.quantised import quantise, to_float32
 
 
 def tensors(rng: np.random.Generator, *, hidden: int) -> dict[str, np.ndarray]:

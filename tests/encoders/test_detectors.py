@@ -10,9 +10,9 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 
-from mmalign.encoders.detectors import as_regions, load_detector
-from mmalign.encoders.hf_detectors import GroundingDinoDetector, OwlDetector
 from mmalign.errors import EncoderSpecError, InputError, ModelUnavailableError
+from mmalign.regions.hf_detectors import GroundingDinoDetector, OwlDetector
+from mmalign.regions.torchvision_detectors import as_regions, load_detector
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "a", "red", "green", "ball", "dog"]
 MOBILE = "ssdlite320_mobilenet_v3_large"

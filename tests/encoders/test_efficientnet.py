@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.encoders.efficientnet import (
+from mmalign.encoders.lite.efficientnet import (
     EFFICIENTNET_WEIGHTS,
     FEATURES,
     INPUT_SIZE,
@@ -18,8 +18,8 @@ from mmalign.encoders.efficientnet import (
     preprocess,
     tensor_shapes,
 )
-from mmalign.encoders.quantised import quantise
-from mmalign.encoders.wheels import load_pinned
+from mmalign.encoders.lite.quantised import quantise
+from mmalign.encoders.lite.wheels import load_pinned
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")

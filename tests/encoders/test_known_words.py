@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmalign.encoders.base import KnowsWords
-from mmalign.encoders.lite2 import Lite2Encoder
+from mmalign.encoders.lite.v2 import Lite2Encoder
 
 
 @pytest.fixture(scope="module")

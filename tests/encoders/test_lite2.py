@@ -13,16 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from mmalign.encoders import lite2
 from mmalign.encoders.base import Encoder
-from mmalign.encoders.efficientnet import PREPROCESSING, preprocess
-from mmalign.encoders.lite import LiteEncoder
-from mmalign.encoders.lite2 import TOKENIZER, Lite2Encoder, WeightFile
-from mmalign.encoders.lite_weights import export_lite2, load_lite2
+from mmalign.encoders.lite import v2 as lite2
+from mmalign.encoders.lite.efficientnet import PREPROCESSING, preprocess
+from mmalign.encoders.lite.quantised import Quantised, write_tensors
+from mmalign.encoders.lite.towers import PictureInput, image_features
+from mmalign.encoders.lite.v1 import LiteEncoder
+from mmalign.encoders.lite.v2 import TOKENIZER, Lite2Encoder, WeightFile
+from mmalign.encoders.lite.weights_file import export_lite2, load_lite2
 from mmalign.encoders.pictures import load_rgb
-from mmalign.encoders.quantised import Quantised, write_tensors
 from mmalign.encoders.registry import load_encoder
-from mmalign.encoders.towers import PictureInput, image_features
 from mmalign.errors import InputError, ModelUnavailableError
 from tests.encoders.lite2_files import NOTES, random_states, wheel_states, write
 
@@ -142,7 +142,7 @@ def test_the_text_path_imports_nothing_heavy(random_file: WeightFile) -> None:
     code = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from mmalign.encoders.lite2 import Lite2Encoder, WeightFile\n"
+        "from mmalign.encoders.lite.v2 import Lite2Encoder, WeightFile\n"
         f"e = Lite2Encoder(weights=WeightFile(Path({str(random_file.path)!r}), {random_file.sha256!r}))\n"
         "e.fingerprint, e.truncates('a dog')\n"
         "assert e.encode_text(['a dog']).shape == (1, e.dim)\n"
@@ -158,7 +158,7 @@ def test_no_wheel_is_needed(random_file: WeightFile, monkeypatch: pytest.MonkeyP
     def refuse(name: str) -> None:
         raise AssertionError(f"looked for {name}")
 
-    monkeypatch.setattr("mmalign.encoders.wheels.find_spec", refuse)
+    monkeypatch.setattr("mmalign.encoders.lite.wheels.find_spec", refuse)
     encoder = Lite2Encoder(device="cpu", weights=random_file)
     assert encoder.encode_text(["a"]).shape == (1, 8)
     assert encoder.encode_image([Image.new("RGB", (9, 9), "red")]).shape == (1, 8)

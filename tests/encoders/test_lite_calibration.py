@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.calibration import Calibration
+from mmalign.calibration.mapping import Calibration
+from mmalign.encoders.lite.towers import TwoTowerEncoder
 from mmalign.encoders.registry import load_encoder
-from mmalign.encoders.towers import TwoTowerEncoder
 from mmalign.errors import CalibrationError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "mmalign" / "encoders" / "weights"

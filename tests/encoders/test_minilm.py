@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mmalign.encoders.minilm import (
+from mmalign.encoders.lite.minilm import (
     MAX_TOKENS,
     MINILM_WEIGHTS,
     MiniLM,
@@ -15,8 +15,8 @@ from mmalign.encoders.minilm import (
     max_pool,
     mean_pool,
 )
-from mmalign.encoders.quantised import map_safetensors
-from mmalign.encoders.wheels import locate
+from mmalign.encoders.lite.quantised import map_safetensors
+from mmalign.encoders.lite.wheels import locate
 
 TEXTS = [
     "",

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from mmalign.encoders.base import ImageLike
-from mmalign.encoders.plain_grounding import PlainGrounding
 from mmalign.encoders.region_features import compare_regions
-from mmalign.similarity import Float32Array, l2_normalize
+from mmalign.grounding.zero_shot import PlainGrounding
 from mmalign.types import Box
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 SIZE = (120, 60)
 GRID = (6, 12)

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign.encoders.quantised import Quantised, map_safetensors, quantise, read_tensors, to_float32, write_tensors
+from mmalign.encoders.lite.quantised import (
+    Quantised,
+    map_safetensors,
+    quantise,
+    read_tensors,
+    to_float32,
+    write_tensors,
+)
 from mmalign.errors import InputError
 
 

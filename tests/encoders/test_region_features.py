@@ -9,12 +9,12 @@ from PIL import Image
 
 from mmalign.encoders.base import ImageLike
 from mmalign.encoders.dense import cell_weights
-from mmalign.encoders.efficientnet import preprocess
-from mmalign.encoders.lite2 import Lite2Encoder
+from mmalign.encoders.lite.efficientnet import preprocess
+from mmalign.encoders.lite.v2 import Lite2Encoder
 from mmalign.encoders.region_features import cut_out, encode_regions, in_context
 from mmalign.errors import DecodeError, InputError
-from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.types import Box
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 BOXES = [Box(3.5, 2, 20, 30), Box(0, 0, 80, 60), Box(70, 50, 20, 20), Box(40.2, 20.4, 0.3, 0.3)]
 

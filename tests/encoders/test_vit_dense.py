@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.aligning import Aligner
+from mmalign.alignment.aligner import Aligner
 from mmalign.encoders.base import has_patches
 from mmalign.encoders.open_clip import OpenClipEncoder
 from mmalign.encoders.vit_dense import dense_features, plan_grid, to_pixels

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from mmalign.calibration import Calibration
+from mmalign.calibration.fit import sigmoid
+from mmalign.calibration.mapping import Calibration
 from mmalign.errors import InputError, MissingExtraError
 from mmalign.evaluation.calibration import CalibrationReport, measure_calibration
 from mmalign.evaluation.calibration_fit import Method, cross_fit, fit_calibration
 from mmalign.evaluation.calibration_plots import draw_reliability, draw_risk_coverage, require_matplotlib
 from mmalign.evaluation.trials import Trials, run_trials
-from mmalign.metrics.calibration_fit import sigmoid
 from tests.evaluation.test_trials import THINGS, made
 
 fit = partial(fit_calibration, encoder="made@1", fingerprint="f" * 64)

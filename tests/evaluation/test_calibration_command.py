@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from mmalign.calibration import Calibration
+from mmalign.calibration.mapping import Calibration
 from mmalign.cli import app
 from mmalign.encoders import registry
 from mmalign.errors import CalibrationError, InputError, MissingExtraError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from mmalign.captioning.context import Retrieval
-from mmalign.captioning.drafts import Draft
+from mmalign.captioning.decoders.base import Draft
+from mmalign.captioning.retrieval import Retrieval
 from mmalign.cli import app
 from mmalign.errors import EncoderMismatchError, InputError, SourceError, StorageError
 from mmalign.evaluation import captions as ladder_module

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mmalign.aligning import Aligner, Evidence
+from mmalign.alignment.aligner import Aligner, Evidence
 from mmalign.cli import app
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation import grounding

@@ -11,7 +11,7 @@ from mmalign.errors import InputError
 from mmalign.evaluation.concepts import choose_concepts, words_of
 from mmalign.evaluation.no_answer import ask_broadly, ask_without
 from mmalign.evaluation.trials import FEWEST, Captioned, Trials, run_trials, search_trials
-from mmalign.similarity import l2_normalize
+from mmalign.utils.similarity import l2_normalize
 
 THINGS = ("dog", "cat", "tree", "boat")
 

@@ -30,6 +30,6 @@ def exact(data: Data) -> ExactIndex:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Keep FAISS to one thread: its threads wait by spinning, which takes minutes on a busy machine."""
-    from mmalign.index import faiss
+    from mmalign.index.faiss import index as faiss
 
     faiss._faiss().omp_set_num_threads(1)

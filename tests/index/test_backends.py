@@ -52,7 +52,7 @@ def build(factory: str, data: Data) -> Index:
     if factory == "exact":
         index: Index = ExactIndex(DIM)
     else:
-        from mmalign.index.faiss import FaissIndex
+        from mmalign.index.faiss.index import FaissIndex
 
         index = FaissIndex(factory, DIM)
     index.train(data.vectors)

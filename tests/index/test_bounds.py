@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import beta
 
 from mmalign.errors import InputError
-from mmalign.index.bounds import lower_bound
+from mmalign.index.recall.bounds import lower_bound
 
 TRIALS = 200
 # 5% and three standard errors of a share of 5% over so many trials.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmalign.errors import IndexFileError, InputError
-from mmalign.index.contract import Contract, Curve
+from mmalign.index.recall.recall_curves import Contract, Curve
 from mmalign.types import Note
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from mmalign.errors import DimensionError, InputError, RecipeError
-from mmalign.index.building import build_index
-from mmalign.index.cross_modal import fit_projection, fit_transform, fit_width, set_projection
-from mmalign.index.faiss import FaissIndex
-from mmalign.index.recipe import Recipe
-from mmalign.similarity import exact_top_k, l2_normalize
+from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.faiss.query_aware import fit_projection, fit_transform, fit_width, set_projection
+from mmalign.index.lifecycle.build import build_index
+from mmalign.index.planning.recipe import Recipe
+from mmalign.utils.similarity import exact_top_k, l2_normalize
 
 faiss = pytest.importorskip("faiss")
 FACTORY = "PCA{},HNSW16,SQ8,Refine(SQfp16)"

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, IndexFileError
-from mmalign.index.drift import compare_vectors, describe_vectors
-from mmalign.similarity import l2_normalize
+from mmalign.index.recall.drift import compare_vectors, describe_vectors
+from mmalign.utils.similarity import l2_normalize
 
 DIM = 48
 

@@ -20,9 +20,9 @@ from mmalign.errors import (
     RecipeError,
     StorageError,
 )
-from mmalign.index import faiss as module
 from mmalign.index.exact import ExactIndex
-from mmalign.index.faiss import FaissIndex, check_faiss
+from mmalign.index.faiss import index as module
+from mmalign.index.faiss.index import FaissIndex, check_faiss
 from mmalign.index.files import load_index
 from tests.index.helpers import DIM, QUERIES, ROWS, Data, naive, recall
 
@@ -72,8 +72,9 @@ def test_faiss_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_room_is_imported_without_faiss() -> None:
     code = (
-        "import sys, mmalign.index.faiss, mmalign.index.recipe, mmalign.index.publish, mmalign.index.exact\n"
-        "mmalign.index.faiss.check_faiss(); mmalign.index.recipe.list_recipes()\n"
+        "import sys, mmalign.index.faiss.index, mmalign.index.planning.recipe\n"
+        "import mmalign.index.lifecycle.versions, mmalign.index.exact\n"
+        "mmalign.index.faiss.index.check_faiss(); mmalign.index.planning.recipe.list_recipes()\n"
         "sys.exit('faiss' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.index import faiss_scan
-from mmalign.index.faiss import FaissIndex
+from mmalign.index.faiss import scan as faiss_scan
+from mmalign.index.faiss.index import FaissIndex
 from tests.index.helpers import DIM, QUERIES, ROWS, Data, naive, recall, true_scores
 
 HOLDING = [

@@ -9,9 +9,9 @@ import pytest
 
 from mmalign.errors import RecipeError
 from mmalign.index.exact import ExactIndex
-from mmalign.index.faiss import FaissIndex
-from mmalign.index.layout import lay_out
-from mmalign.index.recipe import list_recipes
+from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.planning.recipe import list_recipes
+from mmalign.index.planning.sizes import lay_out
 
 ROWS, DIM = 20_000, 64
 STRINGS = ["SQ4", "SQ6", "SQbf16", "PQ16np", "PQ16x4fs", "PQ8x6np", "IVF64_HNSW16,SQ8", "IDMap2,SQ8", "RaBitQ4",

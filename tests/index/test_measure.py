@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.index.contract import Contract
 from mmalign.index.exact import ExactIndex
-from mmalign.index.faiss import FaissIndex
-from mmalign.index.measure import Asked, Measuring, efforts_to_try, measure_contract
-from mmalign.similarity import l2_normalize
+from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.recall.measure import Asked, Measuring, efforts_to_try, measure_contract
+from mmalign.index.recall.recall_curves import Contract
+from mmalign.utils.similarity import l2_normalize
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from mmalign.errors import InputError, RecipeError
-from mmalign.index import plan as module
-from mmalign.index.costs import Costs, build_seconds, load_costs, missed, search_seconds
-from mmalign.index.estimate import Meter, check_estimate, estimate
-from mmalign.index.layout import lay_out
-from mmalign.index.plan import Budget, check_memory, choose, chooses_exact
-from mmalign.index.recipe import Recipe, list_recipes, load_recipe
-from mmalign.quantities import parse_bytes
+from mmalign.index.planning import choose as module
+from mmalign.index.planning.choose import Budget, check_memory, choose, chooses_exact
+from mmalign.index.planning.costs import Costs, build_seconds, load_costs, missed, search_seconds
+from mmalign.index.planning.estimate import Meter, check_estimate, estimate
+from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe
+from mmalign.index.planning.sizes import lay_out
+from mmalign.utils.quantities import parse_bytes
 
 DIM = 384
 # A machine that is easy to reckon with: everything takes a nanosecond, a read a tenth of a millisecond.

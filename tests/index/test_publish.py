@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from mmalign.errors import IndexFileError, StorageError
-from mmalign.index import publish
 from mmalign.index.exact import ExactIndex
-from mmalign.index.faiss import FaissIndex
-from mmalign.index.publish import IndexManifest
-from mmalign.json_checksum import with_checksum
+from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.lifecycle import versions as publish
+from mmalign.index.lifecycle.versions import IndexManifest
+from mmalign.utils.json_checksum import with_checksum
 
 STEPS = ["write_files", "checksum_files", "write_manifest", "sync_files", "rename_version", "write_pointer",
          "replace_pointer"]  # fmt: skip

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mmalign.errors import InputError, MissingExtraError, RecipeError
-from mmalign.index import building
-from mmalign.index import recipe as module
-from mmalign.index.building import build_index, sample_vectors
 from mmalign.index.exact import ExactIndex
-from mmalign.index.faiss import FaissIndex
+from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.files import load_index
-from mmalign.index.layout import lay_out
-from mmalign.index.recipe import Recipe, list_recipes, load_recipe, parse_recipe
+from mmalign.index.lifecycle import build as building
+from mmalign.index.lifecycle.build import build_index, sample_vectors
+from mmalign.index.planning import recipe as module
+from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe, parse_recipe
+from mmalign.index.planning.sizes import lay_out
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
 # Recipes of a graphics card are built where there is one; see test_faiss_gpu.py.
@@ -228,7 +228,7 @@ def test_auto_without_faiss_is_exact(data: Data, monkeypatch: pytest.MonkeyPatch
 
 
 def test_named_recipe_without_faiss_says_what_to_type(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmalign.index import faiss
+    from mmalign.index.faiss import index as faiss
 
     monkeypatch.setattr(faiss, "_DISTRIBUTIONS", ())
     monkeypatch.setitem(sys.modules, "faiss", None)

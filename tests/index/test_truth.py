@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.index import truth as module
-from mmalign.index.truth import Truth, exact_truth
+from mmalign.index.recall import ground_truth as module
+from mmalign.index.recall.ground_truth import Truth, exact_truth
 from tests.index.helpers import DIM, ROWS, Data, naive
 
 

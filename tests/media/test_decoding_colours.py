@@ -15,7 +15,7 @@ from mmalign.encoders.pictures import load_rgb
 from mmalign.media.decoding import decode_image
 from mmalign.media.depth import png_chunk
 from mmalign.media.nclx import named_profile
-from mmalign.pixels.profiles import matrix_profile, profile_conversion
+from mmalign.utils.pixels.profiles import matrix_profile, profile_conversion
 from tests.media.media_helpers import encode, pixels, png
 
 # Linear Display P3 and BT.2020 to linear sRGB, as published (W3C CSS Color 4; ITU-R BT.2087).
@@ -232,7 +232,7 @@ def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch)
         encode(tall.quantize(8), "PNG", transparency=3),
     ]
     whole = [pixels(source) for source in sources]
-    monkeypatch.setattr("mmalign.pixels.strips.STRIP_PIXELS", 7000)
+    monkeypatch.setattr("mmalign.utils.pixels.strips.STRIP_PIXELS", 7000)
     for source, want in zip(sources, whole, strict=True):
         assert (pixels(source) == want).all()
 

@@ -9,8 +9,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from mmalign.errors import InputError
-from mmalign.metrics.calibration import (
+from mmalign.calibration.fit import fit_isotonic, fit_platt, grouped_folds, sigmoid
+from mmalign.calibration.metrics import (
     Binning,
     auroc,
     brier_score,
@@ -20,7 +20,7 @@ from mmalign.metrics.calibration import (
     risk_coverage,
     wilson_interval,
 )
-from mmalign.metrics.calibration_fit import fit_isotonic, fit_platt, grouped_folds, sigmoid
+from mmalign.errors import InputError
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from functools import wraps
 from importlib import import_module
 from pathlib import Path
 
-from mmalign import ingest
-from mmalign.collection import Collection
+from mmalign.collection import ingest
+from mmalign.collection.collection import Collection
 from tests.tools.color_encoder import ColorEncoder
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mmalign import renewal
-from mmalign.collection import Collection
+from mmalign.collection import embedding_cache as renewal
+from mmalign.collection.collection import Collection
 from mmalign.errors import ReencodeInterrupted
 from tests.tools.color_encoder import OtherColorEncoder
 from tests.tools.indexing import plant

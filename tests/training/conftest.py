@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mmalign.training import models, run, teachers
-from mmalign.training.config import ModelConfig
-from mmalign.training.model import TrainableEncoder
+from mmalign.training.contrastive import models, teachers
+from mmalign.training.contrastive import train as run
+from mmalign.training.contrastive.config import ModelConfig
+from mmalign.training.contrastive.model import TrainableEncoder
 from tests.training.toy import ToyModel
 
 

@@ -13,9 +13,9 @@ import torch
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import EncoderSpecError, InputError, ModelUnavailableError
 from mmalign.evaluation.retrieval import evaluate_retrieval
-from mmalign.training.adapter_model import AdapterModel
-from mmalign.training.config import parse_config
-from mmalign.training.run import train_contrastive
+from mmalign.training.contrastive.adapter_model import AdapterModel
+from mmalign.training.contrastive.config import parse_config
+from mmalign.training.contrastive.train import train_contrastive
 from tests.encoders.tiny_models import pictures, save_clip, sentences
 from tests.training.toy import make_manifest, settings
 
@@ -62,7 +62,7 @@ def test_an_adapter_helps_and_its_export_loads(spec: str, tmp_path: Path, option
     assert figures(adapted) > figures(spec) + 30
     assert figures(adapted) == pytest.approx(report.best["sum"], abs=3)
     # The trained network itself is the oracle of the exported one.
-    from mmalign.training.teachers import load_trained
+    from mmalign.training.contrastive.teachers import load_trained
 
     model, base = load_trained(report.out, device=CPU), load_encoder(spec)
     for own, embed, found in (

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.captioning.trained import open_decoder
-from mmalign.collection import Collection
+from mmalign.captioning.decoders.trained import open_decoder
+from mmalign.collection.collection import Collection
+from mmalign.collection.generation import ITEMS
 from mmalign.errors import (
     CollectionNotFoundError,
     EncoderMismatchError,
@@ -22,15 +23,14 @@ from mmalign.errors import (
     SourceError,
     TrainingInterrupted,
 )
-from mmalign.generation import ITEMS
-from mmalign.similarity import Float32Array, l2_normalize
 from mmalign.store.lance_store import Store
 from mmalign.training import run_folder
-from mmalign.training.captioner import train_captioner
-from mmalign.training.captioner_config import CaptionerConfig, CaptionerData, read_captioner_config
-from mmalign.training.captioner_data import add_noise, load_material
-from mmalign.training.captioner_decoder import DecoderTrainer
-from mmalign.training.config import PartConfig
+from mmalign.training.captioner.config import CaptionerConfig, CaptionerData, read_captioner_config
+from mmalign.training.captioner.data import add_noise, load_material
+from mmalign.training.captioner.decoder import DecoderTrainer
+from mmalign.training.captioner.train import train_captioner
+from mmalign.training.contrastive.config import PartConfig
+from mmalign.utils.similarity import Float32Array, l2_normalize
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 60, 230), "white": (245, 245, 245)}
 THINGS = ("wall", "door", "car", "boat", "kite")

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.captioning.context import TextStore
-from mmalign.captioning.decoder import load_decoder
-from mmalign.captioning.hf import LanguageModel
-from mmalign.captioning.prefix import PrefixFile, SoftPrefix, read_prefix, write_prefix
-from mmalign.captioning.prompts import plain_prompt
-from mmalign.captions import Captioner
+from mmalign.captioning.captioner import Captioner
+from mmalign.captioning.decoders.hf import LanguageModel
+from mmalign.captioning.decoders.prefix import PrefixFile, SoftPrefix, read_prefix, write_prefix
+from mmalign.captioning.decoders.prompts import plain_prompt
+from mmalign.captioning.decoders.registry import load_decoder
+from mmalign.captioning.retrieval import TextStore
 from mmalign.errors import DimensionError, EncoderMismatchError, InputError, ModelUnavailableError
-from mmalign.similarity import l2_normalize
-from mmalign.training.captioner import train_captioner
-from mmalign.training.captioner_config import CaptionerConfig, CaptionerData, read_captioner_config
-from mmalign.training.captioner_prefix import PrefixTrainer, _Told
+from mmalign.training.captioner.config import CaptionerConfig, CaptionerData, read_captioner_config
+from mmalign.training.captioner.prefix import PrefixTrainer, _Told
+from mmalign.training.captioner.train import train_captioner
+from mmalign.utils.similarity import l2_normalize
 from tests.captioning.toy import tiny_language_model
 from tests.training.test_captioner import COLOURS, PATTERNS, THINGS, WordEncoder
 
@@ -57,7 +57,7 @@ def config(tmp_path: Path, model: Path) -> CaptionerConfig:
 
 
 def trainer(config: CaptionerConfig, folder: Path) -> PrefixTrainer:
-    from mmalign.training.captioner_data import load_material
+    from mmalign.training.captioner.data import load_material
 
     material = load_material(config, WordEncoder(), cache=folder / "cache")
     return PrefixTrainer(config, material, dim=16, folder=folder, device=torch.device("cpu"))

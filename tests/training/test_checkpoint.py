@@ -12,9 +12,9 @@ import torch
 from mmalign.errors import InputError, StorageError
 from mmalign.training import checkpoint
 from mmalign.training.checkpoint import Checkpoints, load_best, state_digest
-from mmalign.training.config import parse_config
-from mmalign.training.model import Tensors
-from mmalign.training.run import train_contrastive
+from mmalign.training.contrastive.config import parse_config
+from mmalign.training.contrastive.model import Tensors
+from mmalign.training.contrastive.train import train_contrastive
 from tests.training.toy import ToyModel, make_manifest, settings
 
 

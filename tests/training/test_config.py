@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mmalign.errors import InputError, SourceError
-from mmalign.training.config import parse_config, read_config
-from mmalign.training.lite_model import LiteOptions
+from mmalign.training.contrastive.config import parse_config, read_config
+from mmalign.training.contrastive.lite_model import LiteOptions
 from mmalign.training.options import parse_options
 
 EXAMPLE = """

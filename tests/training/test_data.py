@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from mmalign.errors import InputError, SourceError
-from mmalign.training.config import DataConfig, parse_config
-from mmalign.training.data import TrainingData, load_data
+from mmalign.training.contrastive.config import DataConfig, parse_config
+from mmalign.training.contrastive.data import TrainingData, load_data
 from tests.training.toy import make_manifest, settings
 
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mmalign.encoders.grounding_cells import grounding_cells, spot_maps
-from mmalign.encoders.grounding_head import Grounding, GroundingHead, Scoring, corner_iou, export_head, shipped_head
-from mmalign.encoders.grounding_net import GroundingNet, NetSize
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError, ModelUnavailableError
 from mmalign.evaluation.phrases import PhrasePicture
+from mmalign.grounding.cells import grounding_cells, spot_maps
+from mmalign.grounding.head import Grounding, GroundingHead, Scoring, corner_iou, export_head, shipped_head
+from mmalign.grounding.net import GroundingNet, NetSize
 from mmalign.metrics.grounding import first_hit, iou_matrix
-from mmalign.training import grounding_data
-from mmalign.training.grounding import HeadData, HeadTraining, _overlaps, spots_of_reduced, train_head
-from mmalign.training.grounding_data import Basis, CellCache, fit_basis
-from mmalign.training.grounding_run import folded, train_grounding
-from mmalign.training.grounding_scoring import fit_scoring
-from mmalign.training.grounding_targets import coverage, drawn_boxes
+from mmalign.training.grounding import data as grounding_data
+from mmalign.training.grounding.data import Basis, CellCache, fit_basis
+from mmalign.training.grounding.fit_head import HeadData, HeadTraining, _overlaps, spots_of_reduced, train_head
+from mmalign.training.grounding.scoring import fit_scoring
+from mmalign.training.grounding.targets import coverage, drawn_boxes
+from mmalign.training.grounding.train import folded, train_grounding
 from mmalign.types import Box
 
 DIM, CELLS = 6, 8
@@ -226,7 +226,7 @@ def test_a_cache_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder: Any = load_encoder("lite", device="cpu")
-    monkeypatch.setattr("mmalign.encoders.grounding_cells.SIDE", 96)
+    monkeypatch.setattr("mmalign.grounding.cells.SIDE", 96)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
     picture = Image.effect_noise((60, 40), 60).convert("RGB")
     exact = grounding_cells(encoder, picture)

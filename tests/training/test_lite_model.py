@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from mmalign.encoders.efficientnet import EFFICIENTNET_WEIGHTS, MAP_CHANNELS, EfficientNetLite2, preprocess
-from mmalign.encoders.lite2 import Lite2Encoder, WeightFile
-from mmalign.encoders.lite_weights import PICTURE_INPUT
-from mmalign.encoders.minilm import MiniLM
-from mmalign.encoders.towers import POOLING, text_features
-from mmalign.encoders.wheels import locate
+from mmalign.encoders.lite.efficientnet import EFFICIENTNET_WEIGHTS, MAP_CHANNELS, EfficientNetLite2, preprocess
+from mmalign.encoders.lite.minilm import MiniLM
+from mmalign.encoders.lite.towers import POOLING, text_features
+from mmalign.encoders.lite.v2 import Lite2Encoder, WeightFile
+from mmalign.encoders.lite.weights_file import PICTURE_INPUT
+from mmalign.encoders.lite.wheels import locate
 from mmalign.errors import InputError, MissingExtraError
-from mmalign.training.class_names import class_names
-from mmalign.training.lite_model import LiteModel
-from mmalign.training.picture_tower import PictureTower, _Depthwise
-from mmalign.training.text_tower import MOST_TOKENS, TextTower
+from mmalign.training.contrastive.class_names import class_names
+from mmalign.training.contrastive.image_tower import PictureTower, _Depthwise
+from mmalign.training.contrastive.lite_model import LiteModel
+from mmalign.training.contrastive.text_tower import MOST_TOKENS, TextTower
 
 CPU = torch.device("cpu")
 TEXTS = ["A dog runs .", "two children in red coats are playing in the snow beside a small wooden house", "beach"]

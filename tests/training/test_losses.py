@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.training.losses import (
+from mmalign.training.contrastive.losses import (
     caption_contrastive_loss,
     distillation_loss,
     hardest_negative_loss,

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from mmalign.errors import InputError
-from mmalign.training.config import LossConfig, parse_config
+from mmalign.training.contrastive.config import LossConfig, parse_config
+from mmalign.training.contrastive.loop import training_dtype
+from mmalign.training.contrastive.losses import caption_contrastive_loss, distillation_loss, hardest_negative_loss
+from mmalign.training.contrastive.objective import Objective
+from mmalign.training.contrastive.train import train_contrastive
 from mmalign.training.logs import TrainingLog
-from mmalign.training.loop import training_dtype
-from mmalign.training.losses import caption_contrastive_loss, distillation_loss, hardest_negative_loss
-from mmalign.training.objective import Objective
-from mmalign.training.run import train_contrastive
 from tests.training.toy import make_manifest, settings
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
 from mmalign.evaluation.retrieval import evaluate_retrieval
-from mmalign.training.config import parse_config
-from mmalign.training.open_clip_model import OpenClipModel
-from mmalign.training.run import train_contrastive
+from mmalign.training.contrastive.config import parse_config
+from mmalign.training.contrastive.open_clip_model import OpenClipModel
+from mmalign.training.contrastive.train import train_contrastive
 from tests.encoders.tiny_models import SIGLIP, pictures, save_clip, save_local_dir, sentences
 from tests.training.toy import make_manifest, settings
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from mmalign.encoders.pictures import load_rgb
 from mmalign.errors import InputError
-from mmalign.training.batches import BatchPlan, step_draw
 from mmalign.training.cache import Table, cached_arrays
+from mmalign.training.contrastive.augment import fresh_view, make_view
+from mmalign.training.contrastive.batches import BatchPlan, step_draw
+from mmalign.training.contrastive.model import Arrays
+from mmalign.training.contrastive.pictures import CachedPictures, FreshPictures, frozen_pictures
 from mmalign.training.manifest import CaptionedFile
-from mmalign.training.model import Arrays
 from mmalign.training.optimization import RunningMean, schedule_factor
-from mmalign.training.pictures import CachedPictures, FreshPictures, frozen_pictures
-from mmalign.training.views import fresh_view, make_view
 from tests.training.toy import ToyModel
 
 KEYS = [f"k{i}" for i in range(11)]

@@ -16,8 +16,8 @@ import torch
 
 from mmalign.errors import InputError, TrainingInterrupted
 from mmalign.training.checkpoint import load_best
-from mmalign.training.config import parse_config
-from mmalign.training.run import _portable, train_contrastive
+from mmalign.training.contrastive.config import parse_config
+from mmalign.training.contrastive.train import _portable, train_contrastive
 from tests.training.toy import make_manifest, settings
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -28,7 +28,7 @@ import json, sys, time
 from pathlib import Path
 from mmalign.errors import TrainingInterrupted
 from mmalign.training import run, teachers
-from mmalign.training.config import parse_config
+from mmalign.training.contrastive.config import parse_config
 from tests.training.conftest import build
 run.build_model = teachers.build_model = build
 table, out = json.loads(sys.argv[1]), sys.argv[2]

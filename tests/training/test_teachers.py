@@ -12,12 +12,12 @@ import torch
 
 from mmalign.encoders.pictures import load_rgb
 from mmalign.errors import InputError
-from mmalign.training.batches import Batch
-from mmalign.training.config import parse_config
-from mmalign.training.data import load_data
-from mmalign.training.run import train_contrastive
-from mmalign.training.teachers import load_teachers, load_trained
-from mmalign.training.views import make_view
+from mmalign.training.contrastive.augment import make_view
+from mmalign.training.contrastive.batches import Batch
+from mmalign.training.contrastive.config import parse_config
+from mmalign.training.contrastive.data import load_data
+from mmalign.training.contrastive.teachers import load_teachers, load_trained
+from mmalign.training.contrastive.train import train_contrastive
 from tests.training.toy import make_manifest, settings
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = make_manifest(folder / "d")
     (folder / "texts.txt").write_text("\n".join([*TEXTS, "", TEXTS[0]]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmalign.training.run.build_model", conftest.build)
+        patch.setattr("mmalign.training.contrastive.train.build_model", conftest.build)
         for seed, dim in ((1, 16), (2, 24)):
             table = settings(manifest, optimization={"seed": seed, "epochs": 15}, model={"dim": dim})
             train(table, folder / f"teacher-{seed}")

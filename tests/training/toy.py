@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from mmalign.training.model import Arrays, Tensors, TrainableEncoder
+from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
 
 COLOURS = {

@@ -1,0 +1,1 @@
+"""Pictures of an alignment: boxes, labels, legend and the sentence in colours."""

@@ -1,0 +1,1 @@
+"""Scores to probabilities: the mapping, its fitting and its figures."""

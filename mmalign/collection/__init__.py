@@ -1,0 +1,1 @@
+"""A collection: its items, searches, indexes and upkeep behind one class."""

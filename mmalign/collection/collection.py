@@ -1,0 +1,1227 @@
+"""Collection: items, their embeddings, an encoder and an index, as one thing that can be searched."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmalign.collection.caption_store import check_captions
+from mmalign.collection.description import Description, amend, make_folder
+from mmalign.collection.explain import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
+from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
+from mmalign.collection.ingest import Ingest
+from mmalign.collection.recall import contract_of, drift_notes, kept_recall, told_recall
+from mmalign.collection.recheck import Recheck, recheck
+from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
+from mmalign.collection.vector_rows import plain_metadata, vector_rows
+from mmalign.encoders.base import Encoder, ImageLike
+from mmalign.encoders.registry import load_encoder, newer_version
+from mmalign.errors import (
+    CollectionError,
+    CollectionExistsError,
+    CollectionNotFoundError,
+    EncoderMismatchError,
+    IndexFileError,
+    InputError,
+    MetadataError,
+    SearchInterrupted,
+    StorageError,
+)
+from mmalign.index.base import check_k
+from mmalign.index.lifecycle import versions as publish
+from mmalign.index.lifecycle.versions import IndexManifest
+from mmalign.index.planning.estimate import check_estimate
+from mmalign.index.planning.recipe import Device
+from mmalign.media.exclusion import Pattern, check_patterns, join_patterns
+from mmalign.media.policy import MediaPolicy, check_policy
+from mmalign.media.sources import exclusion_of, open_source, source_base, source_folder
+from mmalign.media.uris import same_uris
+from mmalign.search.coverage import belongs
+from mmalign.search.hit_reader import HitReader, with_copies
+from mmalign.search.probability import check_probability, hits_to_fetch, judge
+from mmalign.search.query import Encoded, Query, QueryLike, as_queries, encode_queries, stored_picture
+from mmalign.store.checksums import readable_values
+from mmalign.store.lance_store import Store
+from mmalign.store.removed import Removed
+from mmalign.store.said import keep
+from mmalign.types import (
+    AddReport,
+    Caption,
+    Hit,
+    ItemCount,
+    Note,
+    ReencodeReport,
+    SearchResult,
+    as_id,
+    as_ids,
+    batch_results,
+)
+from mmalign.types.arguments import (
+    as_path,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_share,
+    check_text,
+    check_type,
+)
+from mmalign.utils.locks import lock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmalign.alignment.aligner import Aligner
+    from mmalign.collection.captioner import CollectionCaptioner
+
+
+# A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
+_ATTEMPTS = 10
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _reads_again(method: _Method) -> _Method:
+    """Do what reads items once more where other processes replaced their files meanwhile.
+
+    A purge does, and so do many small writes while one version is read for long. The second attempt asks writers to
+    keep earlier versions meanwhile.
+    """
+
+    @wraps(method)
+    def reading(self: Collection, *args: Any, **kwargs: Any) -> Any:
+        seen = -1
+        for attempt in range(_ATTEMPTS):
+            with self.snapshot().reads_long() if attempt else nullcontext():
+                try:
+                    return method(self, *args, **kwargs)
+                except StorageError:
+                    version = self.snapshot().version
+                    if version == seen:
+                        raise
+                    seen = version
+        return method(self, *args, **kwargs)
+
+    return cast("_Method", reading)
+
+
+_MOST_DIM = 1_000_000
+
+
+class Collection:
+    """Pictures with their embeddings, searched by words, pictures and metadata.
+
+    Use `Collection.create` or `Collection.open`; the constructor is theirs.
+
+    Example:
+        >>> photos = Collection.create("photos.mm")            # doctest: +SKIP
+        >>> photos.add("photos/")                              # doctest: +SKIP
+        >>> for hit in photos.search("two dogs in the snow"):  # doctest: +SKIP
+        ...     print(hit.score, hit.uri)
+    """
+
+    def __init__(self, path: Path, encoder: Encoder | None) -> None:
+        self.path = path
+        self._generation = self._open_generation(encoder)
+        # What the caller's own vectors were made with.
+        self._fingerprint = self._generation.description.fingerprint
+        self._lock = threading.Lock()
+        self._reader: HitReader | None = None
+        self._aligner: Aligner | None = None
+        self._captioner: tuple[tuple[object, ...], CollectionCaptioner] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        encoder: str | Encoder | None = "lite",
+        dim: int | None = None,
+        overwrite: bool = False,
+    ) -> Collection:
+        """Make an empty collection.
+
+        Args:
+            path: Its folder; by custom the name ends in `.mm`.
+            encoder: Spec or encoder; None for a collection of vectors from elsewhere, which then needs `dim`.
+            dim: Width of the vectors, where there is no encoder.
+            overwrite: Replace a collection that is there.
+
+        Returns:
+            The collection.
+
+        Raises:
+            CollectionExistsError: Something is there already.
+            EncoderSpecError: The encoder's name means nothing.
+            ModelUnavailableError: The encoder's weights are not here.
+            StorageError: The disk refused.
+        """
+        folder = as_path("path", path)
+        check_flag("overwrite", overwrite)
+        loaded = None if encoder is None else load_encoder(encoder)
+        if loaded is None:
+            # Beyond that it is a slip, and no table of vectors can be made.
+            if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= _MOST_DIM:
+                raise InputError(f"a collection without an encoder needs dim >= 1, an integer, got {dim!r}")
+            description = Description(None, None, int(dim))
+        else:
+            if dim is not None and dim != loaded.dim:
+                raise InputError(f"{loaded.name} has dim {loaded.dim}, got dim={dim}; leave dim out")
+            description = Description(loaded.name, loaded.fingerprint, loaded.dim)
+
+        def fill(temporary: Path) -> None:
+            Store.create(temporary / ITEMS, dim=description.dim)
+            description.write(temporary)
+
+        make_folder(folder, fill, overwrite=overwrite)
+        return cls(folder, loaded)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, encoder: str | Encoder | None = None, index_device: Device = "cpu"
+    ) -> Collection:
+        """Open a collection.
+
+        Args:
+            path: Its folder.
+            encoder: Only for a check, or to hand in an encoder that `load_encoder` cannot make by name.
+            index_device: `cuda` to search the index on graphics cards, where its kind can be; filters stay with the
+                processor.
+
+        Returns:
+            The collection.
+
+        Raises:
+            CollectionNotFoundError: There is none.
+            CollectionFormatError: Damaged, or written by a newer mmalign.
+            EncoderMismatchError: It was made with another encoder than the one given.
+            EnvironmentConflictError: `index_device` is `cuda`, and FAISS has no graphics card to work with.
+        """
+        check_choice("index_device", index_device, ("cpu", "cuda"))
+        folder = as_path("path", path)
+        description = Description.read(folder)
+        # By its own name it is the same, and large weights need not be read to find that out.
+        named = isinstance(encoder, str) and encoder == description.encoder
+        given = None if encoder is None or named else load_encoder(encoder)
+        if given is not None:
+            check_encoder(folder, description, given)
+        opened = cls(folder, given)
+        if index_device == "cuda":
+            from mmalign.index.faiss.index import check_cards
+
+            check_cards()
+            opened._generation.device = index_device
+        return opened
+
+    @classmethod
+    def open_or_create(cls, path: str | Path, *, encoder: str | Encoder | None = None) -> Collection:
+        """Open a collection, or make it where there is none; safe where another process does the same.
+
+        Args:
+            path: Its folder.
+            encoder: Spec or encoder; None for the one that it was made with, or `lite` for a new one.
+
+        Returns:
+            The collection.
+
+        Raises:
+            As `open` and `create`.
+        """
+        try:
+            return cls.open(path, encoder=encoder)
+        except CollectionNotFoundError:
+            try:
+                return cls.create(path, encoder="lite" if encoder is None else encoder)
+            except CollectionExistsError:
+                return cls.open(path, encoder=encoder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the path: whoever reads it opens the collection as it is then, with its encoder loaded by name.
+
+        An encoder that was handed in as an object is not pickled; one that has no name that `load_encoder` knows is to
+        be handed in again, with `Collection.open(path, encoder=...)`.
+        """
+        return _reopen, (str(self.path.absolute()), self._generation.device)
+
+    def __copy__(self) -> Collection:
+        return self._reopened()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Collection:
+        return self._reopened()
+
+    def _reopened(self) -> Collection:
+        """The same collection, opened once more with the encoder that is here."""
+        with self._lock:
+            generation = self._generation
+        made = Collection(self.path, generation.loaded_encoder)
+        made._generation.device = generation.device
+        made._fingerprint = self._fingerprint
+        return made
+
+    @property
+    def description(self) -> Description:
+        """What the collection was made with."""
+        return self._current().description
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that the collection was made with, loaded at first use.
+
+        Raises:
+            CollectionError: The collection has none.
+            EncoderMismatchError: The weights here are not those that it was made with.
+        """
+        return self._current().encoder
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return self.description.dim
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The metadata columns, name to type, as `where` can use them."""
+        return {name: str(kind) for name, kind in self.snapshot().columns.items()}
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
+
+    @_reads_again
+    def has(self, name: str | int) -> bool:
+        """Whether there is an item with this id, URI or path.
+
+        Raises:
+            InputError: Neither text nor an integer.
+            DamagedError: An item is not what was written: it may be the one.
+        """
+        asked, store = as_id(name, name="name"), self.snapshot()
+        store.verify()
+        return not store.match([asked], uris=same_uris)[1]
+
+    def snapshot(self) -> Store:
+        """The items as they are now; what is committed later does not show."""
+        return self._current().latest()
+
+    @_reads_again
+    def info(self) -> dict[str, Any]:
+        """Say what the collection holds.
+
+        Returns:
+            Path, number of items, encoder, dim, columns, names that were changed, index, measured recall, bytes on
+            disk, and notes.
+        """
+        store = self.snapshot()
+        manifest = self.index_manifest
+        return {
+            "collection": str(self.path),
+            "items": len(store),
+            "encoder": self.description.encoder,
+            "dim": self.dim,
+            "columns": {name: str(kind) for name, kind in store.columns.items()},
+            "renamed": store.renamed,
+            "index": None if manifest is None else manifest.recipe,
+            "indexed": 0 if manifest is None else manifest.rows,
+            "index_cost": None if manifest is None else manifest.cost(),
+            "recall": told_recall(contract_of(manifest)),
+            "bytes": _bytes_under(self.path),
+            "notes": self.notes(),
+        }
+
+    @_reads_again
+    def notes(self) -> list[Note]:
+        """Say what the owner should know.
+
+        Returns:
+            A sentence where its encoder has a newer version, one where encoding it anew was begun, one for each kind
+            of query whose recall the index cannot promise, one where the items have changed much since that was
+            measured, and one for each way in which the index took other than it was estimated to take.
+        """
+        told = reencode_notes(self.path, self.description)
+        try:
+            cost = {} if (manifest := self.index_manifest) is None else manifest.cost()
+        except IndexFileError:
+            return told
+        contract = contract_of(manifest)
+        told += () if contract is None else contract.notes
+        told += drift_notes(self.snapshot(), manifest)
+        return told + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
+
+    def _open_generation(self, encoder: Encoder | None) -> Generation:
+        return Generation.open(self.path, encoder, load=lambda spec: load_encoder(spec))
+
+    def _current(self) -> Generation:
+        """Items, index and encoder that belong together: those in use now."""
+        with self._lock:
+            self._generation = self._generation.newest()
+            return self._generation
+
+    @contextmanager
+    def _writing(self) -> Iterator[Generation]:
+        """What to write to; no process puts another generation in use meanwhile."""
+        with lock(self.path / LOCK, shared=True):
+            yield self._current()
+            clear_earlier(self.path)
+
+    # Changing ------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        source: str | Path | Iterable[Any],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        prune: bool = False,
+        exclude: str | Sequence[str] = (),
+        restore: bool = False,
+        progress: bool = True,
+        batch_size: int = 32,
+        policy: MediaPolicy | None = None,
+        as_text: Iterable[str] = (),
+    ) -> AddReport:
+        """Bring the collection up to date with a source of pictures.
+
+        Only what is new or edited is encoded: unchanged files are not read again, and moved ones are recognised by
+        their bytes. Work is committed every few seconds, so that the same call goes on where an earlier one stopped.
+
+        Args:
+            source: A folder, a table (jsonl, csv, parquet) with a path or URL column, a glob, `-` for paths on
+                standard input, or an iterable of paths.
+            metadata: Columns to set for every item of the source.
+            prune: Remove items of that folder whose file is gone, or is excluded.
+            exclude: Patterns as in a `.gitignore`, relative to the source's folder, of files and folders to leave out.
+                The collection keeps to them from now on; `!P` takes the pattern `P` back.
+            restore: Bring back what `remove` took out of the collection; otherwise it stays out, and
+                `report.kept_out` counts it.
+            progress: Whether to show progress bars.
+            batch_size: Pictures that go through the encoder at once.
+            policy: What may be read, such as which hosts of URLs; None for that of the environment.
+            as_text: Names of columns that are to be text, whatever they hold; those that are there are turned into it.
+
+        Returns:
+            What was done. A value that its column cannot hold exactly costs that cell, of which `notes` tells; a name
+            that cannot be a column's is changed, which `renamed` says.
+
+        Raises:
+            SourceError: The source cannot be read.
+            InputError: `exclude` holds what is no pattern, or `prune` with a source that has no folder.
+            MetadataError: `metadata` does not fit the collection's columns, or no column is called as `as_text` says.
+            AddInterrupted: Ctrl-C; what was encoded is kept.
+            StorageError: The disk refused; what was committed before is kept.
+        """
+        check_flag("prune", prune)
+        check_flag("restore", restore)
+        check_integer("batch_size", batch_size, least=1)
+        check_policy(policy)
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping, "a mapping of column names to values")
+        folder = source_folder(source)
+        if prune and folder is None:
+            raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
+        base = source_base(source)
+        said = check_patterns(exclude)
+
+        def excluding(known: Description) -> Description:
+            joined = join_patterns([Pattern(*one) for one in known.excluded], said, base)
+            return replace(known, excluded=tuple((one.text, one.folder) for one in joined))
+
+        patterns = [Pattern(*one) for one in excluding(self.description).excluded]
+        exclusion = exclusion_of(source, patterns)
+        texts = as_ids(as_text, name="as_text")
+        given = plain_metadata(metadata or {})
+        items = open_source(source, metadata=given, exclusion=exclusion)
+        with self._writing() as generation:
+            if said:
+                amend(self.path, excluding)
+            store = generation.writer()
+            store.plan([given], strict=lambda _: "metadata for every item")
+            ingest = Ingest(
+                store,
+                lambda: generation.encoder,
+                removed=Removed.read(self.path),
+                restore=restore,
+                batch_size=batch_size,
+                progress=progress,
+                policy=policy,
+                as_text=texts,
+            )
+            with store.reads_long():
+                report = ingest.run(
+                    items,
+                    metadata=tuple(metadata or ()),
+                    folder=None if folder is None else str(folder),
+                    prune=prune,
+                    exclusion=exclusion,
+                )
+            store.compact()
+        return report
+
+    def add_embeddings(
+        self,
+        ids: Iterable[str | int],
+        vectors: ArrayLike,
+        *,
+        metadata: Mapping[str, Sequence[Any]] | None = None,
+        uris: Sequence[str | None] | None = None,
+    ) -> AddReport:
+        """Add vectors that were computed elsewhere; an id that is there already is replaced.
+
+        Args:
+            ids: n identifiers, text or integers.
+            vectors: Array-like of shape (n, dim); scaled to length 1.
+            metadata: Name to n values. A name that cannot be a column's is changed, which the report's `renamed` says.
+            uris: n places where the media are, if any.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DimensionError: The vectors have another width.
+            EncoderMismatchError: The collection was encoded anew with another encoder since it was opened.
+            InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
+            MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
+        """
+        started = time.monotonic()
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping, "a mapping of column names to values")
+        with self._writing() as generation:
+            self._check_unchanged(generation)
+            dim = generation.description.dim
+            rows, given, matrix = vector_rows(ids, vectors, dim=dim, metadata=metadata or {}, uris=uris)
+            store = generation.writer()
+            settled = store.settle(given, strict=lambda row: f"id {rows[row]['id']!r}")
+            whole = [row | values for row, values in zip(rows, settled.rows, strict=True)]
+            # Who hands in a vector means it: what was removed of the same place is removed no longer.
+            Removed.read(self.path).forget([(row["uri"], None) for row in rows])
+            added = 0
+            for start in range(0, len(whole), 65_536):
+                added += store.upsert(whole[start : start + 65_536], matrix[start : start + 65_536])
+            store.compact()
+        return AddReport(
+            added=added,
+            updated=len(rows) - added,
+            seconds=time.monotonic() - started,
+            renamed=settled.renamed,
+        )
+
+    def remove(
+        self, ids: Iterable[str | int] | None = None, *, where: str | None = None, purge: bool = False
+    ) -> ItemCount:
+        """Remove items; a later `add` does not bring them back, unless it is asked to `restore` them.
+
+        What is remembered for that are digests of their URIs and of their pictures: a picture that is moved or renamed
+        stays out too, unless the same bytes are in the collection as another item, and so does whatever lies under
+        the same URI. `add_embeddings` brings back what it names.
+
+        Args:
+            ids: A list of identifiers or URIs.
+            where: SQL over the columns; with `ids`, both must hold.
+            purge: Rewrite the data and the index so that no byte of the items is left.
+
+        Returns:
+            How many items were removed; its `unknown` has the names that no item has.
+
+        Raises:
+            InputError: Neither `ids` nor `where`, or `ids` is a text alone.
+            FilterError: The filter is not a condition on the columns; the text says what they hold.
+            CollectionError: With `purge`, while another process encodes the collection anew or builds an index on disk,
+                or writes to it for longer than a minute.
+        """
+        if ids is None and where is None:
+            raise InputError("say what to remove: ids or where")
+        check_flag("purge", purge)
+        names = None if ids is None else as_ids(ids)
+        self.snapshot().check_filter(where)
+        if not purge:
+            with self._writing() as generation:
+                store = generation.writer()
+                removed = _delete(store, names, where, remember=self._remember)
+                store.compact()
+                return removed
+        with alone_in_reencoding(self.path):
+            with alone_in_writing(self.path):
+                generation = self._current()
+                if not publish.clear_work(generation.index):
+                    raise CollectionError(
+                        f"an index of {self.path} is being built from the items as they were; wait for that process, "
+                        "and purge then"
+                    )
+                removed = _delete(generation.writer(), names, where, remember=self._remember)
+                generation.purge()
+            with self._writing() as generation:
+                generation.purge_index()
+        return removed
+
+    def _remember(self, items: pa.Table) -> None:
+        # What is damaged can be removed, too.
+        uris, digests = (readable_values(column.combine_chunks()) for column in items.columns)
+        Removed(self.path).remember(zip(uris, digests, strict=True))
+
+    def update(self, ids: Iterable[str | int], metadata: Mapping[str, Any]) -> ItemCount:
+        """Set metadata columns of items; what is set stays, whatever a source says of it later.
+
+        Args:
+            ids: A list of identifiers.
+            metadata: Name to the value that every one of them gets, None for none; `captions` takes a list of
+                sentences. A name is that of a column, or the one that a source gave it.
+
+        Returns:
+            How many items were changed; its `unknown` has the ids that no item has.
+
+        Raises:
+            InputError: `ids` is a text alone.
+            MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
+        """
+        names = as_ids(ids)
+        values = plain_metadata(metadata)
+        if not values:
+            raise MetadataError("no metadata given; nothing to update")
+        fixed = {"captions": values.pop("captions")} if "captions" in values else {}
+        with self._writing() as generation:
+            store = generation.writer()
+            row_ids, unknown = store.match(names)
+            if unknown:
+                # Unless it is their ids that are damaged.
+                store.verify()
+            if not len(row_ids):
+                store.plan([values], strict=lambda _: "update")
+                return ItemCount(0, unknown)
+            store.check(fixed)
+            settled = store.settle([values], strict=lambda _: "update")
+            set_now = {**fixed, **settled.rows[0]}
+            with store.alone():
+                # Some may have been removed meanwhile.
+                row_ids, unknown = store.match(names)
+                # From now on these are the user's: no source changes them.
+                changed = store.patch(
+                    [
+                        {"id": row["id"], **set_now, "said": keep(row["said"], set_now)}
+                        for row in store.take(row_ids, ["id", "said"]).to_pylist()
+                    ]
+                )
+            store.compact()
+        return ItemCount(changed, unknown)
+
+    def make_text(self, *columns: str) -> None:
+        """Turn metadata columns into text, so that they take values of any kind; what they hold stays, spelled out.
+
+        Args:
+            columns: Names of columns, as `info` shows them or as a source gave them.
+
+        Raises:
+            MetadataError: There is no such column.
+        """
+        for name in columns:
+            check_text("columns", name)
+        with self._writing() as generation:
+            store = generation.writer()
+            known = {*store.columns, *store.renamed}
+            for name in columns:
+                if name not in known:
+                    raise MetadataError(
+                        f"no column is called {name!r}; columns here: {', '.join(store.columns) or 'none'}"
+                    )
+            store.settle([], as_text=columns)
+
+    def reencode(
+        self,
+        encoder: str | Encoder | None = None,
+        *,
+        drop_missing: bool = False,
+        progress: bool = True,
+        batch_size: int = 32,
+    ) -> ReencodeReport:
+        """Encode all pictures anew with another encoder; ids, captions, metadata and order stay.
+
+        Each picture is read again from where it is. The collection stays as it is until all is done, and is then
+        replaced in one step; searches go on meanwhile, and what other processes add is encoded too. A call that was
+        stopped, also by a power cut, goes on where it was. Until it is done it needs about one and a half times the
+        collection's room on disk in addition; what the old data take is free again an hour later, with the next write.
+
+        Args:
+            encoder: Spec or encoder; None for the newest version of the one that the collection was made with.
+            drop_missing: Remove items whose picture cannot be read; otherwise they are an error, and nothing changes.
+            progress: Whether to show progress bars.
+            batch_size: Pictures that go through the encoder at once.
+
+        Returns:
+            What was done.
+
+        Raises:
+            InputError: No encoder, or one that encodes no pictures.
+            EncoderSpecError: The encoder's name means nothing.
+            ModelUnavailableError: The encoder's weights are not here.
+            UnreadableItemsError: Pictures cannot be read; `unreadable` lists their items. What was encoded is kept.
+            CollectionError: No item has a picture, or another process encodes the collection anew.
+            ReencodeInterrupted: Ctrl-C; what was encoded is kept.
+            StorageError: The disk refused; the collection is as it was, and what was encoded is kept.
+        """
+        check_flag("drop_missing", drop_missing)
+        check_integer("batch_size", batch_size, least=1)
+        if encoder is None:
+            own = self.description.encoder
+            if own is None:
+                raise InputError(f"{self.path} was made without an encoder; say with which to encode its pictures")
+            encoder = newer_version(own) or own
+        loaded = load_encoder(encoder)
+        options = ReencodeOptions(drop_missing=drop_missing, progress=progress, batch_size=batch_size)
+        report = Reencode(self.path, loaded, options).run()
+        with self._lock:
+            device = self._generation.device
+            self._generation = self._open_generation(loaded)
+            self._generation.device = device
+            self._fingerprint = loaded.fingerprint
+        return report
+
+    # Searching -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def search(
+        self,
+        query: list[Any] | np.ndarray[tuple[int, int], np.dtype[Any]],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_recall: float | None = None,
+        min_probability: float | None = None,
+        explain: bool = False,
+        rerank: int = SHORTLIST,
+        on_hit: Callable[[Hit], None] | None = None,
+        progress: bool = True,
+        copies: bool = False,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
+    ) -> list[SearchResult]: ...
+    @overload
+    def search(
+        self,
+        query: QueryLike,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_recall: float | None = None,
+        min_probability: float | None = None,
+        explain: bool = False,
+        rerank: int = SHORTLIST,
+        on_hit: Callable[[Hit], None] | None = None,
+        progress: bool = True,
+        copies: bool = False,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
+    ) -> SearchResult: ...
+    @_reads_again
+    def search(
+        self,
+        query: QueryLike | list[Any] | NDArray[Any],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_recall: float | None = None,
+        min_probability: float | None = None,
+        explain: bool = False,
+        rerank: int = SHORTLIST,
+        on_hit: Callable[[Hit], None] | None = None,
+        progress: bool = True,
+        copies: bool = False,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
+    ) -> SearchResult | list[SearchResult]:
+        """Find the items nearest to a query; every committed item is seen, indexed or not.
+
+        Args:
+            query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them, or an array
+                of shape (n, dim), gives a list of results.
+            k: How many hits; fewer where there are fewer items.
+            where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`: columns as they
+                are or in double quotes, texts and dates in single ones; `docs/filters.md` says what else it may hold.
+            min_recall: The share of the true nearest items that searches of this kind must find on average, 0 to 1;
+                None for what the index was built to keep. What the index was not measured to keep is answered
+                exactly, and a note says so; 1 is always exact.
+            min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
+                Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
+                left, a note says how likely the best hit was.
+            explain: Look for the query's words in the pictures that were found, and give each hit its `regions`. Where
+                the words say where things are, such as `a dog left of a bicycle`, the best `rerank` hits are put in
+                order by how well their pictures bear that out (`agreement`) as well as by the score, and a note says
+                so. Takes as long as to align so many pictures.
+            rerank: With `explain`, and a query that says where things are: how many pictures are looked at, at least
+                1. Where that is more than `k`, the best `k` of them are given; where it is less, the other hits
+                follow in the order of their scores, without regions, and a note says so.
+            on_hit: With `explain`: called with each hit once its picture was looked at, in the order of the scores.
+            progress: With `explain`: whether to show a progress bar.
+            copies: Whether items with the same bytes are hits of their own. Otherwise the oldest of those that meet
+                `where` stands for all; its `copies` names the others, and `k` counts it once.
+            allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
+                like, and no file and no server is looked at; a path is an error.
+            policy: What may be read where a query names a picture; None for that of the environment.
+
+        Returns:
+            The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
+
+        Raises:
+            InputError: `k` is negative, `min_recall` or `min_probability` is not from 0 to 1, or `explain` with an
+                encoder that does not take both words and pictures.
+            QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
+                words for `explain` to look for.
+            CalibrationError: `min_probability` with an encoder that was not calibrated.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
+            SearchInterrupted: Ctrl-C while pictures are looked at for `explain`; it holds what was found until then.
+        """
+        check_k(k)
+        check_rerank(rerank)
+        check_flag("explain", explain)
+        check_flag("copies", copies)
+        started = time.perf_counter()
+        generation = self._current()
+
+        def check(queries: list[Query]) -> None:
+            # Before an encoder is loaded.
+            generation.latest().check_filter(where)
+            check_probability(min_probability, queries)
+            if explain:
+                check_words(queries)
+
+        many, query = as_queries(query)
+        asked = self._encode(
+            cast("list[Any] | NDArray[Any]", query) if many else [query],
+            generation,
+            check=check,
+            allow_media=allow_media,
+            policy=policy,
+        )
+        deep = depth(k, asked.queries, rerank) if explain else k
+        searcher = generation.searcher()
+        allowed = None if where is None else searcher.store.row_ids(where=where)
+        alike = None if copies or not searcher.copies else searcher.copies.among(allowed)
+        fetched = hits_to_fetch(deep, asked.queries)
+        found = (
+            searcher.search_distinct(
+                asked.vectors, fetched, alike, allowed=allowed, min_recall=min_recall, kind=asked.kind
+            )
+            if alike
+            else searcher.search(asked.vectors, fetched, allowed=allowed, min_recall=min_recall, kind=asked.kind)
+        )
+        judged = judge(
+            found,
+            deep,
+            asked.queries,
+            generation.calibration,
+            pictures=(searcher.items if allowed is None else len(allowed)) - (alike.extra if alike else 0),
+            min_probability=min_probability,
+            meaningless=asked.meaningless,
+        )
+        hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
+        if alike:
+            hits = with_copies(hits, judged.found, searcher.store, alike)
+        remarks = judged.notes
+        explained: list[Explained] = []
+        if explain:
+            aligner = self._aligner_of(generation)
+            for place, one in enumerate(asked.queries):
+                if explained and explained[-1].stopped:
+                    explained.append(Explained(hits(place)[:k], (Note("its hits were not looked at"),), stopped=True))
+                else:
+                    explained.append(
+                        explain_hits(hits(place), one, aligner, k=k, rerank=rerank, on_hit=on_hit, progress=progress)
+                    )
+            hits = [one.hits for one in explained].__getitem__
+            remarks = tuple(said + one.notes for said, one in zip(remarks, explained, strict=True))
+        elif not many:
+            remarks = (remarks[0] + hint(asked.queries[0]),)
+        shared = searcher.notes + found.notes + generation.remarks(searcher)
+        results = batch_results(
+            hits,
+            queries=asked.texts,
+            notes=[notes + shared + said for notes, said in zip(asked.notes, remarks, strict=True)],
+            exact=found.exact,
+            seconds=time.perf_counter() - started,
+            collection=str(self.path),
+            effort=found.effort,
+        )
+        if explained and explained[-1].stopped:
+            raise SearchInterrupted(results)
+        return results if many else results[0]
+
+    @_reads_again
+    def search_captions(
+        self,
+        query: QueryLike,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
+    ) -> SearchResult:
+        """Find the captions nearest to a query: image-to-text where the query is a picture.
+
+        Captions that are new since the last call are encoded first.
+
+        Args:
+            query: As for `search`.
+            k: How many captions.
+            where: SQL over the columns of the items that the captions belong to.
+            allow_media: As for `search`.
+            policy: As for `search`.
+
+        Returns:
+            One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
+
+        Raises:
+            InputError: `k` is negative.
+            QueryError: The query cannot be parsed or encoded.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
+        """
+        check_k(k)
+        started = time.perf_counter()
+        generation = self._current()
+        generation.latest().check_filter(where)
+        asked = self._encode([query], generation, allow_media=allow_media, policy=policy)
+        searcher = generation.caption_searcher()
+        return SearchResult(
+            hits=searcher.search(asked.vectors[0], k, where=where),
+            query=asked.texts[0],
+            exact=True,
+            seconds=time.perf_counter() - started,
+            collection=str(self.path),
+            notes=asked.notes[0] + searcher.captions.notes,
+        )
+
+    @_reads_again
+    def caption(
+        self,
+        image: ImageLike,
+        *,
+        mode: str = "decoder",
+        influence: bool = False,
+        ground: bool = False,
+        rerank: bool = False,
+        floor: float | None = None,
+    ) -> Caption:
+        """Describe a picture from the captions of the items that are like it.
+
+        Captions that are new since the last call are encoded first; those of the picture itself are not used.
+
+        Args:
+            image: A decoded picture, or a path.
+            mode: `decoder`, `consensus`, `nearest`, or a decoder such as `hf:NAME` or a path; see `Captioner`.
+            influence: Whether to say what each retrieved caption did for what was written.
+            ground: Whether to look for the caption's phrases in the picture, and flag those that are not found.
+            rerank: Whether to look for the phrases of the eight best drafts in the picture, and let how well they fit
+                it have half a say in which is taken; takes eight alignments.
+            floor: Least cosine of a retrieved caption; None for all.
+
+        Returns:
+            The caption, the captions that it was written from, and what speaks for each content word.
+
+        Raises:
+            DecodeError: The picture cannot be read.
+            EncoderMismatchError: The decoder belongs to another encoder.
+            InputError: No item has a caption, and the mode needs some.
+        """
+        check_flag("ground", ground)
+        check_flag("rerank", rerank)
+        check_flag("influence", influence)
+        generation = self._current()
+        aligner = self._aligner_of(generation) if ground or rerank else None
+        writer = self.captioner(mode=mode, floor=floor)
+        return writer.caption(image, influence=influence, aligner=aligner, ground=ground, rerank=rerank)
+
+    def captioner(self, *, mode: str = "decoder", floor: float | None = None) -> CollectionCaptioner:
+        """What `caption` uses, kept as long as the collection and the settings stay the same."""
+        # Late: captioning needs torch, and searches should not pay for it.
+        from mmalign.collection.captioner import CollectionCaptioner
+
+        check_text("mode", mode)
+        if floor is not None:
+            check_number("floor", floor)
+        generation = self._current()
+        key = (id(generation), generation.latest().version, mode, floor)
+        if self._captioner is None or self._captioner[0] != key:
+            self._captioner = (key, CollectionCaptioner(generation, mode=mode, floor=floor))
+        return self._captioner[1]
+
+    def caption_items(
+        self, *, mode: str = "decoder", where: str | None = None, again: bool = False, progress: bool = True
+    ) -> Iterator[tuple[str, Caption]]:
+        """Caption items and store what was written in their column `written_caption`.
+
+        Args:
+            mode: As for `caption`.
+            where: SQL over the columns; None for all items.
+            again: Whether items that have a written caption get a new one; otherwise a call that was stopped goes on.
+            progress: Whether to show a progress bar.
+
+        Yields:
+            Each item's id and caption, once it is stored.
+
+        Raises:
+            InputError: As `caption`.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
+        """
+        from mmalign.collection.captioner import COLUMN
+
+        self.snapshot().check_filter(where)
+        check_flag("again", again)
+        writer = self.captioner(mode=mode)
+        for block in writer.caption_items(where=where, again=again, progress=progress):
+            with self._writing() as generation:
+                store = generation.writer()
+                settled = store.settle([{COLUMN: caption.text} for _, caption in block], strict=str)
+                store.patch([{"id": name, **row} for (name, _), row in zip(block, settled.rows, strict=True)])
+            yield from block
+
+    def _encode(
+        self,
+        asked: list[Any] | NDArray[Any],
+        generation: Generation,
+        *,
+        check: Callable[[list[Query]], None] = lambda queries: None,
+        allow_media: bool = True,
+        policy: MediaPolicy | None = None,
+    ) -> Encoded:
+        check_flag("allow_media", allow_media)
+        check_policy(policy)
+
+        def checked(queries: list[Query]) -> None:
+            check(queries)
+            if any(query.holds_vectors for query in queries):
+                self._check_unchanged(generation)
+
+        return encode_queries(
+            asked,
+            lambda: generation.encoder,
+            dim=generation.description.dim,
+            check=checked,
+            allow_media=allow_media,
+            policy=policy,
+            stored=lambda uri: stored_picture(generation.latest(), uri, policy=policy),
+        )
+
+    def _aligner_of(self, generation: Generation) -> Aligner:
+        """What looks for words in pictures; kept until there is another encoder."""
+        aligner = self._aligner
+        if aligner is None or aligner.encoder is not generation.encoder:
+            # Late: a search that explains nothing should not pay for it.
+            from mmalign.alignment.aligner import Aligner
+
+            # The parser that found what the query says of places.
+            aligner = self._aligner = Aligner(generation.encoder, parser="rules")
+        return aligner
+
+    def _hit_reader(self, store: Store) -> HitReader:
+        """What reads the hits of one version of the items; kept until there is another version."""
+        reader = self._reader
+        if reader is None or reader.store is not store:
+            reader = self._reader = HitReader(store)
+        return reader
+
+    def _check_unchanged(self, generation: Generation) -> None:
+        """Refuse the caller's own vectors where they were made for what the collection was when it was opened."""
+        if generation.description.fingerprint != self._fingerprint:
+            raise EncoderMismatchError(
+                f"{self.path} was encoded anew with {generation.description.encoder} since it was opened; "
+                "open it again and give vectors of that encoder"
+            )
+
+    # Indexing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def index_manifest(self) -> IndexManifest | None:
+        """What the index in use was built from, or None where search is exact over all items."""
+        return publish.read_manifest(self._current().index)
+
+    def build_index(
+        self,
+        recipe: str = "auto",
+        *,
+        min_recall: float = 0.95,
+        queries: ArrayLike | None = None,
+        memory: int | None = None,
+        device: Device = "cpu",
+        progress: bool = True,
+    ) -> IndexManifest | None:
+        """Build an index over all items and put it in use in one step; searches go on meanwhile.
+
+        Its recall is measured against exact search, with queries of the kinds that will be asked: the items' captions
+        or else a bank of sentences, the items themselves as pictures, and what the caller gives. What was measured is
+        the manifest's `contract`, and its notes say where `min_recall` cannot be promised.
+
+        Args:
+            recipe: Name of a recipe, path of a recipe file, FAISS factory string, or `auto` to choose by size.
+            min_recall: The mean recall, 0 to 1, that a search that names none is to have.
+            queries: Vectors such as will be searched with, shape (q, dim), some 400 that are independent of one
+                another; measured beside the other kinds.
+            memory: Bytes that building may take, for `auto` to choose by and for an index that is built on disk, such
+                as `ivf-disk`, to keep to. A build on disk that was killed is gone on with by the next call.
+            device: `cuda` to build with graphics cards; what is built serves any machine.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            What was built; None where `auto` finds that exact search over so few items needs no index.
+
+        Raises:
+            RecipeError: The recipe means nothing.
+            InputError: `min_recall` is not from 0 to 1, or `queries` are no finite vectors or fewer than two.
+            DimensionError: `queries` have another width.
+            MissingExtraError: It needs FAISS, which is not installed.
+            EnvironmentConflictError: For device `cuda`, where FAISS has no graphics card to work with.
+            StorageError: The disk refused; the index in use stays.
+        """
+        check_text("recipe", recipe)
+        check_choice("device", device, ("cpu", "cuda"))
+        if memory is not None:
+            check_integer("memory", memory, least=1)
+        with self._writing() as generation:
+            return generation.build_index(
+                recipe, min_recall=min_recall, queries=queries, memory=memory, device=device, progress=progress
+            )
+
+    def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
+        """Bring the index up to date where it is another design than asked for, or has fallen behind the items.
+
+        New items are taken into the index in use, which costs a copy of it. It is built again where too much of what it
+        holds is gone, or it was made for less than half of what is there; see `mmalign.collection.maintenance`.
+        Searches and writes go on meanwhile, and see the new index whole.
+
+        Args:
+            recipe: As for `build_index`; `auto` keeps to what was asked for when the index in use was built.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            What is in use now.
+
+        Raises:
+            As `build_index`.
+        """
+        check_text("recipe", recipe)
+        try:
+            manifest = self.index_manifest
+        except IndexFileError:
+            manifest = None
+        wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
+        if manifest is None or manifest.asked != wanted:
+            return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
+        action = self._current().upkeep()
+        if action == "extend":
+            try:
+                with self._writing() as generation:
+                    return generation.extend_index(progress=progress)
+            except IndexFileError:
+                # Damaged, which only reading all of it has shown.
+                action = "build"
+        if action == "build":
+            return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
+        return manifest
+
+    @_reads_again
+    def check_recall(
+        self, *, min_recall: float | None = None, k: int = 10, seed: int | None = None, progress: bool = True
+    ) -> list[Recheck]:
+        """Measure what searches find, with other queries than the index was measured with.
+
+        Args:
+            min_recall: The promise to test, 0 to 1; None for what the index was built to keep.
+            k: How many hits, at least 1.
+            seed: Of the queries that are drawn; None for others each time.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            The figures for each kind of query; none where there is no index, or one that compares with every vector.
+
+        Raises:
+            InputError: `min_recall` or `k` is out of range.
+        """
+        check_integer("k", k, least=1)
+        if min_recall is not None:
+            check_share("min_recall", min_recall)
+        if seed is not None:
+            check_integer("seed", seed, least=0)
+        generation = self._current()
+        searcher = generation.searcher()
+        if searcher.index is None or searcher.index.exhaustive:
+            return []
+        contract = contract_of(searcher.manifest)
+        if min_recall is None and contract is not None:
+            min_recall = contract.min_recall
+        drawn = secrets.randbits(32) if seed is None else seed
+        with searcher.store.reads_long():
+            queries = generation.hold_out(searcher.store, seed=drawn, progress=progress)
+            return recheck(searcher, queries, min_recall=min_recall, k=k)
+
+    def check_items(self) -> list[str]:
+        """Read every item, embedding and caption, and compare them with their checksums.
+
+        Returns:
+            One sentence for each that is damaged; `add` of their source makes them anew.
+
+        Raises:
+            DamagedError: Which items there are cannot be told.
+            StorageError: The items cannot be read.
+        """
+        generation = self._current()
+        store = generation.latest()
+        with store.reads_long():
+            found = [one.describe() for one in store.find_damage(again=True)]
+        return found + check_captions(generation.captions)
+
+    def check_index(self) -> IndexManifest | None:
+        """Read every byte of the index in use and compare it with its checksums.
+
+        Returns:
+            The index's manifest, or None where there is none.
+
+        Raises:
+            IndexFileError: A file is missing or damaged, or the index was built from other items.
+            MissingExtraError: It needs FAISS, which is not installed.
+        """
+        generation = self._current()
+        loaded = publish.load_current(generation.index, verify=True)
+        if loaded is not None and not belongs(generation.latest(), loaded[1]):
+            raise IndexFileError(
+                f"{generation.index} was built from other items than {generation.items} holds, as happens where a part "
+                "of a collection was restored from an older copy; build the index again"
+            )
+        return None if loaded is None else loaded[1]
+
+
+def _reopen(path: str, device: Device) -> Collection:
+    """Undo `Collection.__reduce__`."""
+    return Collection.open(path, index_device=device)
+
+
+def _delete(
+    store: Store, names: list[str] | None, where: str | None, *, remember: Callable[[pa.Table], None]
+) -> ItemCount:
+    chosen = None if where is None else store.row_ids(where=where)
+    unknown: list[str] = []
+    if names is not None:
+        row_ids, unknown = store.match(names, uris=same_uris)
+        if unknown:
+            # Unless it is their ids that are damaged.
+            store.verify()
+        chosen = row_ids if chosen is None else row_ids[np.isin(row_ids, chosen)]
+    assert chosen is not None
+    # Before they go: an item that is still there counts as one, whatever is remembered of it.
+    remember(store.take(chosen, ["uri", "sha256"], check=False))
+    return ItemCount(store.delete(chosen) if len(chosen) else 0, unknown)
+
+
+def _bytes_under(folder: Path) -> int:
+    """Size of all files below a folder; what another process removes meanwhile counts nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size  # noqa: PTH118 - thousands of files
+    return total

@@ -1,0 +1,226 @@
+"""`collection.json`: what a collection was made with and where its data are; and `make_folder`, which makes one."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmalign.errors import (
+    CollectionExistsError,
+    CollectionFormatError,
+    CollectionNotFoundError,
+    DamagedError,
+    StorageError,
+)
+from mmalign.utils.json_checksum import holds_checksum, with_checksum
+from mmalign.utils.locks import lock
+from mmalign.utils.processes import is_running
+
+FORMAT = 2
+"""Format 2 has a `generation`; it is written only where a reader of format 1 would look for the data in vain."""
+FILE = "collection.json"
+_LOCK = ".description.lock"
+_REMEDY = "bring it back from a copy, or make the collection anew: mmalign index SOURCE --collection NEW"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a collection was made with.
+
+    Attributes:
+        encoder: Spec of its encoder, or None where vectors come from elsewhere.
+        fingerprint: The encoder's digest, or None.
+        dim: Width of an embedding.
+        generation: 1 as it was made; one more each time that all items were encoded anew.
+        excluded: What was said with `--exclude`: pattern, and the folder of the source that it was said for.
+    """
+
+    encoder: str | None
+    fingerprint: str | None
+    dim: int
+    generation: int = 1
+    excluded: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def format(self) -> int:
+        """Version of the layout on disk."""
+        return 1 if self.generation == 1 else FORMAT
+
+    def data(self, folder: Path) -> Path:
+        """Say where the items, the index and the captions of the collection in `folder` are.
+
+        Args:
+            folder: The collection.
+
+        Returns:
+            The collection's folder itself at first, else a folder in it.
+        """
+        return folder if self.generation == 1 else folder / f"generation-{self.generation}"
+
+    @classmethod
+    def read(cls, folder: Path) -> Description:
+        """Read the description of the collection in `folder`.
+
+        Args:
+            folder: The collection.
+
+        Returns:
+            The description.
+
+        Raises:
+            CollectionNotFoundError: There is no collection.
+            CollectionFormatError: Damaged, or written by a newer mmalign.
+        """
+        path = folder / FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CollectionNotFoundError(
+                f"no collection at {folder}; make one with: mmalign index FOLDER --collection {folder}"
+            ) from None
+        except PermissionError as error:
+            raise StorageError(f"cannot read {path}: permission denied") from error
+        except (ValueError, UnicodeDecodeError) as error:
+            raise CollectionFormatError(f"{path} is damaged: {error}; {_REMEDY}") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        if isinstance(values, dict) and not holds_checksum(values):
+            raise DamagedError(f"{path} is damaged: its checksum is another one; {_REMEDY}")
+        if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+            raise CollectionFormatError(f"{path} is not a collection's description: it has no format number")
+        if values["format"] > FORMAT:
+            raise CollectionFormatError(
+                f"{folder} has format {values['format']}, this mmalign reads up to {FORMAT}; "
+                "upgrade with: pip install --upgrade mmalign"
+            )
+        try:
+            return cls(
+                encoder=values["encoder"],
+                fingerprint=values["fingerprint"],
+                dim=int(values["dim"]),
+                generation=1 if values["format"] == 1 else int(values["generation"]),
+                excluded=tuple((str(text), folder) for text, folder in values.get("excluded", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CollectionFormatError(f"{path} lacks or garbles {error}; {_REMEDY}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the description into `folder` in one step: readers see the one before it, or this one.
+
+        Args:
+            folder: The collection.
+        """
+        values: dict[str, object] = {
+            "encoder": self.encoder,
+            "fingerprint": self.fingerprint,
+            "dim": self.dim,
+            "format": self.format,
+        }
+        if self.generation != 1:
+            values["generation"] = self.generation
+        if self.excluded:
+            values["excluded"] = self.excluded
+        temporary = folder / f".{FILE}.{os.getpid()}"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(with_checksum(values), indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / FILE)
+        _sync(folder)
+
+
+def amend(folder: Path, change: Callable[[Description], Description]) -> Description:
+    """Change the description of a collection in one step, one process after the other.
+
+    Args:
+        folder: The collection.
+        change: Gives the new description for the one that is there.
+
+    Returns:
+        The description that is there now.
+
+    Raises:
+        CollectionFormatError: Damaged, or written by a newer mmalign.
+        StorageError: The disk refused; the description is as it was.
+    """
+    with lock(folder / _LOCK):
+        known = Description.read(folder)
+        changed = change(known)
+        if changed != known:
+            try:
+                changed.write(folder)
+            except OSError as error:
+                raise StorageError(f"cannot write {folder / FILE}: {error.strerror or error}") from error
+    return changed
+
+
+def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Make a collection's folder in one step: it is there whole, or not at all.
+
+    Args:
+        path: Where the collection will be.
+        fill: Writes the contents into the folder that it is given.
+        overwrite: Replace a collection that is there; anything else is never replaced.
+
+    Raises:
+        CollectionExistsError: Something is there already.
+        StorageError: The disk refused.
+    """
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if occupied and not (overwrite and (path / FILE).is_file()):
+        hint = "open it, or pass overwrite=True to replace it" if (path / FILE).is_file() else "choose another path"
+        raise CollectionExistsError(f"{path} exists already; {hint}")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
+        temporary.mkdir()
+        fill(temporary)
+        if occupied:
+            old = path.parent / f".{path.name}.{os.getpid()}.old"
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    except OSError as error:
+        if (path / FILE).is_file() and not occupied:
+            raise CollectionExistsError(f"{path} was made by another process just now; open it") from error
+        raise StorageError(f"cannot make a collection at {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force a folder and all that is in it to disk.
+
+    Args:
+        folder: The folder.
+    """
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt":
+        # Windows opens no folder, and syncs no file that is opened for reading.
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while it made this collection has left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = left.name.rsplit(".", 2)[1]
+        if owner == str(os.getpid()) or not is_running(owner):
+            shutil.rmtree(left, ignore_errors=True)

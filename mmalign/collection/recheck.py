@@ -1,0 +1,106 @@
+"""Measuring again what a collection's searches find, with other queries than its index was measured with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mmalign.collection.recall import HeldOut
+from mmalign.index.recall.bounds import lower_bound
+from mmalign.index.recall.ground_truth import exact_truth
+from mmalign.index.recall.measure import Asked
+from mmalign.search.searcher import Searcher
+from mmalign.types import gives_json
+
+# Ties at the last place are found among so many further items without a look at the vectors.
+_SPARE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """What searches with queries of one kind find.
+
+    Attributes:
+        kind: `text`, `image` or `given`.
+        k: How many hits were asked for.
+        min_recall: The promise; None where there is none.
+        recall: Mean recall of the fresh queries.
+        lower: Lower bound of the mean, at 95% confidence, one-sided.
+        upper: Upper bound of the mean, likewise.
+        queries: How many queries there were.
+        effort: What the index was asked for; None where it was not used.
+        exact: Whether the searches were exact, so that recall is 1 by design.
+    """
+
+    kind: str
+    k: int
+    min_recall: float | None
+    recall: float
+    lower: float
+    upper: float
+    queries: int
+    effort: int | None
+    exact: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise stands: False where it is refuted with 95% confidence."""
+        return self.min_recall is None or self.upper >= self.min_recall
+
+    def __str__(self) -> str:
+        """Tell the figures in a sentence."""
+        how = (
+            "answered exactly" if self.exact else f"effort {self.effort}" if self.effort is not None else "by the index"
+        )
+        promise = "nothing promised" if self.min_recall is None else f"promised {self.min_recall:g}"
+        return (
+            f"recall@{self.k} of {self.queries} fresh {self.kind} queries is {self.recall:.3f} "
+            f"({self.lower:.3f} to {self.upper:.3f}), {promise}, {how}"
+        )
+
+    @gives_json
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON-ready values."""
+        return asdict(self) | {"ok": self.ok}
+
+
+def recheck(searcher: Searcher, queries: HeldOut, *, min_recall: float | None, k: int = 10) -> list[Recheck]:
+    """Search as anyone would, and compare with exact search over all items.
+
+    Args:
+        searcher: The items with the index in use, and whatever was added or removed since.
+        queries: Fresh queries by kind.
+        min_recall: What searches are to keep; None for the index's default effort.
+        k: How many hits, at least 1.
+
+    Returns:
+        The figures of each kind; none for an empty collection.
+    """
+    k = min(k, searcher.items - 1)
+    return [_check(searcher, kind, asked, min_recall, k) for kind, asked in queries.asked.items()] if k > 0 else []
+
+
+def _check(searcher: Searcher, kind: str, asked: Asked, min_recall: float | None, k: int) -> Recheck:
+    store, own = searcher.store, asked.own
+    truth = exact_truth(asked.vectors, store.iter_embeddings, k + _SPARE, skip=own)
+    found = searcher.search(asked.vectors, k if own is None else k + 1, min_recall=min_recall, kind=kind)
+    row_ids = found.row_ids
+    if own is not None:
+        late = np.argsort(row_ids == own[:, None], axis=1, kind="stable")
+        row_ids = np.take_along_axis(row_ids, late, axis=1)[:, :k]
+    values = truth.recall(
+        row_ids, k, lookup=lambda query, ids: store.embeddings(ids)[1].astype(np.float32) @ asked.vectors[query]
+    )
+    return Recheck(
+        kind=kind,
+        k=k,
+        min_recall=min_recall,
+        recall=float(values.mean()),
+        lower=lower_bound(values),
+        upper=1 - lower_bound(1 - values),
+        queries=len(values),
+        effort=found.effort,
+        exact=found.exact,
+    )

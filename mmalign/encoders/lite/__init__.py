@@ -1,0 +1,1 @@
+"""The encoders that come with mmalign, every byte of them."""

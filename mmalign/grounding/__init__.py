@@ -1,0 +1,1 @@
+"""Where in a picture a phrase is: the learned head, and what needs no learning."""

@@ -1,0 +1,1 @@
+"""Indexes of FAISS, the only place where it is imported."""

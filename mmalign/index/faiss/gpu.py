@@ -1,0 +1,330 @@
+"""FAISS on graphics cards: what is there, copies of an index to search, and building with their help.
+
+Functions take the `faiss` module as an argument, so that importing this file does not import FAISS. Saved files know
+nothing of cards: an index stays what it is in memory, and a card holds a copy of it that searches without a filter.
+
+Sources: Johnson, Douze, Jegou, "Billion-scale similarity search with GPUs", 2017 (flat and lists); Ootomo et al.,
+"CAGRA: Highly Parallel Graph Construction and Approximate Nearest Neighbor Search for GPUs", 2023.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
+from mmalign.index.faiss.io import reason
+from mmalign.utils.similarity import Float32Array, Int64Array
+
+Spread: TypeAlias = Literal["auto", "replicas", "shards"]
+"""How several cards share: each holds all (`replicas`), or a part (`shards`); `auto` takes the first that fits."""
+MOST_K = 2048
+"""More neighbours than this a card cannot find at once."""
+# Vectors that are decoded at once on their way to a card.
+_CHUNK = 65_536
+# A graph is searched with a list of candidates whose length is a multiple of this.
+_CAGRA_STEP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """What this FAISS can do with graphics cards.
+
+    Attributes:
+        symbols: Whether it was built for cards.
+        count: How many it sees.
+        cuvs: Whether it has cuVS, and with it CAGRA.
+    """
+
+    symbols: bool
+    count: int
+    cuvs: bool
+
+
+def probe(faiss: Any) -> Cards:
+    """Find out what this FAISS can do with graphics cards.
+
+    Args:
+        faiss: The module.
+
+    Returns:
+        What it can do; nothing is set up on a card.
+    """
+    symbols = all(hasattr(faiss, name) for name in ("StandardGpuResources", "index_cpu_to_gpu", "GpuIndexFlatIP"))
+    count = 0
+    if symbols:
+        try:
+            count = int(faiss.get_num_gpus())
+        except RuntimeError:
+            # No driver, or one that is too old.
+            count = 0
+    return Cards(symbols, count, symbols and hasattr(faiss, "GpuIndexCagra"))
+
+
+def require_cards(faiss: Any, *, cagra: bool = False) -> Cards:
+    """Refuse where there is no card to work with.
+
+    Args:
+        faiss: The module.
+        cagra: Whether CAGRA is needed.
+
+    Returns:
+        What is there.
+
+    Raises:
+        EnvironmentConflictError: This FAISS was not built for cards, sees none, or lacks cuVS.
+    """
+    cards = probe(faiss)
+    if not cards.symbols:
+        raise EnvironmentConflictError(
+            "device cuda needs a FAISS that was built for graphics cards, and this one was not: "
+            "pip uninstall -y faiss-cpu && pip install 'mmalign[gpu]', or take a recipe for device cpu"
+        )
+    if cagra and not cards.cuvs:
+        raise EnvironmentConflictError(
+            "a CAGRA graph needs a FAISS with cuVS, and this one has none: pip uninstall -y faiss-gpu && "
+            "pip install faiss-gpu-cuvs, or use the recipe gpu-flat or gpu-ivf-pq"
+        )
+    if not cards.count:
+        raise EnvironmentConflictError(
+            "FAISS sees no graphics card: look at nvidia-smi, at CUDA_VISIBLE_DEVICES and whether the driver is as new "
+            "as the CUDA that this FAISS was built for; or take a recipe for device cpu"
+        )
+    return cards
+
+
+def place_index(index: Any, device: str) -> str | None:
+    """Have an index searched on a device, where it is of a kind that can be.
+
+    Args:
+        index: An index of any kind.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        None, or why its searches stay on the processor.
+
+    Raises:
+        EnvironmentConflictError: There is no card.
+    """
+    now = getattr(index, "device", "cpu")
+    if now == device:
+        return None
+    if not hasattr(index, "to_device"):
+        return "searched on the processor: this index is not one of FAISS; build gpu-flat for graphics cards"
+    try:
+        index.to_device(device)
+    except RecipeError as error:
+        return f"searched on the processor: {error}"
+    return None
+
+
+class OnCards:
+    """A copy of an index on graphics cards, for searches without a filter.
+
+    Args:
+        faiss: The module.
+        index: The FAISS index, downcast; it has to outlive the copy where it ends in a refinement, which stays on the
+            processor.
+        spread: How several cards share.
+
+    Raises:
+        EnvironmentConflictError: There is no card, no cuVS where it is needed, or too little memory.
+        RecipeError: This kind of index has no copy on a card.
+    """
+
+    def __init__(self, faiss: Any, index: Any, *, spread: Spread = "auto") -> None:
+        kind = type(index).__name__
+        cards = require_cards(faiss, cagra=kind == "IndexHNSWCagra")
+        # Buffers of a card serve one search at a time.
+        self._lock = threading.Lock()
+        self._faiss = faiss
+        self._cagra = kind == "IndexHNSWCagra"
+        self._refined = kind in ("IndexRefine", "IndexRefineFlat")
+        self._resources = [faiss.StandardGpuResources() for _ in range(1 if self._cagra else cards.count)]
+        inner = faiss.downcast_index(index.base_index) if self._refined else index
+        copy = _copier(faiss, inner, self._resources)
+        self._base, self.spread = _first_that_fits(copy, len(self._resources), spread)
+        self._index = faiss.IndexRefine(self._base, index.refine_index) if self._refined else self._base
+
+    def search(
+        self, queries: Float32Array, k: int, *, effort: int | None, k_factor: float
+    ) -> tuple[Float32Array, Int64Array]:
+        """Find neighbours, as a FAISS index does.
+
+        Args:
+            queries: Shape (q, dim), float32.
+            k: How many, at most `MOST_K`; with a refinement, times `k_factor`.
+            effort: nprobe of lists, or how many candidates a graph keeps; None where it means nothing.
+            k_factor: How many times k candidates a refinement compares again.
+
+        Returns:
+            `(scores, positions)`, float32 and int64 of shape (q, k); -1 marks an empty place.
+        """
+        parameters = None
+        if self._cagra:
+            most = max(k, effort or 0)
+            parameters = self._faiss.SearchParametersCagra()
+            parameters.itopk_size = -(-most // _CAGRA_STEP) * _CAGRA_STEP
+        elif self._refined:
+            parameters = self._faiss.IndexRefineSearchParameters(k_factor=k_factor)
+        with self._lock:
+            if effort is not None and not self._cagra:
+                for part in _parts(self._faiss, self._base):
+                    part.nprobe = min(effort, part.nlist)
+            scores, positions = self._index.search(queries, k, params=parameters)
+        return scores, positions
+
+    def serves(self, k: int, k_factor: float) -> bool:
+        """Whether so many neighbours can be found on a card."""
+        return k * (k_factor if self._refined else 1) <= MOST_K
+
+
+def _copier(faiss: Any, index: Any, resources: list[Any]) -> Callable[[bool], Any]:
+    """A function that copies an index to cards, in parts where it is called with True."""
+    kind = type(index).__name__
+    if kind == "IndexHNSWCagra":
+
+        def graph(_: bool) -> Any:
+            made = faiss.GpuIndexCagra(resources[0], index.d, faiss.METRIC_INNER_PRODUCT)
+            made.copyFrom(index)
+            return made
+
+        return graph
+    if kind in ("IndexScalarQuantizer", "IndexFlat", "IndexFlatIP"):
+        return lambda shard: _flat(faiss, index, resources, shard=shard)
+    if kind in ("IndexIVFFlat", "IndexIVFPQ", "IndexIVFScalarQuantizer", "IndexPreTransform"):
+        return lambda shard: faiss.index_cpu_to_gpu_multiple_py(resources, index, cloner_options(faiss, shard=shard))
+    raise RecipeError(
+        f"FAISS has no {kind} on graphics cards; use one of the recipes gpu-flat, gpu-ivf-pq and cagra, a factory "
+        "string of Flat, SQfp16, IVF...,Flat or IVF...,PQ with codes of 8 bits, or device cpu"
+    )
+
+
+def cloner_options(faiss: Any, *, shard: bool) -> Any:
+    """Say how an index is copied to cards: float16 where it holds whole vectors, and in parts or not.
+
+    Args:
+        faiss: The module.
+        shard: Whether each card gets a part.
+
+    Returns:
+        `GpuMultipleClonerOptions`.
+    """
+    options = faiss.GpuMultipleClonerOptions()
+    options.useFloat16 = True
+    options.useFloat16CoarseQuantizer = False
+    # Tables of the products of codes and centroids gain nothing for inner products, and fill the card.
+    options.usePrecomputed = False
+    options.indicesOptions = faiss.INDICES_64_BIT
+    options.shard = shard
+    return options
+
+
+def _flat(faiss: Any, index: Any, resources: list[Any], *, shard: bool) -> Any:
+    """Whole vectors in float16, decoded piece by piece so that they are never in memory together as float32."""
+    count = len(resources)
+    bounds = np.linspace(0, index.ntotal, count + 1).astype(int) if shard else np.array([0, index.ntotal])
+    made = []
+    for card, resource in enumerate(resources):
+        config = faiss.GpuIndexFlatConfig()
+        config.useFloat16, config.device = True, card
+        part = faiss.GpuIndexFlatIP(resource, index.d, config)
+        first, last = (bounds[card], bounds[card + 1]) if shard else bounds
+        for start in range(int(first), int(last), _CHUNK):
+            part.add(index.reconstruct_n(start, min(_CHUNK, int(last) - start)))
+        made.append(part)
+    if count == 1:
+        return made[0]
+    # Positions of a shard follow those of the one before.
+    joined = faiss.IndexShards(index.d, True, True) if shard else faiss.IndexReplicas(index.d, True)
+    for part in made:
+        (joined.add_shard if shard else joined.add_replica)(part)
+    # The parts are Python's, and have to live as long.
+    joined.parts = made
+    return joined
+
+
+def _first_that_fits(copy: Callable[[bool], Any], count: int, spread: Spread) -> tuple[Any, str]:
+    """Copy to the cards: whole, or in parts where one card cannot hold all."""
+    ways = {"auto": (False, True), "replicas": (False,), "shards": (True,)}[spread][: None if count > 1 else 1]
+    told = ""
+    for shard in ways:
+        try:
+            return copy(shard), "shards" if shard and count > 1 else "replicas"
+        except RuntimeError as error:
+            told = reason(error)
+            if "memory" not in told.lower():
+                raise InputError(f"FAISS cannot copy the index to a graphics card: {told}") from error
+    raise EnvironmentConflictError(
+        f"the index does not fit the memory of {count} graphics card(s): {told}; "
+        "use a recipe of shorter codes such as gpu-ivf-pq, more cards, or one for device cpu"
+    )
+
+
+def _parts(faiss: Any, index: Any) -> Iterator[Any]:
+    """The indexes with lists that an index on cards is made of."""
+    index = faiss.downcast_index(index)
+    if hasattr(index, "nprobe"):
+        yield index
+    elif type(index).__name__ == "IndexPreTransform":
+        yield from _parts(faiss, index.index)
+    elif hasattr(index, "count") and hasattr(index, "at"):
+        for i in range(index.count()):
+            yield from _parts(faiss, index.at(i))
+
+
+@contextmanager
+def trained_on_cards(faiss: Any, lists: Any | None) -> Iterator[None]:
+    """Let cards assign vectors to centroids while an index with lists is trained, which is nearly all the work.
+
+    Args:
+        faiss: The module.
+        lists: The index with lists, downcast; None where there is none, which changes nothing.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        EnvironmentConflictError: There is no card.
+    """
+    require_cards(faiss)
+    if lists is None:
+        yield
+        return
+    helper = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(lists.d))
+    lists.clustering_index = helper
+    try:
+        yield
+    finally:
+        lists.clustering_index = None
+
+
+def build_cagra(faiss: Any, vectors: Float32Array, *, degree: int) -> Any:
+    """Build a graph on a card and turn it into one that any FAISS searches.
+
+    Args:
+        faiss: The module, with cuVS.
+        vectors: All of them, shape (n, dim), float32.
+        degree: Neighbours of each vector in the lowest layer.
+
+    Returns:
+        An `IndexHNSWCagra` with its upper layers; position i holds row i.
+
+    Raises:
+        EnvironmentConflictError: There is no card, or no cuVS.
+    """
+    require_cards(faiss, cagra=True)
+    dim = vectors.shape[1]
+    config = faiss.GpuIndexCagraConfig()
+    config.graph_degree, config.intermediate_graph_degree = degree, 2 * degree
+    made = faiss.GpuIndexCagra(faiss.StandardGpuResources(), dim, faiss.METRIC_INNER_PRODUCT, config)
+    made.train(vectors)
+    graph = faiss.IndexHNSWCagra(dim, degree // 2, faiss.METRIC_INNER_PRODUCT)
+    graph.base_level_only = False
+    made.copyTo(graph)
+    return graph

@@ -1,0 +1,1 @@
+"""Building, extending and publishing an index, so that a kill leaves the earlier one."""

@@ -1,0 +1,1 @@
+"""Which index suits the data: recipes, bytes, time and recall before anything is built."""

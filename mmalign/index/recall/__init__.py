@@ -1,0 +1,1 @@
+"""What an index finds of the true neighbours: measured with bounds, and kept."""

@@ -1,0 +1,305 @@
+"""Measuring what an index promises: recall by effort, on queries that have chosen nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.errors import InputError
+from mmalign.index.base import Index
+from mmalign.index.lifecycle.build import Chunks
+from mmalign.index.recall.bounds import lower_bound
+from mmalign.index.recall.ground_truth import Truth, exact_truth
+from mmalign.index.recall.recall_curves import EXACT_ROWS, Contract, Curve
+from mmalign.utils.similarity import Float32Array, Int64Array
+
+Mask = NDArray[np.bool_]
+# Of the queries of a kind, so many choose which efforts are looked at; the others measure.
+_TUNING_SHARE = 0.25
+# Recall that leaves nothing to gain, the gain by two steps that is not worth a third, and recall that nobody asks for.
+_SATURATED, _GAIN, _FLOOR = 0.9995, 0.001, 0.5
+# A step of a graph compares with about this many vectors: beyond rows / 16 steps an exact search costs less.
+_DEGREE = 16
+# Lists have to save at least this part of an exact search: measuring the rest takes longer than all below it.
+_WORTH = 2
+# A filter lets different rows through for so many groups of queries.
+_GROUPS = 4
+# Ties at the last place are found among so many further rows without a look at the vectors.
+_SPARE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Queries of one kind.
+
+    Attributes:
+        vectors: Shape (q, dim), float32, each of length 1.
+        own: The id of the row that each was made from, shape (q,), which then is not looked for; None where they were
+            made from no row.
+    """
+
+    vectors: Float32Array
+    own: Int64Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How to measure.
+
+    Attributes:
+        ks: Numbers of hits.
+        shares: Shares of allowed rows, 1.0 for no filter; None for those at which an index is searched at all.
+        start: The least effort to try; None for a sixteenth of the index's default.
+        confidence: Of the lower bounds, one-sided.
+        seed: Of what is drawn.
+        where: Rows of the index that can be found at all, a mask over its positions; None for all.
+        vectors: Reads vectors by id, shape (m,) to (m, dim), so that any number of ties is counted as found.
+        advance: Called with 1 after each of `steps` steps.
+    """
+
+    ks: tuple[int, ...] = (1, 10, 100)
+    shares: tuple[float, ...] | None = None
+    start: int | None = None
+    confidence: float = 0.95
+    seed: int = 0
+    where: Mask | None = None
+    vectors: Callable[[Int64Array], NDArray[np.floating]] | None = None
+    advance: Callable[[int], None] | None = None
+
+    def shares_for(self, rows: int) -> tuple[float, ...]:
+        """Return the shares to measure for a number of rows, falling."""
+        if self.shares is not None:
+            return tuple(sorted(self.shares, reverse=True))
+        least = max(0.01, EXACT_ROWS / max(rows, 1))
+        return (1.0, *(share for share in (0.1,) if share > least), *((least,) if least < 1 else ()))
+
+    def steps(self, rows: int, kinds: int) -> int:
+        """Return how often `advance` will be called."""
+        return kinds * len(self.ks) * len(self.shares_for(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One kind of filter at one share: what each group of queries may find, and the truth."""
+
+    masks: Sequence[Mask | None]
+    truth: Truth
+
+
+def measure_contract(
+    index: Index, chunks: Chunks, queries: Mapping[str, Asked | Float32Array], options: Measuring | None = None
+) -> Contract:
+    """Measure the recall of an index against exact search, for each kind of query, number of hits and share.
+
+    A quarter of the queries of each kind choose which efforts are worth a look; recall and its bounds come from the
+    others. A filter is measured in two forms, and the worse counts: rows at random, and the rows nearest to one of
+    them, which most queries lie far from.
+
+    Args:
+        index: The index.
+        chunks: The vectors that it holds, as for `build_index`; rows that it does not hold are passed over.
+        queries: By kind: `Asked`, or just vectors of shape (q, dim). Independent of one another: no two about the
+            same picture.
+        options: How to measure.
+
+    Returns:
+        The contract, without curves where the index compares with every vector and so needs none.
+
+    Raises:
+        InputError: Fewer than two queries of a kind.
+        DimensionError: The widths differ.
+    """
+    options = options or Measuring()
+    if index.exhaustive or not index.ntotal or not queries:
+        return Contract(options.confidence, ())
+    rng = np.random.default_rng(options.seed)
+    asked = {kind: one if isinstance(one, Asked) else Asked(one) for kind, one in queries.items()}
+    for kind, one in asked.items():
+        if len(one.vectors) < 2:
+            raise InputError(f"recall needs at least 2 {kind} queries, better 200, got {len(one.vectors)}")
+    orders = {kind: rng.permutation(len(one.vectors)) for kind, one in asked.items()}
+    curves = []
+    rows = _Rows(index, options.where)
+    for share in options.shares_for(index.ntotal):
+        settings: dict[str, list[_Setting]] = {kind: [] for kind in asked}
+        for masks in rows.filters(share, chunks, rng):
+            for kind, truth in _truths(rows, chunks, asked, masks, max(options.ks) + _SPARE).items():
+                settings[kind].append(_Setting(masks, truth))
+        for kind, one in asked.items():
+            measured = _Kind(index, one, orders[kind], settings[kind], options)
+            for k in options.ks:
+                if k <= index.ntotal:
+                    curves.append(measured.curve(kind, share, k))
+                if options.advance is not None:
+                    options.advance(1)
+    return Contract(options.confidence, tuple(curves))
+
+
+class _Rows:
+    """The rows of an index: where each id is, and filters over them."""
+
+    def __init__(self, index: Index, where: Mask | None) -> None:
+        self.ids = index.ids
+        self.where = where
+        self._order = np.argsort(self.ids, kind="stable")
+        self._sorted = self.ids[self._order]
+
+    def positions(self, ids: Int64Array) -> tuple[Int64Array, Mask]:
+        """Return where ids are, and which of them are there at all."""
+        # A row that has changed is there twice, and the later one counts.
+        places = np.maximum(np.searchsorted(self._sorted, ids, side="right") - 1, 0)
+        found: Mask = self._sorted[places] == ids
+        positions: Int64Array = self._order[places]
+        if self.where is not None:
+            found &= self.where[positions]
+        return positions, found
+
+    def filters(self, share: float, chunks: Chunks, rng: np.random.Generator) -> Iterator[list[Mask | None]]:
+        """Yield masks for the groups of queries: scattered ones, then clustered ones."""
+        if share >= 1:
+            yield [self.where]
+            return
+        yield [self._within(rng.random(len(self.ids)) < share) for _ in range(_GROUPS)]
+        centres = rng.choice(self.ids, _GROUPS)
+        held = [vectors[np.isin(ids, centres)] for ids, vectors in chunks()]
+        centre = np.concatenate(held).astype(np.float32)
+        nearness = np.full((len(centre), len(self.ids)), -np.inf, np.float16)
+        for ids, vectors in chunks():
+            positions, found = self.positions(ids)
+            nearness[:, positions[found]] = centre @ vectors[found].astype(np.float32).T
+        cut = math.floor((1 - share) * len(self.ids))
+        yield [self._within(row >= np.partition(row, cut)[cut]) for row in nearness]
+
+    def _within(self, mask: Mask) -> Mask:
+        return mask if self.where is None else mask & self.where
+
+
+def _truths(
+    rows: _Rows, chunks: Chunks, asked: Mapping[str, Asked], masks: Sequence[Mask | None], depth: int
+) -> dict[str, Truth]:
+    """Find the truth for the queries of all kinds in one scan."""
+    sizes = {kind: len(one.vectors) for kind, one in asked.items()}
+    groups = np.concatenate([np.arange(size) % len(masks) for size in sizes.values()])
+    own = np.concatenate(
+        [np.full(sizes[kind], -1, np.int64) if one.own is None else one.own for kind, one in asked.items()]
+    )
+
+    def allowed(ids: Int64Array) -> Mask:
+        positions, found = rows.positions(ids)
+        if masks[0] is None:
+            return found
+        chosen: Mask = np.stack([found & mask[positions] for mask in masks if mask is not None])[groups]
+        return chosen
+
+    truth = exact_truth(
+        np.concatenate([one.vectors for one in asked.values()]), chunks, depth, allowed=allowed, skip=own
+    )
+    stops = np.cumsum(list(sizes.values()))
+    return {
+        kind: Truth(truth.scores[stop - sizes[kind] : stop], truth.ids[stop - sizes[kind] : stop])
+        for kind, stop in zip(sizes, stops, strict=True)
+    }
+
+
+class _Kind:
+    """Queries of one kind with their truth under one share."""
+
+    def __init__(
+        self, index: Index, asked: Asked, order: Int64Array, settings: Sequence[_Setting], options: Measuring
+    ) -> None:
+        self._index = index
+        self._asked = asked
+        self._settings = settings
+        self._options = options
+        tuning = max(1, round(_TUNING_SHARE * len(order)))
+        self._tuning, self._verifying = np.sort(order[:tuning]), np.sort(order[tuning:])
+
+    def curve(self, kind: str, share: float, k: int) -> Curve:
+        """Choose efforts with the tuning queries, and measure them with the others."""
+        efforts = sorted({effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)})
+        recall, lower = [], []
+        for effort in efforts:
+            values = [self._recall(setting, self._verifying, k, effort) for setting in self._settings]
+            recall.append(min(float(one.mean()) for one in values))
+            lower.append(min(lower_bound(one, confidence=self._options.confidence) for one in values))
+        # Rounded down: what is written must not promise more than was measured.
+        return Curve(kind, share, k, tuple(efforts), _floor(recall), _floor(lower), len(self._verifying))
+
+    def _worth_a_look(self, setting: _Setting, k: int, share: float) -> list[int]:
+        tried: list[int] = []
+        means: list[float] = []
+        for effort in efforts_to_try(self._index, k, start=self._options.start, share=share):
+            tried.append(effort)
+            means.append(float(self._recall(setting, self._tuning, k, effort).mean()))
+            # Below the default, an index that comes back short looks again by itself, so that recall need not rise.
+            deep = effort > (self._index.default_effort or 1)
+            flat = deep and len(means) > 3 and _FLOOR < means[-1] < means[-4] + _GAIN
+            # A few queries more or less decide where recall is full: two efforts beyond are measured as well.
+            if flat or (len(means) > 2 and min(means[-3:]) >= _SATURATED):
+                break
+        return [effort for effort, mean in zip(tried, means, strict=True) if mean >= _FLOOR] or tried[-1:]
+
+    def _recall(self, setting: _Setting, chosen: Int64Array, k: int, effort: int) -> NDArray[np.float64]:
+        own = self._asked.own
+        found = np.full((len(chosen), k), -1, np.int64)
+        for group, mask in enumerate(setting.masks):
+            members = np.flatnonzero(chosen % len(setting.masks) == group)
+            if not members.size:
+                continue
+            queries = chosen[members]
+            extra = 0 if own is None else 1
+            ids = self._index.search(self._asked.vectors[queries], k + extra, where=mask, effort=effort)[1]
+            if own is not None:
+                # The row that a query was made from goes to the end, and what is at the end is cut off.
+                late = np.argsort(ids == own[queries, None], axis=1, kind="stable")
+                ids = np.take_along_axis(ids, late, axis=1)[:, :k]
+            found[members, : ids.shape[1]] = ids
+        truth = Truth(setting.truth.scores[chosen], setting.truth.ids[chosen])
+        read = self._options.vectors
+        if read is None:
+            return truth.recall(found, k)
+        return truth.recall(
+            found, k, lookup=lambda query, ids: read(ids).astype(np.float32) @ self._asked.vectors[chosen[query]]
+        )
+
+
+def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: float = 1.0) -> list[int]:
+    """Return efforts worth trying, rising in steps of about the square root of 2.
+
+    Args:
+        index: The index.
+        k: How many hits; a graph has to hold as many candidates.
+        start: The least; None for a sixteenth of the index's default.
+        share: Share of the rows that a filter allows.
+
+    Returns:
+        The efforts, up to what saves too little beside an exact search, the default among them; [1] where effort
+        means nothing.
+    """
+    default = index.default_effort
+    if default is None:
+        return [1]
+    rows, most, least = len(index.ids), index.most_effort(share), 1
+    if most is None:
+        most = 32 * default
+    elif index.most_effort() == rows:
+        # A graph.
+        most, least = max(1, most // _DEGREE), min(k, rows)
+    else:
+        most = max(1, most // _WORTH)
+    default = max(default, least)
+    most = max(most, default)
+    effort = float(max(least, min(start or max(1, default // 16), default)))
+    efforts = {default, most}
+    while effort < most:
+        efforts.add(round(effort))
+        effort *= math.sqrt(2)
+    return sorted(efforts)
+
+
+def _floor(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(math.floor(value * 1e6) / 1e6 for value in values)

@@ -1,0 +1,1 @@
+"""Phrases and regions to an assignment: the problem, its solvers and their bound."""

@@ -1,0 +1,1 @@
+"""A sentence to its phrases and their relations."""

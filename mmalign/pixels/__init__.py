@@ -1,6 +1,0 @@
-"""Pictures of any mode, depth and colour profile as 8-bit sRGB."""
-
-from mmalign.pixels.convert import to_rgb
-from mmalign.pixels.profiles import profile_conversion
-
-__all__ = ["profile_conversion", "to_rgb"]

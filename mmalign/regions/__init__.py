@@ -1,0 +1,1 @@
+"""Parts of a picture that a phrase may mean: proposals, detectors and boxes of the user's own."""

@@ -1,0 +1,1 @@
+"""A query to hits: plan, index, rows that it lacks, probabilities."""

@@ -1,0 +1,329 @@
+"""One version of the items and one version of the index, searched together so that every committed item is seen.
+
+The index covers the items as they were at some version. What was written since is searched exactly beside it, and what
+was deleted or replaced since is masked in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.errors import IndexFileError, MissingExtraError
+from mmalign.index.base import Index
+from mmalign.index.lifecycle import versions as publish
+from mmalign.index.lifecycle.versions import IndexManifest
+from mmalign.index.recall.recall_curves import Contract
+from mmalign.search.coverage import Coverage, belongs
+from mmalign.search.flat_scan import ExactRows
+from mmalign.search.plan import Plan, Wish, plan_search, traits_of
+from mmalign.store.copies import Copies
+from mmalign.store.lance_store import Store
+from mmalign.types import Note
+from mmalign.types.arguments import check_share
+from mmalign.utils.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
+
+_FOREIGN = Note(
+    "searched exactly, without the index: it was built from other items than these, as happens where a part of a "
+    "collection was restored from an older copy",
+    remedy="mmalign index SOURCE builds it again",
+    about="index",
+)
+# Plans that are kept: a query takes microseconds less to answer where another one like it came before.
+_PLANS = 1024
+# Where copies crowd the first hits, the next search looks this many times as deep.
+_DEEPER = 4
+_Hits = tuple[Float32Array, Int64Array]
+_Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        scores: Shape (q, k'), float32, best first.
+        row_ids: Shape (q, k'), int64; -1 marks an empty place.
+        exact: Whether these are certain to be the true nearest.
+        effort: Effort that the index was asked for; None where it was not used.
+        reason: How these were found, and why so.
+        notes: Remarks that a person should see: that the index could not keep what was asked for.
+    """
+
+    scores: Float32Array
+    row_ids: Int64Array
+    exact: bool
+    effort: int | None
+    reason: str = ""
+    notes: tuple[Note, ...] = ()
+
+
+class Searcher:
+    """Searches one version of the items with one version of the index.
+
+    Args:
+        store: The items.
+        index: The index, or None.
+        manifest: The index's manifest, or None.
+        version: Name of the index version in use, also where it could not be loaded.
+        notes: Remarks for the person who searches.
+        known: What the same index covers of an earlier version, so that only what has changed is looked at.
+
+    Attributes:
+        items: How many items there are.
+        foreign: Whether there is an index that was left out because it was built from other items.
+    """
+
+    foreign = False
+
+    def __init__(
+        self,
+        store: Store,
+        index: Index | None,
+        manifest: IndexManifest | None,
+        *,
+        version: str | None = None,
+        notes: tuple[Note, ...] = (),
+        known: Coverage | None = None,
+    ) -> None:
+        self.store = store
+        self.index = index
+        self.manifest = manifest
+        self.version = version
+        self.notes = notes
+        self.items = len(store)
+        self._coverage: Coverage | None = None
+        # What is not to be found in the index, or None where that holds exactly what it should.
+        self._mask: _Mask | None = None
+        if index is None or manifest is None:
+            self._tail = store.row_ids()
+        else:
+            since = manifest.dataset_version
+            covered = Coverage.look(store, index, since=since) if known is None else known.follow(store, index)
+            self._coverage, self._tail, self._mask = covered, covered.tail, covered.mask
+        self._rows = ExactRows(store, self._tail)
+        self._plans: dict[Wish, Plan] = {}
+
+    @classmethod
+    def open(cls, store: Store, root: Path, *, previous: Searcher | None = None) -> Searcher:
+        """Combine a version of the items with the index in use.
+
+        Args:
+            store: The items.
+            root: The collection's index folder.
+            previous: A searcher whose index is kept where it is still the one in use.
+
+        Returns:
+            The searcher; without an index where there is none or it cannot be used, which `notes` then says.
+        """
+        folder = publish.current(root)
+        version = None if folder is None else folder.name
+        if previous is not None and previous.version == version and (previous.foreign or previous.fits(store)):
+            known = previous._coverage
+            return cls(store, previous.index, previous.manifest, version=version, notes=previous.notes, known=known)
+        try:
+            loaded = publish.load_current(root)
+        except (IndexFileError, MissingExtraError) as error:
+            note = Note(f"searched exactly, without the index: {error}", about="index")
+            return cls(store, None, None, version=version, notes=(note,))
+        if loaded is None:
+            return cls(store, None, None, version=version)
+        searcher = cls(store, *loaded, version=version) if belongs(store, loaded[1]) else None
+        if searcher is None:
+            searcher = cls(store, None, None, version=version, notes=(_FOREIGN,))
+            searcher.foreign = True
+        return searcher
+
+    def fits(self, store: Store) -> bool:
+        """Whether the index, where there is one, was built from these items as they were.
+
+        Args:
+            store: The items.
+        """
+        return self.manifest is None or belongs(store, self.manifest)
+
+    @property
+    def uncovered(self) -> int:
+        """How many items the index does not cover, plus how many it holds in vain."""
+        return len(self._tail) if self._coverage is None else self._coverage.uncovered
+
+    @property
+    def tail(self) -> Int64Array:
+        """Row ids of the items that the index does not cover, shape (m,); all where there is no index."""
+        return self._tail
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Which positions of the index hold items as they are now, or None for all of them."""
+        return self._mask
+
+    @cached_property
+    def contract(self) -> Contract | None:
+        """What recall was measured of the index; None where none was, or what is written of it cannot be read."""
+        try:
+            return None if self.manifest is None else Contract.from_dict(self.manifest.contract)
+        except IndexFileError:
+            return None
+
+    def search(
+        self,
+        queries: Float32Array,
+        k: int,
+        *,
+        allowed: Int64Array | None = None,
+        min_recall: float | None = None,
+        kind: str | None = None,
+    ) -> Found:
+        """Find the items nearest to each query.
+
+        Args:
+            queries: Shape (q, dim), float32, rows of length 1.
+            k: How many hits, at least 0.
+            allowed: Row ids that may be found, each once; None for all.
+            min_recall: The mean recall that such searches must have, 0 to 1; None for what the index was built to
+                keep. What the index does not promise is answered exactly.
+            kind: What the queries are: `text`, `image` or `given`; None for any.
+
+        Returns:
+            What was found.
+
+        Raises:
+            InputError: `min_recall` is not from 0 to 1.
+        """
+        if min_recall is not None:
+            check_share("min_recall", min_recall)
+        index = self.index
+        if index is None or k == 0:
+            found = self._rows.search_tail(queries, k, allowed=allowed)
+            return Found(as_cosines(found[0]), found[1], exact=True, effort=None, reason="compared with every item")
+        # The index's positions that may be found, and how many these are.
+        mask = self._mask if allowed is None else self._allowed(allowed)
+        rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
+        plan = self._plan(Wish(k, rows, min_recall, kind), index)
+        if plan.way == "exact":
+            found = self._exact(queries, k, mask, allowed)
+        else:
+            found = self._by_index(plan, queries, k, mask, allowed)
+            if len(self._tail):
+                found = merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
+        effort = None if plan.way == "exact" else plan.effort or index.default_effort
+        notes = (Note(plan.reason, remedy=plan.remedy, about="index"),) if plan.fell_back else ()
+        exact = plan.way == "exact" or index.exhaustive
+        return Found(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The items whose bytes another item has too; looked for once for each version of the items."""
+        return Copies.read(self.store)
+
+    def search_distinct(
+        self,
+        queries: Float32Array,
+        k: int,
+        copies: Copies,
+        *,
+        allowed: Int64Array | None = None,
+        min_recall: float | None = None,
+        kind: str | None = None,
+    ) -> Found:
+        """Find the items nearest to each query, of several with the same bytes the oldest.
+
+        Args:
+            queries: As for `search`.
+            k: How many hits, copies not counted.
+            copies: The copies among the items that may be found.
+            allowed: As for `search`.
+            min_recall: As for `search`.
+            kind: As for `search`.
+
+        Returns:
+            What was found: at most k different items a query, fewer where there are fewer.
+
+        Raises:
+            InputError: `min_recall` is not from 0 to 1.
+        """
+        wanted = min(k, copies.items - copies.extra)
+        fetch = wanted + min(copies.extra, wanted)
+        while True:
+            found = self.search(queries, fetch, allowed=allowed, min_recall=min_recall, kind=kind)
+            scores, row_ids = copies.fold(found.scores, found.row_ids)
+            # Whoever finds fewer than were asked for has no more to find.
+            short = ((row_ids >= 0).sum(axis=1) < wanted) & (found.row_ids >= 0).all(axis=1)
+            if fetch >= wanted + copies.extra or not short.any():
+                return replace(found, scores=scores[:, :k], row_ids=row_ids[:, :k])
+            fetch = min(_DEEPER * fetch, wanted + copies.extra)
+
+    def _plan(self, wish: Wish, index: Index) -> Plan:
+        plan = self._plans.get(wish)
+        if plan is None:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            plan = self._plans[wish] = plan_search(wish, traits_of(index), self.contract)
+        return plan
+
+    def _allowed(self, allowed: Int64Array) -> _Mask:
+        """Which positions of the index a filter lets through."""
+        mask = np.zeros(0 if self.index is None else len(self.index.ids), np.bool_)
+        if self._coverage is not None:
+            mask[self._coverage.places.of(allowed)] = True
+        return mask if self._mask is None else mask & self._mask
+
+    def _exact(self, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None) -> _Hits:
+        """Compare with every item that may be found: in vectors that the index holds, else in those of the store."""
+        scan = getattr(self.index, "scan", None)
+        if scan is None or not getattr(self.index, "scans", False):
+            return self._rows.search(queries, k, self.store.row_ids() if allowed is None else allowed)
+        found: _Hits = scan(queries, k, where=mask)
+        if not len(self._tail):
+            return found
+        return merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
+
+    def _by_index(
+        self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None
+    ) -> _Hits:
+        assert self.index is not None
+        if plan.way == "deeper" and allowed is not None and mask is not None:
+            return self._deeper(plan, queries, k, mask, allowed)
+        found = self.index.search(queries, k, where=mask, effort=plan.effort)
+        return found if self.index.true_scores else self._rescore(queries, *found)
+
+    def _deeper(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array) -> _Hits:
+        """Search without the filter and keep what is allowed; what comes back short is compared with all that is."""
+        index = self.index
+        assert index is not None
+        scores, row_ids = index.search(queries, plan.depth, where=self._mask, effort=plan.effort)
+        kept = (row_ids >= 0) & np.isin(row_ids, allowed)
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(kept, order, axis=1)
+        scores = np.where(kept, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
+        row_ids = np.where(kept, np.take_along_axis(row_ids, order, axis=1), -1)
+        if not index.true_scores:
+            scores, row_ids = self._rescore(queries, scores, row_ids)
+        short = np.flatnonzero(~kept.all(axis=1)) if kept.shape[1] == k else np.arange(len(queries))
+        if short.size:
+            exact = self._exact(queries[short], k, mask, allowed)
+            width = max(scores.shape[1], exact[0].shape[1])
+            scores, row_ids = _widen(scores, row_ids, width)
+            scores[short], row_ids[short] = _widen(*exact, width)
+        return scores, row_ids
+
+    def _rescore(self, queries: Float32Array, scores: Float32Array, row_ids: Int64Array) -> _Hits:
+        """Replace the scores of an index that tells no cosines by those of the vectors themselves."""
+        scores = scores.copy()
+        hits = row_ids >= 0
+        if hits.any():
+            rows, places = np.unique(row_ids[hits], return_inverse=True)
+            vectors = self.store.embeddings(rows)[1].astype(np.float32)
+            owner = np.nonzero(hits)[0]
+            scores[hits] = np.einsum("nd,nd->n", vectors[places], queries[owner])
+        return merge_top_k((scores, row_ids), (scores[:, :0], row_ids[:, :0]), scores.shape[1])
+
+
+def _widen(scores: Float32Array, row_ids: Int64Array, width: int) -> _Hits:
+    """Fill up with empty places."""
+    missing = ((0, 0), (0, width - scores.shape[1]))
+    return np.pad(scores, missing, constant_values=-np.inf), np.pad(row_ids, missing, constant_values=-1)

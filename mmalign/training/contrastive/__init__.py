@@ -1,0 +1,1 @@
+"""Training encoders of texts and pictures."""

@@ -1,0 +1,75 @@
+"""Features that tell whether two pictures show one scene, whichever model is being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmalign.encoders.device import compute_alone
+from mmalign.encoders.lite.efficientnet import (
+    EFFICIENTNET_WEIGHTS,
+    MAP_CHANNELS,
+    PREPROCESSING,
+    EfficientNetLite2,
+    preprocess,
+)
+from mmalign.encoders.lite.wheels import locate
+from mmalign.encoders.pictures import load_rgb
+from mmalign.encoders.prefetch import default_workers, prefetch_batches
+from mmalign.training.cache import cached_arrays
+from mmalign.training.contrastive.model import Arrays
+from mmalign.training.contrastive.pictures import Progress, counter, picture_key
+from mmalign.training.manifest import CaptionedFile
+from mmalign.utils.similarity import Float32Array
+
+_BATCH = 32
+
+
+def scene_features(
+    pictures: Sequence[CaptionedFile], *, cache: Path, role: str, progress: Progress | None = None
+) -> Float32Array:
+    """Mean channels of the last feature map of the frozen EfficientNet-Lite2, for `near_duplicates`.
+
+    The earlier stages are left out: their colours and textures make any two lawns or ski slopes alike.
+
+    Args:
+        pictures: n pictures that can be decoded.
+        cache: Where the features are kept.
+        role: Names the pictures in the files and the progress.
+        progress: Told of every block.
+
+    Returns:
+        Array of shape (n, 1280), float32.
+
+    Raises:
+        MissingExtraError: The weights are not installed.
+        DecodeError: A picture cannot be decoded.
+    """
+    locate(EFFICIENTNET_WEIGHTS, feature="data.near_duplicates (0 turns it off)", extra="lite1")
+
+    def compute(start: int) -> Iterator[Arrays]:
+        import torch
+
+        model = EfficientNetLite2(torch.device("cpu"))
+
+        def run(picture: CaptionedFile) -> Float32Array:
+            compute_alone()
+            with torch.inference_mode():
+                features = model.features(model.to_input([preprocess(load_rgb(picture.path))]))
+            row: Float32Array = features[0, :MAP_CHANNELS].numpy()
+            return row
+
+        for rows in prefetch_batches(pictures[start:], run, batch_size=_BATCH, workers=default_workers()):
+            yield {"scene": np.stack(rows)}
+
+    found = cached_arrays(
+        cache / "scenes",
+        role,
+        [picture_key(picture) for picture in pictures],
+        compute,
+        version=f"{EFFICIENTNET_WEIGHTS.sha256}/{PREPROCESSING}/{MAP_CHANNELS}",
+        progress=counter(progress, f"{role} scenes", len(pictures)),
+    )
+    return np.asarray(found["scene"])

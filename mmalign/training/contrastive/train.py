@@ -1,0 +1,215 @@
+"""A whole training: data, frozen arrays, teachers, loop, export; running it again goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmalign.encoders.device import resolve_device
+from mmalign.errors import InputError, StorageError
+from mmalign.training.cache import Table
+from mmalign.training.checkpoint import Checkpoints, state_digest
+from mmalign.training.contrastive.batches import BatchPlan
+from mmalign.training.contrastive.config import TrainingConfig, parse_config
+from mmalign.training.contrastive.data import Captioned, TrainingData, load_data
+from mmalign.training.contrastive.loop import Material, Pictures, Trainer
+from mmalign.training.contrastive.model import TrainableEncoder
+from mmalign.training.contrastive.models import build_model
+from mmalign.training.contrastive.pictures import CachedPictures, FreshPictures, Progress, frozen_pictures
+from mmalign.training.contrastive.teachers import load_teachers, take_weights
+from mmalign.training.contrastive.validate import to_tensors
+from mmalign.training.frozen import frozen_texts
+from mmalign.training.run_folder import EXPORT_FOLDER, TrainingReport, carry_out, claim_folder, seeded
+
+_SAMPLE = 4096
+
+
+def train_contrastive(
+    config: TrainingConfig,
+    out: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+    log: Callable[[Mapping[str, Any]], None] | None = None,
+) -> TrainingReport:
+    """Train an encoder to bring pictures and their captions together, and export the best epoch.
+
+    On a processor the result is the same, bit for bit, for the same configuration, data and number of torch threads,
+    whether or not the run was stopped and taken up again.
+
+    Args:
+        config: What to train, on what, how; from `mmalign.training.contrastive.config.read_config`.
+        out: The run's folder; one that holds a run of the same configuration is gone on with.
+        cache: Where frozen arrays are kept; several runs may share it. `OUT/cache` by default.
+        device: A torch device; None for CUDA where there is one, else the processor.
+        progress: Told how far things are: what, how many are done, how many there are.
+        log: Called with each record that is written to `OUT/log.jsonl`.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The folder holds a run of another configuration or other data, the data cannot be used, or the
+            loss is not finite.
+        StorageError: The disk refused; what was written before is kept.
+        TrainingInterrupted: Ctrl-C; the state is saved.
+    """
+    folder = Path(out)
+    where = torch.device(resolve_device(device))
+    store = folder / "cache" if cache is None else Path(cache)
+    claim_folder(folder, config.to_dict(), known=lambda there: parse_config(there).to_dict())
+    data = load_data(config.data, cache=store, progress=progress)
+    seed = config.optimization.seed
+    with seeded(seed, where):
+        model = build_model(config.model, device=where, seed=seed)
+        if config.model.start:
+            take_weights(model, [Path(run) for run in config.model.start])
+        material = _material(model, config, data, cache=store, device=where, progress=progress)
+        checkpoints = Checkpoints(
+            folder,
+            identity=state_digest(model.state_dict(), model.image_version, model.text_version, data.digest),
+        )
+        torch.manual_seed(seed)
+        trainer = Trainer(model, config, material, checkpoints=checkpoints, device=where)
+        resumed = carry_out(trainer, folder, header=_header(config, data, where), log=log, progress=progress)
+        return _finish(trainer, config, data, checkpoints, folder, resumed=resumed)
+
+
+def _portable(value: Any) -> Any:
+    """The same values, of absolute paths the last two parts alone: weights travel, folders of a machine do not."""
+    if isinstance(value, Mapping):
+        return {key: _portable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(entry) for entry in value]
+    return "/".join(Path(value).parts[1:][-2:]) if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _material(
+    model: TrainableEncoder,
+    config: TrainingConfig,
+    data: TrainingData,
+    *,
+    cache: Path,
+    device: torch.device,
+    progress: Progress | None,
+) -> Material:
+    seed = config.optimization.seed
+
+    def pictures_of(group: Captioned, view: str, role: str) -> Table:
+        return Table(
+            *(
+                frozen_pictures(model, part, view=view, cache=cache, role=role, progress=progress)
+                for part in group.parts
+            )
+        )
+
+    pictures: Pictures
+    if config.data.cached:
+        views = [pictures_of(data.train, view, "train") for view in config.data.views]
+        pictures = CachedPictures(views)
+    else:
+        pictures = FreshPictures(model, data.train.pictures, views=config.data.views, seed=seed)
+    texts = frozen_texts(model, data.train.captions, cache=cache, role="train", progress=progress)
+    wants_extras = config.loss.extra_texts and data.texts
+    extras = data.texts if wants_extras else []
+    plan = BatchPlan(
+        data.train.owner,
+        np.array([picture.repeat for picture in data.train.pictures], np.float64),
+        batch_size=config.optimization.batch_size,
+        captions=config.loss.captions,
+        extras=len(extras),
+        extras_per_batch=config.loss.extra_texts,
+        seed=seed,
+    )
+    # Weights of an earlier run belong to the mean and deviation that it found.
+    if not config.model.start and type(model).standardise is not TrainableEncoder.standardise:
+        draw = np.random.default_rng([seed, 0])
+        some = np.sort(draw.permutation(plan.pictures)[:_SAMPLE])
+        sentences = np.sort(draw.permutation(len(texts))[:_SAMPLE])
+        model.standardise(
+            to_tensors(pictures.batch(some, epoch=0, draw=draw), device), to_tensors(texts.take(sentences), device)
+        )
+    return Material(
+        pictures=pictures,
+        texts=texts,
+        plan=plan,
+        dev_images=pictures_of(data.dev, "plain", "dev"),
+        dev_texts=frozen_texts(model, data.dev.captions, cache=cache, role="dev", progress=progress),
+        dev_owner=data.dev.owner,
+        extras=frozen_texts(model, extras, cache=cache, role="extra", progress=progress) if extras else None,
+        teachers=load_teachers(
+            config.loss.teachers,
+            data.train,
+            extras,
+            temperature=config.loss.distillation_temperature,
+            views=config.data.views if config.data.cached else ("plain",),
+            cache=cache,
+            device=device,
+            progress=progress,
+        ),
+    )
+
+
+def _finish(
+    trainer: Trainer,
+    config: TrainingConfig,
+    data: TrainingData,
+    checkpoints: Checkpoints,
+    folder: Path,
+    *,
+    resumed: bool,
+) -> TrainingReport:
+    best, state = trainer.progress.best, checkpoints.load("best")
+    if best is None or state is None:
+        raise InputError(f"{folder} holds no finished epoch; delete {folder / 'checkpoint.json'} to begin anew")
+    trainer.model.load_state_dict(state)
+    trainer.model.eval()
+    export = folder / EXPORT_FOLDER
+    metadata = {
+        "license": "see the licences of the data and of the weights that the training began with",
+        "provenance": f"trained by mmalign train contrastive; epoch {best['epoch']} is the best of "
+        f"{len(trainer.progress.history)}",
+        "config": json.dumps(_portable(config.to_dict()), sort_keys=True),
+        "scale": repr(float(best["scale"])),
+        "bias": repr(float(best.get("bias", 0.0))),
+    }
+    try:
+        export.mkdir(exist_ok=True)
+        exported = trainer.model.export(export, metadata=metadata)
+    except OSError as error:
+        raise StorageError(
+            f"the weights cannot be exported to {export}: {error}; free space and run the same command again"
+        ) from error
+    return TrainingReport(
+        out=folder,
+        exported=exported,
+        best=best,
+        epochs=len(trainer.progress.history),
+        resumed=resumed,
+        data=data.summary(),
+    )
+
+
+def _header(config: TrainingConfig, data: TrainingData, device: torch.device) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
+        "config": config.to_dict(),
+        "data": data.summary(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "mmalign": version("mmalign"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }

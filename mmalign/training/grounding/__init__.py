@@ -1,0 +1,1 @@
+"""Training the head that says where a phrase is."""
