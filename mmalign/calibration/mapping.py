@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from mmalign.calibration.fit import sigmoid
 from mmalign.calibration.metrics import Float64Array
 from mmalign.errors import CalibrationError, InputError
+from mmalign.utils.files import write_atomic
 from mmalign.utils.json_checksum import KEY, holds_checksum, with_checksum
 
 FILE = "calibration.json"
@@ -145,11 +146,8 @@ class Calibration:
         Raises:
             OSError: The disk refused.
         """
-        target = Path(path)
         told: dict[str, Any] = {"format": _FORMAT, "event": _EVENT} | asdict(self)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(with_checksum(told), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_atomic(Path(path), json.dumps(with_checksum(told), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Calibration:

@@ -17,6 +17,7 @@ from mmalign.errors import (
     DamagedError,
     StorageError,
 )
+from mmalign.utils.files import sync_path, write_atomic
 from mmalign.utils.json_checksum import holds_checksum, with_checksum
 from mmalign.utils.locks import lock
 from mmalign.utils.processes import is_running
@@ -125,13 +126,7 @@ class Description:
             values["generation"] = self.generation
         if self.excluded:
             values["excluded"] = self.excluded
-        temporary = folder / f".{FILE}.{os.getpid()}"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(with_checksum(values), indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / FILE)
-        _sync(folder)
+        write_atomic(folder / FILE, json.dumps(with_checksum(values), indent=2) + "\n")
 
 
 def amend(folder: Path, change: Callable[[Description], Description]) -> Description:
@@ -203,19 +198,8 @@ def sync_tree(folder: Path) -> None:
         folder: The folder.
     """
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt":
-        # Windows opens no folder, and syncs no file that is opened for reading.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_path(path)
+    sync_path(folder)
 
 
 def _clear_leftovers(path: Path) -> None:

@@ -14,6 +14,7 @@ from mmalign.encoders.base import Encoder, ImageLike, KnownWords, KnowsWords, St
 from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
+from mmalign.utils.files import write_atomic
 from mmalign.utils.similarity import Float32Array
 
 if TYPE_CHECKING:
@@ -134,9 +135,8 @@ def save_adapted(
         for side, given in (("text", text), ("image", image))
         for name, tensor in given.items()
     }
-    fresh = folder / (WEIGHTS + ".tmp")
-    save_file(tensors, fresh, metadata=dict(sorted(metadata.items())))
-    fresh.replace(folder / WEIGHTS)
+    ordered = dict(sorted(metadata.items()))
+    write_atomic(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=ordered))
     description = {"format": _FORMAT, "encoder": base.name, "encoder_fingerprint": base.fingerprint}
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return folder

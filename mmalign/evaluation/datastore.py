@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmalign.encoders.base import Encoder
 from mmalign.errors import InputError, SourceError, StorageError
 from mmalign.evaluation.manifest import in_split
 from mmalign.evaluation.retrieval import read_captions
+from mmalign.utils.files import write_atomic
 from mmalign.utils.progress import track
 
 # Embedded and kept together: half a minute of work, which is what a power cut can cost.
@@ -141,9 +141,7 @@ def _embedded(captions: Sequence[str], encoder: Encoder, folder: Path) -> NDArra
     vectors[order] = encoder.encode_text([captions[row] for row in order])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as stream:
-            np.save(stream, vectors)
-        Path(stream.name).replace(path)
+        write_atomic(path, lambda temporary: np.save(temporary, vectors))
     except OSError as error:
         raise StorageError(
             f"embeddings of captions cannot be kept in {folder}: {error}; set MMALIGN_CACHE to a folder that can be "

@@ -28,6 +28,7 @@ from mmalign.index.planning.measured import put_measured, read_measured
 from mmalign.index.planning.recipe import Recipe, load_recipe
 from mmalign.index.recall.ground_truth import Truth, exact_truth
 from mmalign.types import Skip
+from mmalign.utils.files import write_atomic
 from mmalign.utils.progress import track
 
 _TRUTH = "truth.npz"
@@ -183,12 +184,8 @@ def _truth(source: BenchSource, k: int, out: Path, *, progress: bool) -> Truth:
         pass
     with track("True neighbours", source.rows, enabled=progress) as advance:
         found = exact_truth(source.queries, source.chunks, depth, advance=advance)
-    temporary = path.with_name(f"tmp-{os.getpid()}-{_TRUTH}")
-    try:
-        np.savez(temporary, scores=found.scores, ids=found.ids, digest=np.array(source.digest))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    digest = np.array(source.digest)
+    write_atomic(path, lambda temporary: np.savez(temporary, scores=found.scores, ids=found.ids, digest=digest))
     return found
 
 

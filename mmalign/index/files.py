@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,25 +91,6 @@ def load_index(folder: Path, *, mmap: bool = True) -> Index:
     raise IndexFileError(f"{folder} holds an index of kind {kind!r}, which this mmalign does not know; update it")
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file that is never changed a second name, or copy it where the file system has no such names.
-
-    Args:
-        source: The file.
-        target: Its other name; replaced where it exists.
-
-    Raises:
-        OSError: The disk refused.
-    """
-    if target.exists() and target.samefile(source):
-        return
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn what the disk refuses into a `StorageError` that says what to do."""
@@ -123,19 +102,3 @@ def storage_errors(path: Path) -> Iterator[None]:
         else:
             remedy = f"{error.strerror or error}; check the folder's permissions and that it is not read-only"
         raise StorageError(f"cannot write the index to {path}: {remedy}") from error
-
-
-def sync_path(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk.
-
-    Args:
-        path: The file or folder.
-
-    Raises:
-        OSError: The disk refused.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

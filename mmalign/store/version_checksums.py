@@ -9,13 +9,13 @@ killed at that moment, is not checked.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from pathlib import Path
 
 import lance
 
 from mmalign.errors import DamagedError
+from mmalign.utils.files import write_atomic
 from mmalign.utils.json_checksum import holds_checksum, with_checksum
 
 FOLDER = "_checksums"
@@ -47,9 +47,8 @@ def write_version(dataset: lance.LanceDataset) -> None:
             return
         sums[name] = found
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_text(json.dumps(with_checksum(sums)), encoding="utf-8")
-    temporary.replace(path)
+    # A version without checksums is not checked, and most writes are small: the disk is not waited for.
+    write_atomic(path, json.dumps(with_checksum(sums)), sync=False)
 
 
 def check_version(dataset: lance.LanceDataset) -> bool:

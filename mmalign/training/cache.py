@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import InputError, StorageError
 from mmalign.training.contrastive.model import Arrays
+from mmalign.utils.files import write_atomic
 
 Columns = Mapping[str, NDArray[Any]]
 """Named arrays with one row a picture or text, perhaps memory-mapped."""
@@ -151,6 +152,4 @@ def _read_mark(stem: Path) -> dict[str, Any]:
 
 def _write_mark(stem: Path, rows: int, parts: Sequence[str]) -> None:
     # The mark follows the rows, and replaces the last mark whole: a kill in between repeats some rows at most.
-    fresh = stem.with_name(stem.name + ".tmp")
-    fresh.write_text(json.dumps({"rows": rows, "parts": list(parts)}))
-    fresh.replace(stem.with_name(stem.name + ".rows"))
+    write_atomic(stem.with_name(stem.name + ".rows"), json.dumps({"rows": rows, "parts": list(parts)}), sync=False)

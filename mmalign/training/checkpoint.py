@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mmalign.errors import InputError, StorageError
+from mmalign.utils.files import write_atomic
 
 POINTER = "checkpoint.json"
 
@@ -68,8 +69,7 @@ class Checkpoints:
                     stream.flush()
                     os.fsync(stream.fileno())
                 fresh["files"][name] = {"file": path.name, "sha256": _sha256(path)}
-            written.append(self._folder / (POINTER + ".tmp"))
-            _replace(self._folder / POINTER, json.dumps(fresh, indent=1))
+            write_atomic(self._folder / POINTER, json.dumps(fresh, indent=1))
         except (OSError, RuntimeError) as error:
             # torch wraps what the disk said in RuntimeError.
             for path in written:
@@ -159,17 +159,3 @@ def _read_pointer(folder: Path) -> dict[str, Any] | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(path.name + ".tmp")
-    with fresh.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

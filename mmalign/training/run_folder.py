@@ -17,6 +17,7 @@ from mmalign.errors import InputError, StorageError, TrainingInterrupted
 from mmalign.training.contrastive.pictures import Progress
 from mmalign.training.logs import TrainingLog
 from mmalign.types import gives_json
+from mmalign.utils.files import write_atomic
 
 RUN_FILE = "run.json"
 """What a run's folder keeps of its configuration."""
@@ -118,9 +119,7 @@ def claim_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            fresh = path.with_name(path.name + ".tmp")
-            fresh.write_text(json.dumps({"config": wanted}, indent=1) + "\n", encoding="utf-8")
-            fresh.replace(path)
+            write_atomic(path, json.dumps({"config": wanted}, indent=1) + "\n")
             return
         there = json.loads(path.read_text(encoding="utf-8"))["config"]
         with suppress(InputError):

@@ -122,7 +122,11 @@ def test_a_killed_build_goes_on(tmp_path: Path, nth: int, monkeypatch: pytest.Mo
     """Killed before the training, a shard, its ids, or the joined index gets its name."""
     done = subprocess.run([sys.executable, "-c", CODE, str(tmp_path / "work"), str(nth)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir() if ".part" not in path.name}
+    before = {
+        path.name: path.stat().st_mtime_ns
+        for path in (tmp_path / "work").iterdir()
+        if not path.name.startswith(".tmp-")
+    }
     trainings = []
     train = FaissIndex.train
     monkeypatch.setattr(FaissIndex, "train", lambda self, vectors: (trainings.append(1), train(self, vectors)))

@@ -81,7 +81,7 @@ def test_a_training_learns_and_tells(tmp_path: Path) -> None:
     # Chance among 24 pictures with 48 captions is 4 %, and about 130 for the sum.
     assert report.best["sum"] == max(record["sum"] for record in epochs) > 300
     assert report.exported.is_file()
-    assert not list(out.glob("*.tmp"))
+    assert not list(out.glob(".tmp-*"))
     assert len(list(out.glob("best-*.pt"))) == len(list(out.glob("state-*.pt"))) == 1
 
 

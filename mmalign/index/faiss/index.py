@@ -22,8 +22,9 @@ from mmalign.index.faiss import gpu as faiss_gpu
 from mmalign.index.faiss import scan as faiss_scan
 from mmalign.index.faiss import structure as anatomy
 from mmalign.index.faiss.io import read_faiss, reason, write_faiss
-from mmalign.index.files import link_or_copy, read_header, storage_errors, write_header
+from mmalign.index.files import read_header, storage_errors, write_header
 from mmalign.index.ids import IdMap
+from mmalign.utils.files import link_or_copy
 from mmalign.utils.similarity import Float32Array, Int64Array, as_matrix
 
 _INDEX = "index.faiss"

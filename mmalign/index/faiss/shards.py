@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from mmalign.errors import IndexFileError
 from mmalign.index.faiss.io import read_faiss, write_faiss
 from mmalign.index.faiss.lists import bytes_per_row, join_files
-from mmalign.index.files import storage_errors, sync_path
+from mmalign.index.files import storage_errors
 from mmalign.index.ids import load_array
+from mmalign.utils.files import write_atomic
 from mmalign.utils.similarity import Int64Array, as_matrix
 
 PLAN = "plan.json"
 _TRAINED = "trained.faiss"
 _JOINED = "index.faiss"
-_UNFINISHED = ".part"
 # Without a budget a shard takes about this much memory.
 _SHARD_BYTES = 1 << 28
 # Lists grow by doubling: at worst they hold twice what is in them, and the old half is there while it is copied.
@@ -73,7 +73,7 @@ class Workshop:
             if _read(folder / PLAN) != told:
                 for path in folder.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-                _write_whole(folder / PLAN, lambda path: path.write_text(told, encoding="utf-8"))
+                write_atomic(folder / PLAN, told)
 
     def trained(self) -> Any | None:
         """Return the trained index of an earlier run, or None."""
@@ -90,7 +90,7 @@ class Workshop:
             StorageError: The disk refused.
         """
         with storage_errors(self.folder):
-            _write_whole(self.folder / _TRAINED, lambda path: write_faiss(self._faiss, index, path))
+            write_atomic(self.folder / _TRAINED, lambda path: write_faiss(self._faiss, index, path))
 
     def fill(
         self,
@@ -138,7 +138,7 @@ class Workshop:
                     ids = self._fill(index, pieces, path, start, advance)
                 parts.append(path)
                 known.append(ids)
-            _write_whole(joined, lambda path: join_files(self._faiss, self._empty(index), [*first, *parts], path))
+            write_atomic(joined, lambda path: join_files(self._faiss, self._empty(index), [*first, *parts], path))
             for path in parts:
                 path.unlink()
         return joined, _join(known)
@@ -174,8 +174,8 @@ class Workshop:
             if advance is not None:
                 advance(len(ids))
         ids = _join(known)
-        _write_whole(path, lambda part: write_faiss(self._faiss, shard, part))
-        _write_whole(path.with_suffix(".npy"), lambda part: _save_ids(part, ids))
+        write_atomic(path, lambda part: write_faiss(self._faiss, shard, part))
+        write_atomic(path.with_suffix(".npy"), lambda part: _save_ids(part, ids))
         return ids
 
     def _empty(self, index: Any) -> Any:
@@ -239,12 +239,3 @@ def _read(path: Path) -> str | None:
 def _save_ids(path: Path, ids: Int64Array) -> None:
     with path.open("wb") as file:
         np.save(file, ids)
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write a file, and give it its name once it is safely on disk."""
-    part = path.with_name(path.name + _UNFINISHED)
-    write(part)
-    sync_path(part)
-    part.rename(path)
-    sync_path(path.parent)

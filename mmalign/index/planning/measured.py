@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmalign.errors import RecipeError, StorageError
+from mmalign.utils.files import write_atomic
 
 _MARK = "[[measured]]"
 
@@ -43,13 +43,10 @@ def put_measured(path: Path, table: Mapping[str, Any]) -> None:
         _MARK + "\n" + "".join(f"{key} = {_value(value)}\n" for key, value in one.items()).rstrip("\n")
         for one in (*kept, table)
     ]
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomic(path, "\n\n".join(parts) + "\n")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error}") from error
 
 

@@ -25,6 +25,7 @@ from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
 from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
+from mmalign.utils.files import write_atomic
 
 _BLOCK = re.compile(r"(?:resblocks|blocks|layers?\d*)\.\d+\.")
 _BEFORE_BLOCKS = (
@@ -201,9 +202,8 @@ class OpenClipModel(TrainableEncoder):
         (folder / "open_clip_config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
         # Copies, since safetensors refuses tensors that share their memory.
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.clip.state_dict().items()}
-        fresh = folder / "open_clip_model.safetensors.tmp"
-        save_file(state, fresh, metadata=dict(metadata))
-        fresh.replace(folder / "open_clip_model.safetensors")
+        weights = folder / "open_clip_model.safetensors"
+        write_atomic(weights, lambda path: save_file(state, path, metadata=dict(metadata)))
         return folder
 
     def train(self, mode: bool = True) -> OpenClipModel:

@@ -19,6 +19,7 @@ from mmalign.evaluation.phrases import PhrasePicture
 from mmalign.grounding.cells import SIDE, grounding_cells
 from mmalign.media.images import load_pictures
 from mmalign.types import Skip
+from mmalign.utils.files import write_atomic
 from mmalign.utils.similarity import Float32Array
 
 REDUCED = 320
@@ -166,9 +167,7 @@ class CellCache:
         return int(state["done"]) if state["key"] == self._key else 0
 
     def _write(self, done: int) -> None:
-        temporary = self.folder / "state.tmp"
-        temporary.write_text(json.dumps({"key": self._key, "done": done}))
-        temporary.replace(self.folder / "state.json")
+        write_atomic(self.folder / "state.json", json.dumps({"key": self._key, "done": done}))
 
     @property
     def _key(self) -> list[str]:
