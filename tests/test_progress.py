@@ -82,7 +82,7 @@ def test_short_work_prints_no_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_command_in_a_pipe_prints_lines_on_standard_error_and_results_on_standard_output() -> None:
     code = (
-        "import time\nfrom mmalign import progress\nprogress.FIRST_SECONDS = progress.EVERY_SECONDS = 0.05\n"
+        "import time\nfrom mmalign.utils import progress\nprogress.FIRST_SECONDS = progress.EVERY_SECONDS = 0.05\n"
         "with progress.track('Working', 2) as advance:\n    advance(1)\n    print('a result')\n    time.sleep(0.3)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

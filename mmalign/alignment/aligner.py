@@ -31,7 +31,7 @@ from mmalign.utils.similarity import Float32Array
 if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment
     from mmalign.grounding.head import GroundingHead
-    from mmalign.regions.torchvision_detectors import Detector
+    from mmalign.regions.detectors import Detector
 
 __all__ = ["MATCHING", "Aligner", "Evidence", "Picture", "Regions", "align", "shown", "spoken_texts"]
 
@@ -313,7 +313,7 @@ class Aligner:
                 "torchvision:fasterrcnn_resnet50_fpn_v2"
             )
         if spec not in self._detectors:
-            from mmalign.regions.torchvision_detectors import load_detector
+            from mmalign.regions.load_detector import load_detector
 
             self._detectors[spec] = load_detector(spec, device=self.device)
         return self._detectors[spec]

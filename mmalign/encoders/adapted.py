@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ class AdaptedEncoder(StreamingEncoder):
 
     Args:
         folder: A folder written by `save_adapted`.
+        load: Gives the encoder behind by its name, as `load_encoder` does.
         device: Where the encoder behind runs: a torch device; None for CUDA where there is one, else the processor.
 
     Attributes:
@@ -45,13 +46,11 @@ class AdaptedEncoder(StreamingEncoder):
     Source: Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, 2024.
     """
 
-    def __init__(self, folder: str | Path, *, device: str | None = None) -> None:
-        from mmalign.encoders.registry import load_encoder
-
+    def __init__(self, folder: str | Path, *, load: Callable[..., Encoder], device: str | None = None) -> None:
         path = Path(folder).expanduser().absolute()
         self.name = f"adapter:{path}"
         description = _read(path, self.name)
-        self.base: Encoder = load_encoder(description["encoder"], device=device)
+        self.base = load(description["encoder"], device=device)
         self.modalities = self.base.modalities
         if self.base.fingerprint != description["encoder_fingerprint"]:
             raise ModelUnavailableError(

@@ -9,7 +9,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
-from mmalign.encoders.registry import LITE_SPEC, LITE_SPECS
+from mmalign.encoders.specs import LITE_SPEC, LITE_SPECS
 from mmalign.types import gives_json
 
 _BOTH = ("image", "text")

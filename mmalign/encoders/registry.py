@@ -10,19 +10,8 @@ from typing import Any
 
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.open_clip_source import near_matches
+from mmalign.encoders.specs import LITE_SPEC, LITE_VERSIONS
 from mmalign.errors import EncoderSpecError
-
-_VERSIONS = {
-    "lite@1": "mmalign.encoders.lite.v1.LiteEncoder",
-    "lite@2": "mmalign.encoders.lite.v2.Lite2Encoder",
-}
-"""Every version of the encoder that needs no download, oldest first, and its class; a new one is one more line."""
-
-LITE_SPECS: tuple[str, ...] = tuple(reversed(_VERSIONS))
-"""The versions, newest first."""
-
-LITE_SPEC = LITE_SPECS[0]
-"""What `lite` means: the newest version."""
 
 _FORMS = (
     "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
@@ -69,7 +58,7 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     if colon and rest and family == "adapter":
         from mmalign.encoders.adapted import AdaptedEncoder
 
-        return AdaptedEncoder(rest, device=device)
+        return AdaptedEncoder(rest, load=load_encoder, device=device)
     if colon and rest and family == "st":
         from mmalign.encoders.sentence_transformers import SentenceTransformersEncoder
 
@@ -90,16 +79,16 @@ def newer_version(spec: str | None) -> str | None:
         >>> newer_version("st:clip-ViT-B-32") is None
         True
     """
-    return LITE_SPEC if spec in _VERSIONS and spec != LITE_SPEC else None
+    return LITE_SPEC if spec in LITE_VERSIONS and spec != LITE_SPEC else None
 
 
 def _lite(name: str, device: str | None) -> Encoder:
-    if name not in _VERSIONS:
+    if name not in LITE_VERSIONS:
         raise EncoderSpecError(
-            f"no encoder is called {name!r}; the versions of lite that this mmalign knows are {', '.join(_VERSIONS)}. "
-            "A newer one needs a newer mmalign: pip install --upgrade mmalign"
+            f"no encoder is called {name!r}; the versions of lite that this mmalign knows are "
+            f"{', '.join(LITE_VERSIONS)}. A newer one needs a newer mmalign: pip install --upgrade mmalign"
         )
-    module, _, kind = _VERSIONS[name].rpartition(".")
+    module, _, kind = LITE_VERSIONS[name].rpartition(".")
     encoder: Encoder = getattr(import_module(module), kind)(device=device)
     return encoder
 

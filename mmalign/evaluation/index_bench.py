@@ -22,8 +22,8 @@ import numpy as np
 from mmalign.errors import InputError, MMAlignError, RecipeError
 from mmalign.evaluation.index_bench_data import BenchSource
 from mmalign.index.base import Index
-from mmalign.index.files import load_index
 from mmalign.index.lifecycle.build import build_index
+from mmalign.index.load import load_index
 from mmalign.index.planning.measured import put_measured, read_measured
 from mmalign.index.planning.recipe import Recipe, load_recipe
 from mmalign.index.recall.ground_truth import Truth, exact_truth

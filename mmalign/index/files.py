@@ -1,4 +1,4 @@
-"""The description that lies beside an index's files, and loading an index by it."""
+"""The description that lies beside an index's files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmalign.errors import IndexFileError, StorageError
-
-if TYPE_CHECKING:
-    from mmalign.index.base import Index
 
 HEADER = "index.json"
 FORMAT = 1
@@ -63,32 +60,6 @@ def read_header(folder: Path, kind: str | None = None) -> dict[str, Any]:
         raise IndexFileError(f"{folder} holds an index of kind {header['kind']!r}, expected {kind!r}")
     result: dict[str, Any] = header
     return result
-
-
-def load_index(folder: Path, *, mmap: bool = True) -> Index:
-    """Load an index of any kind.
-
-    Args:
-        folder: Where `Index.save` wrote it.
-        mmap: Read vectors from disk when they are needed; such an index cannot be added to.
-
-    Returns:
-        The index.
-
-    Raises:
-        IndexFileError: A file is missing or damaged.
-        MissingExtraError: It needs FAISS, which is not installed.
-    """
-    kind = read_header(folder)["kind"]
-    if kind == "exact":
-        from mmalign.index.exact import ExactIndex
-
-        return ExactIndex.load(folder, mmap=mmap)
-    if kind == "faiss":
-        from mmalign.index.faiss.index import FaissIndex
-
-        return FaissIndex.load(folder, mmap=mmap)
-    raise IndexFileError(f"{folder} holds an index of kind {kind!r}, which this mmalign does not know; update it")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from mmalign.encoders.device import resolve_device
 from mmalign.encoders.hub import hub_access, probe_hub, unavailable
 from mmalign.encoders.pictures import load_rgb
 from mmalign.errors import InputError, ModelUnavailableError
-from mmalign.regions.torchvision_detectors import MOST, Detector, as_regions, check_request
+from mmalign.regions.detectors import MOST, Detector, as_regions, check_request
 from mmalign.types import Region
 
 if TYPE_CHECKING:

@@ -1,100 +1,25 @@
-"""Detectors: what proposes regions of a picture where one has a model for it. Loading one imports torch."""
+"""Detectors of torchvision, which know the kinds of things that they were trained for."""
 
 from __future__ import annotations
 
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mmalign.encoders.base import ImageLike
 from mmalign.encoders.device import resolve_device
 from mmalign.encoders.open_clip_source import near_matches
 from mmalign.encoders.pictures import load_rgb
-from mmalign.errors import EncoderSpecError, InputError, ModelUnavailableError
-from mmalign.types import Box, Region
+from mmalign.errors import EncoderSpecError, ModelUnavailableError
+from mmalign.regions.detectors import MOST, as_regions, check_request
+from mmalign.types import Region
 
 if TYPE_CHECKING:
     import torch
 
-MOST = 100
-"""Regions of a picture, by default."""
-_FORMS = "torchvision:MODEL, torchvision:MODEL@/path/to/weights.pth, hf:ORGANISATION/MODEL or hf:/path/to/folder"
 _PROBE_SECONDS = 5.0
 _SCORES = "roi_heads.box_predictor.cls_score.bias"
-
-
-class Detector(Protocol):
-    """Proposes regions of a picture, each with a label and a score.
-
-    Attributes:
-        name: The spec that loads it again.
-        open_vocabulary: Whether it looks for the phrases that it is given; else it knows a fixed list of classes.
-    """
-
-    @property
-    def name(self) -> str:
-        """Spec that loads it again."""
-        ...
-
-    @property
-    def open_vocabulary(self) -> bool:
-        """Whether it looks for given phrases."""
-        ...
-
-    def detect(
-        self, image: ImageLike, phrases: Sequence[str] = (), *, threshold: float | None = None, most: int = MOST
-    ) -> tuple[Region, ...]:
-        """Propose regions.
-
-        Args:
-            image: A picture of any PIL mode, or a path.
-            phrases: What to look for; ignored by a detector with classes of its own.
-            threshold: Least score, 0 to 1; None for the model's usual one.
-            most: How many regions at most.
-
-        Returns:
-            Regions of source `detector` in pixels of the picture, the surest first. The label is the class, or the
-            phrase word for word.
-
-        Raises:
-            DecodeError: The path cannot be decoded.
-            InputError: No phrases for a detector that needs them, a threshold outside 0 to 1, or `most` below 1.
-        """
-        ...
-
-
-def load_detector(spec: str, *, device: str | None = None) -> Detector:
-    """Load the detector that a spec names.
-
-    Args:
-        spec: `torchvision:MODEL` (such as `torchvision:fasterrcnn_mobilenet_v3_large_320_fpn`) with its published
-            weights, `torchvision:MODEL@/path/to/weights.pth`, or `hf:NAME` for a model of the Hugging Face hub or a
-            folder that `save_pretrained` wrote: OWL-ViT, OWLv2 and Grounding DINO, which look for phrases, and DETR
-            and its kin, which know classes.
-        device: A torch device such as `cpu` or `cuda:1`; None for CUDA where there is one, else the processor.
-
-    Returns:
-        The detector.
-
-    Raises:
-        EncoderSpecError: The spec means nothing; the text lists near matches.
-        ModelUnavailableError: The weights are not on this machine and cannot be fetched, or do not fit the model.
-        InputError: A device that this machine does not have.
-
-    Example:
-        >>> load_detector("hf:google/owlvit-base-patch32").open_vocabulary  # doctest: +SKIP
-        True
-    """
-    family, colon, rest = spec.strip().partition(":")
-    if colon and rest and family == "torchvision":
-        model, at, path = rest.partition("@")
-        return TorchvisionDetector(model, weights=Path(path) if at and path else None, device=device)
-    if colon and rest and family == "hf":
-        from mmalign.regions.hf_detectors import load_hf_detector
-
-        return load_hf_detector(rest, device=device)
-    raise EncoderSpecError(f"no detector is called {spec!r}; the forms are: {_FORMS}")
 
 
 class TorchvisionDetector:
@@ -142,60 +67,6 @@ class TorchvisionDetector:
             found = self._net([pixels])[0]
         labels = [self._labels[number] for number in found["labels"].tolist()]
         return as_regions(found["boxes"], found["scores"], labels, picture.size, least=least, most=most)
-
-
-def check_request(threshold: float | None, most: int, *, usual: float) -> float:
-    """Return the least score to keep.
-
-    Args:
-        threshold: What the caller asked for, or None.
-        most: How many regions the caller asked for.
-        usual: The threshold of a caller who asked for none.
-
-    Returns:
-        The threshold.
-
-    Raises:
-        InputError: A threshold outside 0 to 1, or `most` below 1.
-    """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise InputError(f"threshold must lie between 0 and 1, got {threshold}")
-    if most < 1:
-        raise InputError(f"most must be at least 1, got {most}")
-    return usual if threshold is None else threshold
-
-
-def as_regions(
-    corners: torch.Tensor,
-    scores: torch.Tensor,
-    labels: Sequence[str],
-    size: tuple[int, int],
-    *,
-    least: float,
-    most: int,
-) -> tuple[Region, ...]:
-    """Make regions of what a model found.
-
-    Args:
-        corners: Tensor of shape (n, 4): left, top, right and bottom in pixels.
-        scores: Tensor of shape (n,), 0 to 1.
-        labels: n names.
-        size: Width and height of the picture in pixels; boxes are cut at its edges, and those without an area left
-            out.
-        least: Least score.
-        most: How many at most.
-
-    Returns:
-        The regions, the surest first.
-    """
-    width, height = size
-    regions = []
-    for (left, top, right, bottom), score, label in zip(corners.tolist(), scores.tolist(), labels, strict=True):
-        left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
-        # Comparisons with NaN are false: a box or score that is not a number is left out as well.
-        if score >= least and right > left and bottom > top:
-            regions.append(Region(Box(left, top, right - left, bottom - top), "detector", min(score, 1.0), label))
-    return tuple(sorted(regions, key=lambda region: -region.score)[:most])
 
 
 def _fetch_state(spec: str, published: Any) -> dict[str, torch.Tensor]:

@@ -7,7 +7,8 @@ import pytest
 
 from mmalign.encoders import catalog
 from mmalign.encoders.catalog import SPECS, list_models
-from mmalign.encoders.registry import LITE_SPEC, LITE_SPECS, load_encoder
+from mmalign.encoders.registry import load_encoder
+from mmalign.encoders.specs import LITE_SPEC, LITE_SPECS
 
 OPEN_CLIP = [card for card in list_models() if card.spec.startswith("open_clip:")]
 

@@ -85,14 +85,14 @@ class Versioned(Own):
 
 
 def test_lite_is_its_newest_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    newest = list(registry._VERSIONS)[-1]
+    newest = list(registry.LITE_VERSIONS)[-1]
     assert newest == registry.LITE_SPEC
-    for spec in registry._VERSIONS:
-        monkeypatch.setitem(registry._VERSIONS, spec, f"{__name__}.Versioned")
-    monkeypatch.setitem(registry._VERSIONS, newest, f"{__name__}.Newest")
+    for spec in registry.LITE_VERSIONS:
+        monkeypatch.setitem(registry.LITE_VERSIONS, spec, f"{__name__}.Versioned")
+    monkeypatch.setitem(registry.LITE_VERSIONS, newest, f"{__name__}.Newest")
     assert type(load_encoder("lite", device="cpu")) is Newest
     assert load_encoder("lite@1", device="cpu").device == "cpu"  # type: ignore[attr-defined]
-    for spec in registry._VERSIONS:
+    for spec in registry.LITE_VERSIONS:
         assert type(load_encoder(spec)) is (Newest if spec == newest else Versioned)
 
 
@@ -101,7 +101,7 @@ class Newest(Versioned):
 
 
 def test_what_has_come_after_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_VERSIONS", {"lite@1": "a.B", "lite@2": "a.C", "lite@3": "a.D"})
+    monkeypatch.setattr(registry, "LITE_VERSIONS", {"lite@1": "a.B", "lite@2": "a.C", "lite@3": "a.D"})
     monkeypatch.setattr(registry, "LITE_SPEC", "lite@3")
     specs = ["lite@1", "lite@2", "lite@3", "lite@4", "st:clip-ViT-B-32", None]
     assert [newer_version(spec) for spec in specs] == ["lite@3", "lite@3", None, None, None, None]
@@ -114,7 +114,7 @@ def test_an_unknown_version_lists_the_known_ones_and_says_upgrade(spec: str) -> 
 
 
 def test_every_version_of_lite_has_its_class() -> None:
-    for spec, place in registry._VERSIONS.items():
+    for spec, place in registry.LITE_VERSIONS.items():
         module, _, kind = place.rpartition(".")
         assert getattr(import_module(module), kind).name == spec
 

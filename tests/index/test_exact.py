@@ -8,7 +8,7 @@ import pytest
 
 from mmalign.errors import IndexFileError, InputError, StorageError
 from mmalign.index.exact import ExactIndex
-from mmalign.index.files import load_index
+from mmalign.index.load import load_index
 from tests.index.helpers import DIM, ROWS, Data, naive
 
 

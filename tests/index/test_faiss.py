@@ -23,7 +23,7 @@ from mmalign.errors import (
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss import index as module
 from mmalign.index.faiss.index import FaissIndex, check_faiss
-from mmalign.index.files import load_index
+from mmalign.index.load import load_index
 from tests.index.helpers import DIM, QUERIES, ROWS, Data, naive, recall
 
 

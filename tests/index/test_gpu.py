@@ -15,8 +15,8 @@ from mmalign.index.faiss import gpu as faiss_gpu
 from mmalign.index.faiss import index as faiss_module
 from mmalign.index.faiss.gpu import MOST_K, Cards, OnCards, probe, require_cards
 from mmalign.index.faiss.index import FaissIndex
-from mmalign.index.files import load_index
 from mmalign.index.lifecycle.build import build_index
+from mmalign.index.load import load_index
 from tests.index.helpers import DIM, ROWS, Data, recall
 
 CARDS = probe(faiss_module._faiss())

@@ -18,7 +18,7 @@ from mmalign.index.faiss import shards
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.faiss.on_disk import build_on_disk, extend_on_disk, fits_disk
 from mmalign.index.faiss.shards import cut
-from mmalign.index.files import load_index
+from mmalign.index.load import load_index
 
 DIM, ROWS = 16, 1000
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,16 +103,16 @@ import os, signal, sys
 from itertools import pairwise
 from pathlib import Path
 import tests.index.test_on_disk as test
-from mmalign.index import shards
+from mmalign.index.faiss import shards
 shards._LEAST_ROWS, shards._SHARD_BYTES = 300, 1
 folder, nth = Path(sys.argv[1]), int(sys.argv[2])
-original, calls = Path.rename, 0
-def rename(self, target):
+original, calls = Path.replace, 0
+def replace(self, target):
     global calls
     calls += 1
     if calls == nth: os.kill(os.getpid(), signal.SIGKILL)
     return original(self, target)
-Path.rename = rename
+Path.replace = replace
 test.build("IVF16,SQ8", folder)
 """
 
@@ -131,8 +131,8 @@ def test_a_killed_build_goes_on(tmp_path: Path, nth: int, monkeypatch: pytest.Mo
     train = FaissIndex.train
     monkeypatch.setattr(FaissIndex, "train", lambda self, vectors: (trainings.append(1), train(self, vectors)))
     written = []
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda self, target: (written.append(target.name), rename(self, target)))
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (written.append(target.name), replace(self, target)))
     index = build("IVF16,SQ8", tmp_path / "work")
     assert len(trainings) == ("trained.faiss" not in before)
     assert not {name for name in written if name.endswith(".npy")} & before.keys()

@@ -10,9 +10,9 @@ import pytest
 from mmalign.errors import InputError, MissingExtraError, RecipeError
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss.index import FaissIndex
-from mmalign.index.files import load_index
 from mmalign.index.lifecycle import build as building
 from mmalign.index.lifecycle.build import build_index, sample_vectors
+from mmalign.index.load import load_index
 from mmalign.index.planning import recipe as module
 from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe, parse_recipe
 from mmalign.index.planning.sizes import lay_out

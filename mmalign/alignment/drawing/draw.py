@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from mmalign.alignment.drawing.labels import Placed, Rectangle, Wanted, place_la
 from mmalign.alignment.drawing.legend import Entry, draw_legend
 from mmalign.alignment.drawing.palette import PAPER, Style, draw_line, fitted, font_for, needs_wide, style_of
 from mmalign.alignment.drawing.sentence import draw_sentence
-from mmalign.alignment.result import Alignment
 from mmalign.types import Box
 from mmalign.utils.pixels import to_rgb
+
+if TYPE_CHECKING:
+    from mmalign.alignment.result import Alignment
 
 FloatMap = NDArray[np.float32]
 

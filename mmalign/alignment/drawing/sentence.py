@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
@@ -20,7 +21,9 @@ from mmalign.alignment.drawing.palette import (
     font_for,
     needs_wide,
 )
-from mmalign.alignment.result import Alignment
+
+if TYPE_CHECKING:
+    from mmalign.alignment.result import Alignment
 
 # Share of a phrase's colour in the ground that it is written on.
 _TINT = 0.45

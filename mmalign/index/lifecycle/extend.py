@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmalign.index.base import Index
-from mmalign.index.files import load_index
 from mmalign.index.lifecycle.build import Chunks
+from mmalign.index.load import load_index
 from mmalign.utils.similarity import Int64Array
 
 

@@ -25,8 +25,9 @@ from typing import Any
 
 from mmalign.errors import IndexFileError
 from mmalign.index.base import Index
-from mmalign.index.files import load_index, storage_errors
+from mmalign.index.files import storage_errors
 from mmalign.index.lifecycle import workspace as workspaces
+from mmalign.index.load import load_index
 from mmalign.utils.files import sync_path
 from mmalign.utils.json_checksum import holds_checksum, with_checksum
 from mmalign.utils.processes import is_running

@@ -1,0 +1,158 @@
+"""Many queries at once, each as a caller may ask it, to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.encoders.base import Encoder
+from mmalign.errors import InputError, QueryError
+from mmalign.media.policy import MediaPolicy
+from mmalign.search.query.composed import Query
+from mmalign.search.query.embedding import Stored, embed_query, shown
+from mmalign.search.query.parsing import Term, looks_like_picture
+from mmalign.types import Note
+from mmalign.utils.similarity import Float32Array, as_matrix, l2_normalize, off_device
+
+# Lengths of vectors whose squares float32 holds.
+_LENGTHS = (1e-12, 1e15)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Some queries and their vectors.
+
+    Attributes:
+        queries: The n queries; what are vectors alone share one object, since they differ in their numbers only.
+        texts: Each in words.
+        vectors: Shape (n, dim), float32, rows of length 1.
+        notes: Remarks for each.
+        meaningless: The places of those of whose words the encoder knows none.
+    """
+
+    queries: list[Query]
+    texts: list[str]
+    vectors: Float32Array
+    notes: list[tuple[Note, ...]]
+    meaningless: frozenset[int] = frozenset()
+
+    @property
+    def kind(self) -> str | None:
+        """What an index answers all of them as; None where they are of different kinds."""
+        kinds = {query.kind for query in distinct(self.queries)}
+        return kinds.pop() if len(kinds) == 1 else None
+
+
+def as_queries(asked: Any) -> tuple[bool, Any]:
+    """Say whether a caller asks many queries or one.
+
+    Args:
+        asked: One query, a list of queries, or an array or tensor of shape (n, dim). A list of numbers is one vector.
+
+    Returns:
+        Whether it is many, and the queries or the query; tensors as arrays.
+
+    Raises:
+        QueryError: A tensor that NumPy cannot read.
+    """
+    if hasattr(asked, "detach"):
+        try:
+            asked = np.asarray(off_device(asked))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise QueryError(f"a query tensor must hold numbers that NumPy can read: {error}") from error
+    if isinstance(asked, list):
+        numbers = bool(asked) and all(isinstance(one, Real) for one in asked)
+        return not numbers, asked
+    return isinstance(asked, np.ndarray) and asked.ndim == 2, asked
+
+
+def distinct(queries: Iterable[Query]) -> list[Query]:
+    """Give each query object once, so that a batch of vectors, which share one, is not asked the same over and over."""
+    return list(dict.fromkeys(queries))
+
+
+def encode_queries(
+    asked: Sequence[Any] | NDArray[Any],
+    encoder: Callable[[], Encoder],
+    *,
+    dim: int,
+    check: Callable[[list[Query]], None],
+    allow_media: bool = True,
+    policy: MediaPolicy | None = None,
+    stored: Stored = lambda uri: None,
+) -> Encoded:
+    """Encode queries; a batch of vectors is checked and scaled in one step.
+
+    Args:
+        asked: n queries, each as `Query` takes it, or an array of shape (n, dim).
+        encoder: Gives the encoder; called only when there are words or pictures to encode.
+        dim: Width of an embedding.
+        check: Called with the queries before one of them is encoded, to refuse what is not wanted.
+        allow_media: As for `Query`.
+        policy: What may be read; None for that of the environment.
+        stored: As for `embed_query`.
+
+    Returns:
+        The queries with their vectors.
+
+    Raises:
+        As `Query` and `Query.embed`.
+    """
+    vectors = _plain_vectors(asked, dim)
+    if vectors is not None:
+        query = Query((Term(vectors[0]),))
+        count = len(vectors)
+        queries = [query] * count
+        check(queries)
+        return Encoded(queries, [str(query)] * count, vectors, [()] * count)
+    queries = [Query(one, allow_media=allow_media) for one in asked]
+    check(queries)
+    embedded = [embed_query(query, encoder, dim=dim, policy=policy, stored=stored) for query in queries]
+    rows = [one.vector for one in embedded]
+    named = [() if allow_media else _taken_as_words(query) for query in queries]
+    return Encoded(
+        queries,
+        [str(query) for query in queries],
+        np.stack(rows) if rows else np.zeros((0, dim), np.float32),
+        [more + one.notes for more, one in zip(named, embedded, strict=True)],
+        frozenset(place for place, one in enumerate(embedded) if one.meaningless),
+    )
+
+
+def _taken_as_words(query: Query) -> tuple[Note, ...]:
+    """A remark on terms that look like pictures and were not looked at."""
+    names = [term.value for term in query.terms if isinstance(term.value, str) and looks_like_picture(term.value)]
+    return (Note(f"taken as words, since no picture may be opened here: {shown(names)}"),) if names else ()
+
+
+def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Array | None:
+    """The unit vectors of queries that are arrays of shape (dim,); None where one is not, or is wrong in some way."""
+    if not len(asked):
+        return None
+    try:
+        if isinstance(asked, np.ndarray):
+            stacked = asked
+        elif set(map(type, asked)) == {np.ndarray} and asked[0].shape == (dim,):
+            # `np.stack` does the same in four times as long.
+            stacked = np.array(asked)
+        else:
+            return None
+        if stacked.shape != (len(asked), dim):
+            return None
+        if stacked.dtype == np.float32:
+            # Without a copy for each step: what is not finite, zero, tiny or huge has a length out of these bounds.
+            lengths = np.sqrt(np.einsum("nd,nd->n", stacked, stacked))
+            if lengths.min() > _LENGTHS[0] and lengths.max() < _LENGTHS[1]:
+                unit: Float32Array = stacked / lengths[:, None]
+                return unit
+        matrix = l2_normalize(as_matrix(stacked))
+    except (InputError, TypeError, ValueError):
+        # Taken one by one, the query that is wrong says so.
+        return None
+    # Few rows begin with a zero, and only these can be nothing else.
+    return matrix if matrix[matrix[:, 0] == 0].any(axis=1).all() else None
