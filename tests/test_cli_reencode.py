@@ -24,7 +24,8 @@ from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, p
 SLOW = """
 import sys
 import mmalign.collection.collection
-from mmalign import cli, renewal
+from mmalign import cli
+from mmalign.collection import embedding_cache as renewal
 from tests.tools.reencoding import SlowEncoder
 load = mmalign.collection.collection.load_encoder
 mmalign.collection.collection.load_encoder = lambda spec: SlowEncoder() if spec == "color@2" else load(spec)

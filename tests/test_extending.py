@@ -189,7 +189,7 @@ def test_processes_that_search_see_the_swap(tmp_path: Path) -> None:
 BUILD = """
 import os, signal, sys
 from mmalign.collection.collection import Collection
-from mmalign.index import shards
+from mmalign.index.faiss import shards
 from pathlib import Path
 shards._LEAST_ROWS, shards._SHARD_BYTES = 300, 1
 rename, calls = Path.rename, 0

@@ -255,7 +255,8 @@ def test_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step
 KILLED = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
-    from mmalign.index import ids, publish
+    from mmalign.index import ids
+    from mmalign.index.lifecycle import versions as publish
     from tests.index.test_publish import manifest_of, small_index
 
     root, step, moment = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -27,7 +27,8 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 from mmalign.errors import TrainingInterrupted
-from mmalign.training import run, teachers
+from mmalign.training.contrastive import train as run
+from mmalign.training.contrastive import teachers
 from mmalign.training.contrastive.config import parse_config
 from tests.training.conftest import build
 run.build_model = teachers.build_model = build
