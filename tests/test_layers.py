@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,17 @@ def test_every_module_has_a_layer() -> None:
     rooms = {".".join(name.split(".")[:2]) for name, _ in modules()}
     assert sorted(rooms - LAYERS.keys()) == []
     assert sorted(LAYERS.keys() - rooms) == []
+
+
+def test_contributors_read_the_same_table() -> None:
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page, re.MULTILINE)
+    assert {f"mmalign.{name}": int(layer) for layer, name in rows} | {"mmalign": 11} == LAYERS
+    assert len(rows) == len(LAYERS) - 1
+
+
+def test_nothing_is_loose_at_the_top() -> None:
+    assert sorted(path.name for path in PACKAGE.glob("*.py")) == ["__init__.py", "errors.py"]
 
 
 def test_imports_go_down() -> None:
