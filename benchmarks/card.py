@@ -28,7 +28,7 @@ def card_path(spec: str) -> Path:
 
 def parameters(encoder: Lite) -> int:
     """Number of weights, both towers and adapters; batch norm is folded into its convolutions."""
-    shapes = [*minilm.tensor_shapes().values(), *efficientnet.tensor_shapes().values()]
+    shapes = [*minilm.minilm_shapes().values(), *efficientnet.efficientnet_shapes().values()]
     return sum(map(prod, shapes)) + encoder.text_adapter.parameters + encoder.image_adapter.parameters
 
 

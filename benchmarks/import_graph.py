@@ -47,13 +47,32 @@ def imports(tree: ast.Module) -> Iterator[str]:
         waiting += ast.iter_child_nodes(node)
 
 
-def graph(package: Path) -> nx.DiGraph:
-    """An arrow from each module to each that it imports."""
+def faces(package: Path) -> dict[str, str]:
+    """What the packages give, by the name that it is imported by: the module that it comes from."""
+    found = {}
+    for name, path in modules(package).items():
+        if path.name != "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{name}."):
+                found |= {f"{name}.{alias.asname or alias.name}": node.module for alias in node.names}
+    return found
+
+
+def graph(package: Path, *, through: bool) -> nx.DiGraph:
+    """An arrow from each module to each that it imports.
+
+    Args:
+        package: The folder.
+        through: Whether what is taken from a face is an arrow to where it comes from, else it is one to the face.
+    """
     known = modules(package)
+    given = faces(package) if through else {}
     made = nx.DiGraph()
     made.add_nodes_from(known)
     for name, path in known.items():
         for target in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            target = given.get(target, target)
             while target and target not in known:
                 target = target.rpartition(".")[0]
             if target and target != name:
@@ -68,13 +87,13 @@ def package_of(name: str) -> str:
 
 def measure(package: Path) -> dict[str, Any]:
     """Count."""
-    found = graph(package)
+    found = graph(package, through=True)
     top = {package_of(name) for name in found} - {NAME}
     packages = {name for name in top if (package / name.partition(".")[2]).is_dir()}
     circles = [sorted(part) for part in nx.strongly_connected_components(found) if len(part) > 1]
     floors = nx.condensation(found)
     doors = defaultdict(set)
-    for importer, target in found.edges:
+    for importer, target in graph(package, through=False).edges:
         if NAME in (importer, target) or package_of(importer) == package_of(target):
             continue
         if target != package_of(target):

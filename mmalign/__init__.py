@@ -6,15 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmalign.alignment.aligner import Aligner, align
-    from mmalign.alignment.result import Alignment
-    from mmalign.cli.contact_sheet import write_contact_sheet
-    from mmalign.collection.collection import Collection
-    from mmalign.encoders.base import Encoder
-    from mmalign.encoders.registry import load_encoder
+    from mmalign.alignment import Aligner, Alignment, align
+    from mmalign.cli import write_contact_sheet
+    from mmalign.collection import Collection
+    from mmalign.encoders import Encoder, load_encoder
     from mmalign.errors import MMAlignError
-    from mmalign.evaluation.retrieval import evaluate_retrieval
-    from mmalign.search.query import Query
+    from mmalign.evaluation import evaluate_retrieval
+    from mmalign.search import Query
     from mmalign.types import AddReport, Box, Hit, Item, Note, Phrase, Region, Relation, SearchResult, Skip
 
     __version__: str
@@ -22,25 +20,25 @@ if TYPE_CHECKING:
 # Loaded at first use: `import mmalign` takes milliseconds and imports no other package.
 _HOMES = {
     "AddReport": "mmalign.types",
-    "Aligner": "mmalign.alignment.aligner",
-    "Alignment": "mmalign.alignment.result",
+    "Aligner": "mmalign.alignment",
+    "Alignment": "mmalign.alignment",
     "Box": "mmalign.types",
-    "Collection": "mmalign.collection.collection",
-    "Encoder": "mmalign.encoders.base",
+    "Collection": "mmalign.collection",
+    "Encoder": "mmalign.encoders",
     "Hit": "mmalign.types",
     "Item": "mmalign.types",
     "MMAlignError": "mmalign.errors",
     "Note": "mmalign.types",
     "Phrase": "mmalign.types",
-    "Query": "mmalign.search.query",
+    "Query": "mmalign.search",
     "Region": "mmalign.types",
     "Relation": "mmalign.types",
     "SearchResult": "mmalign.types",
     "Skip": "mmalign.types",
-    "align": "mmalign.alignment.aligner",
-    "evaluate_retrieval": "mmalign.evaluation.retrieval",
-    "load_encoder": "mmalign.encoders.registry",
-    "write_contact_sheet": "mmalign.cli.contact_sheet",
+    "align": "mmalign.alignment",
+    "evaluate_retrieval": "mmalign.evaluation",
+    "load_encoder": "mmalign.encoders",
+    "write_contact_sheet": "mmalign.cli",
 }
 
 __all__ = [

@@ -234,7 +234,7 @@ def test_a_killed_build_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monk
 def test_work_that_nobody_needs_is_removed(tmp_path: Path) -> None:
     collection, _ = filled(tmp_path / "c.mm")
     [work] = killed(tmp_path / "c.mm", disk(tmp_path), 5)
-    with publish.workspace(tmp_path / "c.mm" / "index", "x", version=1, usable=lambda _: True) as mine:
+    with publish.claim_workspace(tmp_path / "c.mm" / "index", "x", version=1, usable=lambda _: True) as mine:
         assert not mine.resumed
         other = mine.folder.parent
         os.utime(other, (0, 0))
@@ -248,8 +248,8 @@ def test_work_that_nobody_needs_is_removed(tmp_path: Path) -> None:
 
 def test_two_builds_at_once_use_two_folders(tmp_path: Path) -> None:
     with (
-        publish.workspace(tmp_path, "x", version=1, usable=lambda _: True) as one,
-        publish.workspace(tmp_path, "x", version=1, usable=lambda _: True) as two,
+        publish.claim_workspace(tmp_path, "x", version=1, usable=lambda _: True) as one,
+        publish.claim_workspace(tmp_path, "x", version=1, usable=lambda _: True) as two,
     ):
         assert one.folder != two.folder
         assert not two.resumed
@@ -257,12 +257,15 @@ def test_two_builds_at_once_use_two_folders(tmp_path: Path) -> None:
 
 
 def test_work_on_a_version_that_is_gone_is_left(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"), publish.workspace(tmp_path, "x", version=1, usable=lambda _: True):
+    with (
+        pytest.raises(ValueError, match="stop"),
+        publish.claim_workspace(tmp_path, "x", version=1, usable=lambda _: True),
+    ):
         raise ValueError("stop")
     assert len(list(tmp_path.glob(f"*{SUFFIX}"))) == 1, "a build that failed can be tried again"
-    with publish.workspace(tmp_path, "x", version=5, usable=lambda version: version != 1) as fresh:
+    with publish.claim_workspace(tmp_path, "x", version=5, usable=lambda version: version != 1) as fresh:
         assert (fresh.version, fresh.resumed) == (5, False)
-    with publish.workspace(tmp_path, "x", version=5, usable=lambda _: True) as again:
+    with publish.claim_workspace(tmp_path, "x", version=5, usable=lambda _: True) as again:
         assert (again.version, again.resumed) == (1, True)
 
 
@@ -270,7 +273,7 @@ def test_purge_leaves_no_shards(tmp_path: Path) -> None:
     collection, _ = filled(tmp_path / "c.mm")
     [work] = killed(tmp_path / "c.mm", disk(tmp_path), 5)
     with (
-        publish.workspace(tmp_path / "c.mm" / "index", "x", version=1, usable=lambda _: True),
+        publish.claim_workspace(tmp_path / "c.mm" / "index", "x", version=1, usable=lambda _: True),
         pytest.raises(CollectionError, match="is being built"),
     ):
         collection.remove(["v3"], purge=True)

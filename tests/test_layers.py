@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,41 @@ def test_imports_go_down() -> None:
                 if other != room and lower >= layer:
                     wrong.append(f"{name} ({layer}) imports {target} ({lower})")
     assert wrong == []
+
+
+def test_packages_are_entered_by_their_faces() -> None:
+    wrong = []
+    for name, tree in modules():
+        own = ".".join(name.split(".")[:2])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                wrong += [f"{name} imports {one.name}" for one in node.names if one.name.startswith("mmalign.")]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mmalign."):
+                package = ".".join(node.module.split(".")[:2])
+                if package in (own, "mmalign.errors"):
+                    continue
+                face = vars(import_module(package)).get("__all__", ())
+                given = {one.name for one in node.names} & {*face, "lifecycle"}
+                if node.module != package or len(given) < len(node.names):
+                    wrong.append(f"{name} imports {', '.join(one.name for one in node.names)} from {node.module}")
+    assert wrong == []
+
+
+def test_faces_say_the_same_to_type_checkers() -> None:
+    for name, tree in modules():
+        if name.count(".") != 1 or not hasattr(made := import_module(name), "__getattr__"):
+            continue
+        told = {
+            one.asname or one.name
+            for block in tree.body
+            if isinstance(block, ast.If)
+            for node in ast.walk(block)
+            if isinstance(node, ast.ImportFrom)
+            for one in node.names
+        }
+        assert told == set(made.__all__) - {"main"}, name
+        for one in made.__all__:
+            assert getattr(made, one) is not None
 
 
 def test_heavy_libraries_stay_at_home() -> None:

@@ -15,23 +15,19 @@ from PIL import Image
 
 from mmalign.alignment.concluding import conclude
 from mmalign.alignment.scores import Evidence, Where, detected, expected, heat_of, proposals_of
-from mmalign.encoders.base import Encoder, has_patches
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, has_patches, load_encoder
 from mmalign.errors import InputError
-from mmalign.matching.build import Matching, build_problem
-from mmalign.matching.solvers import SolverName, solve
-from mmalign.media.images import decode_image
-from mmalign.parsing.phrases import Parsed, given_phrases, parse_sentence
-from mmalign.regions.given import GivenRegion, given_regions
-from mmalign.types import Note, Phrase, Relation
-from mmalign.types.arguments import as_list, check_choice, check_text, check_type, describe
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array
+from mmalign.matching import Matching, SolverName, build_problem, solve
+from mmalign.media import decode_image
+from mmalign.parsing import Parsed, given_phrases, parse_sentence
+from mmalign.regions import GivenRegion, given_regions
+from mmalign.types import Note, Phrase, Relation, as_list, check_choice, check_text, check_type, describe
+from mmalign.utils import Float32Array, track
 
 if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment
-    from mmalign.grounding.head import GroundingHead
-    from mmalign.regions.detectors import Detector
+    from mmalign.grounding import GroundingHead
+    from mmalign.regions import Detector
 
 __all__ = ["MATCHING", "Aligner", "Evidence", "Picture", "Regions", "align", "shown", "spoken_texts"]
 
@@ -281,7 +277,7 @@ class Aligner:
     def _ground(self, picture: Image.Image, texts: Sequence[str]) -> Where:
         if self.head is not None:
             return self.head.ground(self.encoder, picture, texts)  # type: ignore[arg-type]
-        from mmalign.grounding.zero_shot import ground_plainly
+        from mmalign.grounding import ground_plainly
 
         return ground_plainly(self.encoder, picture, texts)
 
@@ -313,7 +309,7 @@ class Aligner:
                 "torchvision:fasterrcnn_resnet50_fpn_v2"
             )
         if spec not in self._detectors:
-            from mmalign.regions.load_detector import load_detector
+            from mmalign.regions import load_detector
 
             self._detectors[spec] = load_detector(spec, device=self.device)
         return self._detectors[spec]
@@ -421,6 +417,6 @@ def _pair(pair: object, place: int) -> tuple[Picture, str]:
 
 
 def _shipped_head(encoder: Encoder) -> GroundingHead | None:
-    from mmalign.grounding.head import shipped_head
+    from mmalign.grounding import shipped_head
 
     return shipped_head(encoder)

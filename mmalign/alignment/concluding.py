@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmalign.alignment.result import Alignment, Link
-from mmalign.matching.marginals import soft_scores
-from mmalign.matching.problem import Problem
-from mmalign.matching.solvers import Solution
-from mmalign.parsing.phrases import Parsed
+from mmalign.matching import Problem, Solution, soft_scores
+from mmalign.parsing import Parsed
 from mmalign.types import Note, Region
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mmalign.matching.problem import FORBIDDEN, Assignment, Problem
-from mmalign.matching.solvers import Solution, solve
+from mmalign.matching import FORBIDDEN, Assignment, Problem, Solution, solve
 from mmalign.types import Box, Phrase, Relation, gives_json
 
 TermKind = Literal["similarity", "none", "relation", "mention", "sharing"]

@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 
 from mmalign.alignment.explain import Explanation, Term, explain_phrase, split_objective
 from mmalign.errors import InputError
-from mmalign.matching.problem import Problem
-from mmalign.matching.solvers import Solution
-from mmalign.matching.spatial import overlaps
-from mmalign.types import Note, Phrase, Region, Relation, gives_json
-from mmalign.types.arguments import check_flag, check_type
+from mmalign.matching import Problem, Solution, overlaps
+from mmalign.types import Note, Phrase, Region, Relation, check_flag, check_type, gives_json
 
 if TYPE_CHECKING:
     import networkx

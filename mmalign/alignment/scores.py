@@ -11,11 +11,10 @@ from PIL import Image
 
 from mmalign.errors import MissingExtraError
 from mmalign.types import Box, Note, Region
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 if TYPE_CHECKING:
-    from mmalign.grounding.head import Grounding
-    from mmalign.grounding.zero_shot import PlainGrounding
+    from mmalign.grounding import Grounding, PlainGrounding
 
 Where: TypeAlias = "Grounding | PlainGrounding"
 """What is known of some phrases in one picture: by the learned head, or by an encoder alone."""
@@ -93,7 +92,7 @@ def proposals_of(picture: Image.Image, where: Where, notes: list[Note]) -> tuple
     Returns:
         The regions, no two of the same box.
     """
-    from mmalign.regions.proposals import propose_regions
+    from mmalign.regions import propose_regions
 
     pixels = np.asarray(picture)
     try:
@@ -116,15 +115,15 @@ def expected(regions: Sequence[Region], size: tuple[int, int]) -> Float32Array:
     Returns:
         Array of shape (r,), float32, in nats, to be added to the similarity of every phrase.
     """
-    from mmalign.regions.proposals import usualness
+    from mmalign.regions import usualness
 
     usual: Float32Array = np.log(usualness([region.box for region in regions], *size) + np.float32(_SELDOM))
     return _EXPECTED * usual
 
 
 def _own_regions(where: Where) -> list[Region]:
-    from mmalign.grounding.head import Grounding
-    from mmalign.regions.peaks import peak_regions
+    from mmalign.grounding import Grounding
+    from mmalign.regions import peak_regions
 
     if isinstance(where, Grounding):
         return [region for found in where.regions(most=_OWN_BOXES) for region in found]

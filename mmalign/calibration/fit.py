@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.calibration.metrics import Float64Array
 from mmalign.errors import InputError
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 
 def sigmoid(logits: ArrayLike) -> Float64Array:

@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 from mmalign.calibration.fit import sigmoid
 from mmalign.calibration.metrics import Float64Array
 from mmalign.errors import CalibrationError, InputError
-from mmalign.utils.files import write_atomic
-from mmalign.utils.json_checksum import KEY, holds_checksum, with_checksum
+from mmalign.utils import KEY, holds_checksum, with_checksum, write_atomic
 
 FILE = "calibration.json"
 """Name of the file that `mmalign eval calibration` writes and that a collection may hold."""

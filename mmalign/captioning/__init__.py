@@ -1,1 +1,59 @@
 """A caption for a picture, from what was retrieved for it."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from mmalign.captioning.captioner import Captioner as Captioner
+    from mmalign.captioning.consensus import Agreement as Agreement
+    from mmalign.captioning.consensus import Consensus as Consensus
+    from mmalign.captioning.consensus import word_weights as word_weights
+    from mmalign.captioning.decoders.base import Decoder as Decoder
+    from mmalign.captioning.decoders.decoding import Writing as Writing
+    from mmalign.captioning.decoders.decoding import write_captions as write_captions
+    from mmalign.captioning.decoders.fusion import FusionName as FusionName
+    from mmalign.captioning.decoders.hf import LanguageModel as LanguageModel
+    from mmalign.captioning.decoders.model import ModelConfig as ModelConfig
+    from mmalign.captioning.decoders.model import MultimodalTransformer as MultimodalTransformer
+    from mmalign.captioning.decoders.model import make_inputs as make_inputs
+    from mmalign.captioning.decoders.model import make_model as make_model
+    from mmalign.captioning.decoders.model import pad_targets as pad_targets
+    from mmalign.captioning.decoders.prefix import PrefixFile as PrefixFile
+    from mmalign.captioning.decoders.prefix import SoftPrefix as SoftPrefix
+    from mmalign.captioning.decoders.prefix import write_prefix as write_prefix
+    from mmalign.captioning.decoders.prompts import PROMPTED as PROMPTED
+    from mmalign.captioning.decoders.registry import PREFIX as PREFIX
+    from mmalign.captioning.decoders.registry import load_decoder as load_decoder
+    from mmalign.captioning.decoders.tokenizer import CaptionTokenizer as CaptionTokenizer
+    from mmalign.captioning.decoders.tokenizer import plain_words as plain_words
+    from mmalign.captioning.decoders.trained import DecoderFile as DecoderFile
+    from mmalign.captioning.decoders.trained import read_decoder as read_decoder
+    from mmalign.captioning.decoders.trained import write_decoder as write_decoder
+    from mmalign.captioning.retrieval import Context as Context
+    from mmalign.captioning.retrieval import Retrieval as Retrieval
+    from mmalign.captioning.retrieval import TextStore as TextStore
+    from mmalign.captioning.retrieval import retrieve_context as retrieve_context
+    from mmalign.captioning.verify import AlignmentJudge as AlignmentJudge
+    from mmalign.captioning.verify import ground_caption as ground_caption
+
+# Loaded at first use, so that nobody waits for what is not needed.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "captioner": ["Captioner"],
+        "consensus": ["Agreement", "Consensus", "word_weights"],
+        "decoders.base": ["Decoder"],
+        "decoders.decoding": ["Writing", "write_captions"],
+        "decoders.fusion": ["FusionName"],
+        "decoders.hf": ["LanguageModel"],
+        "decoders.model": ["ModelConfig", "MultimodalTransformer", "make_inputs", "make_model", "pad_targets"],
+        "decoders.prefix": ["PrefixFile", "SoftPrefix", "write_prefix"],
+        "decoders.prompts": ["PROMPTED"],
+        "decoders.registry": ["PREFIX", "load_decoder"],
+        "decoders.tokenizer": ["CaptionTokenizer", "plain_words"],
+        "decoders.trained": ["DecoderFile", "read_decoder", "write_decoder"],
+        "retrieval": ["Context", "Retrieval", "TextStore", "retrieve_context"],
+        "verify": ["AlignmentJudge", "ground_caption"],
+    },
+)

@@ -15,10 +15,10 @@ from mmalign.captioning.decoders.base import Draft
 from mmalign.captioning.decoders.prompts import PROMPTED
 from mmalign.captioning.ranking import JUDGED, rank_by_fit
 from mmalign.captioning.retrieval import Context, Retrieval, TextStore, retrieve_context
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.types import Caption, CaptionEvidence, CaptionSpan, Note
-from mmalign.utils.similarity import Float32Array, as_matrix
+from mmalign.utils import Float32Array, as_matrix
 
 if TYPE_CHECKING:
     from mmalign.captioning.decoders.base import Decoder

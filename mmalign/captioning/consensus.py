@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from mmalign.captioning.retrieval import Context
 from mmalign.errors import InputError
-from mmalign.metrics.cider import CaptionVectors, DocumentFrequencies, WordRuns, cider_table
-from mmalign.metrics.ptb import Tokens, caption_tokens
+from mmalign.metrics import CaptionVectors, DocumentFrequencies, Tokens, WordRuns, caption_tokens, cider_table
 
 # Captions from which words are weighed: more change little, and counting them takes its time.
 _SAMPLE = 10_000

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 ORDERS = 3
 """Unigrams, bigrams, trigrams."""

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from mmalign.captioning.decoders.base import Draft
 from mmalign.errors import InputError
-from mmalign.metrics.cider import DocumentFrequencies, WordRuns, cider_table
-from mmalign.metrics.ptb import caption_tokens
+from mmalign.metrics import DocumentFrequencies, WordRuns, caption_tokens, cider_table
 
 VOTERS = 150
 """Most retrieved captions that vote."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.metrics.ptb import caption_tokens
-from mmalign.utils.similarity import Float32Array, Int64Array, as_cosines, as_matrix, exact_top_k, l2_normalize
+from mmalign.metrics import caption_tokens
+from mmalign.utils import Float32Array, Int64Array, as_cosines, as_matrix, exact_top_k, l2_normalize
 
 Search = Callable[[Float32Array, int], tuple[Float32Array, Int64Array]]
 """Given queries of shape (q, dim) and a depth, returns `(scores, positions)` of shape (q, depth), best first, -1 in

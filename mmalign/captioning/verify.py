@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from mmalign.types import Caption, CaptionSpan
 
 if TYPE_CHECKING:
-    from mmalign.alignment.aligner import Aligner, Picture
-    from mmalign.alignment.result import Alignment
+    from mmalign.alignment import Aligner, Alignment, Picture
 
 
 class AlignmentJudge:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from mmalign.cli.commands import app
+    from mmalign.cli.contact_sheet import write_contact_sheet
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "write_contact_sheet"]
 
 
 def main() -> NoReturn:
@@ -56,8 +57,9 @@ def _end(status: int, text: str) -> NoReturn:
 
 
 def __getattr__(name: str) -> Any:
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mmalign.cli.commands import app
+    from importlib import import_module
 
-    return app
+    homes = {"app": "mmalign.cli.commands", "write_contact_sheet": "mmalign.cli.contact_sheet"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(homes[name]), name)

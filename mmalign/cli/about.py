@@ -29,7 +29,7 @@ def models(as_json: JsonOption = False) -> None:
 
         mmalign index ~/photos --encoder open_clip:ViT-B-32/laion2b_s34b_b79k
     """
-    from mmalign.encoders.catalog import list_models
+    from mmalign.encoders import list_models
 
     cards = list_models()
     if as_json:
@@ -70,7 +70,7 @@ def doctor(
         mmalign doctor photos.mm --deep --json
     """
     from mmalign.cli.checks import check_collection, check_environment
-    from mmalign.collection.locate import locate_collection
+    from mmalign.collection import locate_collection
 
     checks = check_environment()
     try:

@@ -13,7 +13,7 @@ from mmalign.cli.output import EncoderOption, JsonOption, print_fact, print_json
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
-    from mmalign.alignment.result import Alignment
+    from mmalign.alignment import Alignment
     from mmalign.types import Box, Relation
 
 # Of the picture; a box that covers as much is in no part of it.
@@ -87,8 +87,8 @@ def align(
     relations = None if relation is None else [parse_relation(text) for text in relation]
     if relation:
         _check_numbers(relation, relations or (), phrase or _phrases_of(sentence, parser))
-    from mmalign.alignment.aligner import Aligner
-    from mmalign.media.images import decode_image
+    from mmalign.alignment import Aligner
+    from mmalign.media import decode_image
 
     picture = decode_image(image).image
     if output is not None:
@@ -166,7 +166,7 @@ def parse_relation(text: str) -> Relation:
 
 
 def _phrases_of(sentence: str, parser: str) -> list[str]:
-    from mmalign.parsing.phrases import parse_sentence
+    from mmalign.parsing import parse_sentence
 
     return [phrase.text for phrase in parse_sentence(sentence, parser=parser).phrases]
 

@@ -48,9 +48,8 @@ def bench_index(
 
         mmalign bench index photos.mm --recipe hnsw --recipe SQ8
     """
-    from mmalign.evaluation.index_bench import BenchOptions, bench_indexes
-    from mmalign.evaluation.index_bench_data import open_bench_source
-    from mmalign.index.planning.recipe import list_recipes
+    from mmalign.evaluation import BenchOptions, bench_indexes, open_bench_source
+    from mmalign.index import list_recipes
 
     names = recipe or [one.name for one in list_recipes() if one.device == "cpu"]
     opened = open_bench_source(source, queries=queries, count=count)
@@ -100,7 +99,7 @@ def bench_index(
 
 def _plot(tables: list[dict[str, object]], out: Path) -> Path | None:
     from mmalign.errors import MissingExtraError
-    from mmalign.evaluation.index_plots import draw_recall_speed
+    from mmalign.evaluation import draw_recall_speed
 
     if not tables:
         return None

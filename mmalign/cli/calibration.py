@@ -12,7 +12,7 @@ from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_tabl
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
-    from mmalign.evaluation.calibration import CalibrationReport, Quality
+    from mmalign.evaluation import CalibrationReport, Quality
 
 _HEADER = ["pictures", "n", "base rate", "predicted", "ECE", "ECE equal width", "AUROC", "Brier", "Brier skill"]
 
@@ -47,10 +47,9 @@ def eval_calibration(
 
         mmalign eval calibration --manifest others.jsonl --fitted calibration/calibration.json
     """
-    from mmalign.calibration.mapping import Calibration
-    from mmalign.encoders.registry import load_encoder
-    from mmalign.evaluation.calibration import evaluate_calibration
-    from mmalign.evaluation.calibration_fit import Method
+    from mmalign.calibration import Calibration
+    from mmalign.encoders import load_encoder
+    from mmalign.evaluation import Method, evaluate_calibration
 
     if method not in set(Method):
         raise InputError(f"--method is {' or '.join(Method)}, got {method!r}")
@@ -64,7 +63,7 @@ def eval_calibration(
             "the folder of each collection"
         )
     if out is not None:
-        from mmalign.evaluation.calibration_plots import require_matplotlib
+        from mmalign.evaluation import require_matplotlib
 
         # Before the minutes of encoding, not after them.
         require_matplotlib()
@@ -90,8 +89,8 @@ def eval_calibration(
 
 
 def _write_files(report: CalibrationReport, out: Path) -> None:
-    from mmalign.calibration.mapping import FILE
-    from mmalign.evaluation.calibration_plots import draw_reliability, draw_risk_coverage
+    from mmalign.calibration import FILE
+    from mmalign.evaluation import draw_reliability, draw_risk_coverage
 
     try:
         out.mkdir(parents=True, exist_ok=True)

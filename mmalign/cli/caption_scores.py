@@ -13,8 +13,8 @@ from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_tabl
 from mmalign.errors import InputError, ModelUnavailableError, SourceError
 
 if TYPE_CHECKING:
-    from mmalign.captioning.decoders.base import Decoder
-    from mmalign.evaluation.ladder import Ladder
+    from mmalign.captioning import Decoder
+    from mmalign.evaluation import Ladder
 
 
 def eval_text(
@@ -51,9 +51,7 @@ def eval_text(
     with lines such as {"id": "1", "captions": ["A dog runs.", "A running dog."]} in the one file and
     {"id": "1", "caption": "A dog is running."} in the other, for two pictures or more.
     """
-    from mmalign.metrics.caption import FIGURES, score_captions
-    from mmalign.metrics.cider import DocumentFrequencies
-    from mmalign.metrics.ptb import caption_tokens
+    from mmalign.metrics import FIGURES, DocumentFrequencies, caption_tokens, score_captions
 
     wanted = {
         name: own
@@ -138,8 +136,8 @@ def eval_caption(
     """
     from functools import partial
 
-    from mmalign.captioning.retrieval import Retrieval
-    from mmalign.evaluation.captions import LadderOptions, evaluate_captions
+    from mmalign.captioning import Retrieval
+    from mmalign.evaluation import LadderOptions, evaluate_captions
 
     ladder = evaluate_captions(
         manifest,
@@ -167,7 +165,7 @@ def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
     if decoder == "none" and hf is None:
         return writers
     # Here: it takes torch with it, which the lower rungs do without.
-    from mmalign.captioning.decoders.registry import load_decoder
+    from mmalign.captioning import load_decoder
 
     if decoder != "none":
         try:
@@ -183,7 +181,7 @@ def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
 
 
 def _twins(sentences: Any, references: Any, *, least: float) -> Any:
-    from mmalign.training.contrastive.near_duplicates import fuzzy_likeness, same_words
+    from mmalign.training import fuzzy_likeness, same_words
 
     return same_words(sentences, references) | (fuzzy_likeness(sentences, references) >= least)
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.collection.collection import Collection
-from mmalign.collection.recall import contract_of
+from mmalign.collection import Collection, contract_of
 from mmalign.errors import DamagedError, MissingExtraError, MMAlignError, StorageError
-from mmalign.index.faiss.index import check_faiss
-from mmalign.media.embedded import row_is_there
-from mmalign.media.uris import uri_to_path
+from mmalign.index import check_faiss
+from mmalign.media import row_is_there, uri_to_path
 from mmalign.types import gives_json
 
 _PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")

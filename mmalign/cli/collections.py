@@ -28,7 +28,7 @@ from mmalign.cli.reencoding import print_reencode, run_reencode, say_notes
 from mmalign.errors import AddInterrupted, InputError, SourceError
 
 if TYPE_CHECKING:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
     from mmalign.types import AddReport, ReencodeReport
 
 
@@ -149,8 +149,7 @@ def _open_to_index(
 ) -> tuple[Collection, ReencodeReport | None]:
     """The collection to bring up to date, encoded anew first where that is asked for."""
     with if_stopped("stopped before anything was done"):
-        from mmalign.collection.collection import Collection
-        from mmalign.collection.description import FILE
+        from mmalign.collection import FILE, Collection
 
         if not reencode or not (path / FILE).is_file():
             return Collection.open_or_create(path, encoder=encoder), None
@@ -163,8 +162,8 @@ def _open_to_index(
 
 def _target(source: str, collection: Path | None) -> Path:
     """The collection that `index` means."""
-    from mmalign.collection.locate import VARIABLE
-    from mmalign.media.sources import default_collection_path
+    from mmalign.collection import VARIABLE
+    from mmalign.media import default_collection_path
 
     if collection is not None:
         return collection
@@ -264,7 +263,7 @@ def info(
 
 def _spent(taken: dict[str, float]) -> str:
     """The time and memory that a build took, in words."""
-    from mmalign.utils.quantities import show_bytes, show_seconds
+    from mmalign.utils import show_bytes, show_seconds
 
     time = f"{show_seconds(taken['seconds'])} to build" if "seconds" in taken else "a time that was not kept"
     return time + (f", {show_bytes(taken['memory'])} of memory" if "memory" in taken else "")
@@ -306,6 +305,6 @@ def remove(
 
 def _as_uri(name: str, opened: Collection) -> str:
     """A name given on the command line is an id, or a path that may be relative to the working folder."""
-    from mmalign.media.locating import Locator
+    from mmalign.media import Locator
 
     return name if opened.has(name) else Locator(str(Path.cwd())).uri(name)

@@ -12,9 +12,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from mmalign.errors import DecodeError, InputError
-from mmalign.media.images import decode_image
-from mmalign.types import Hit, SearchResult
-from mmalign.types.arguments import as_list, as_path, check_type
+from mmalign.media import decode_image
+from mmalign.types import Hit, SearchResult, as_list, as_path, check_type
 
 _CELL = 200
 _GAP = 12

@@ -6,7 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from mmalign.cli.contact_sheet import write_contact_sheet
-from mmalign.collection.collection import Collection
+from mmalign.collection import Collection
 from mmalign.types import SearchResult
 
 QUERIES = (

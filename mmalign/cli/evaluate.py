@@ -33,7 +33,7 @@ def eval_retrieval(
 
         mmalign eval retrieval --manifest pictures.jsonl --split dev --encoder lite
     """
-    from mmalign.evaluation.retrieval import evaluate_retrieval
+    from mmalign.evaluation import evaluate_retrieval
 
     table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=shows_progress(as_json))
     told = table.to_dict()
@@ -65,7 +65,7 @@ def eval_pairs(
 
         mmalign eval pairs --manifest pictures.jsonl
     """
-    from mmalign.evaluation.pairs import evaluate_pairs
+    from mmalign.evaluation import evaluate_pairs
 
     table = evaluate_pairs(manifest, split=split, encoder=encoder or "lite", progress=shows_progress(as_json))
     told = table.to_dict()
@@ -105,7 +105,7 @@ def eval_classes(
 
         mmalign eval classes --manifest pictures.jsonl --prompt "a photo of a {}" --prompt "{}"
     """
-    from mmalign.evaluation.classes import PROMPTS, evaluate_classes
+    from mmalign.evaluation import PROMPTS, evaluate_classes
 
     table = evaluate_classes(
         manifest, split=split, encoder=encoder or "lite", prompts=prompt or PROMPTS, progress=shows_progress(as_json)
@@ -162,7 +162,7 @@ def eval_align(
 
         mmalign eval align --manifest pictures.jsonl --split dev --regions given
     """
-    from mmalign.evaluation.grounding import evaluate_grounding
+    from mmalign.evaluation import evaluate_grounding
 
     table = evaluate_grounding(
         manifest,

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmalign.media.uris import uri_to_path
+from mmalign.media import uri_to_path
 from mmalign.types import Note
 
 if TYPE_CHECKING:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
 
 # To ask for each file takes microseconds on a disk, and milliseconds over a network.
 _LOOKED = 200

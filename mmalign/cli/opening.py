@@ -12,13 +12,12 @@ from mmalign.cli.output import say
 from mmalign.errors import AddInterrupted, InputError
 
 if TYPE_CHECKING:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
 
 
 def open_collection(collection: Path | None) -> Collection:
     """Open the collection that the option means, else the one that is found."""
-    from mmalign.collection.collection import Collection
-    from mmalign.collection.locate import locate_collection
+    from mmalign.collection import Collection, locate_collection
 
     return Collection.open(locate_collection(collection))
 
@@ -42,8 +41,8 @@ def named(collection: Path | None, place: Path | None) -> Path | None:
     Raises:
         InputError: Both are given.
     """
-    from mmalign.collection.description import FILE
-    from mmalign.media.sources import default_collection_path
+    from mmalign.collection import FILE
+    from mmalign.media import default_collection_path
 
     if place is None:
         return collection
@@ -73,10 +72,8 @@ def no_empty_one(path: Path) -> Iterator[None]:
 
 def _remove_empty(path: Path) -> None:
     """Remove a collection that holds nothing, unless another process is writing to it."""
-    from mmalign.collection.collection import Collection
-    from mmalign.collection.description import FILE
-    from mmalign.collection.generation import LOCK
-    from mmalign.utils.locks import lock
+    from mmalign.collection import FILE, LOCK, Collection
+    from mmalign.utils import lock
 
     if not (path / FILE).is_file():
         return

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from mmalign.media.policy import MediaPolicy
+    from mmalign.media import MediaPolicy
     from mmalign.types import Skip
 
 # Less than this is no room for a sentence.
@@ -69,7 +69,7 @@ def media_policy(*, allow_private: bool) -> MediaPolicy | None:
         return None
     from dataclasses import replace
 
-    from mmalign.media.policy import MediaPolicy
+    from mmalign.media import MediaPolicy
 
     return replace(MediaPolicy.from_environment(), allow_private_networks=True)
 

@@ -11,8 +11,7 @@ from mmalign.cli.output import JsonOption, print_fact, print_json, print_table
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
-    from mmalign.index.planning.choose import Candidate, Choice
-    from mmalign.index.planning.recipe import Recipe
+    from mmalign.index import Candidate, Choice, Recipe
 
 
 def plan(
@@ -49,8 +48,8 @@ def plan(
 
         mmalign plan --n 10M --dim 512 --latency 5ms --json
     """
-    from mmalign.index.planning.choose import choose, installed_budget
-    from mmalign.utils.quantities import parse_bytes, parse_count, parse_seconds
+    from mmalign.index import choose, installed_budget
+    from mmalign.utils import parse_bytes, parse_count, parse_seconds
 
     if device not in ("cpu", "cuda"):
         raise InputError(f"--device must be cpu or cuda, got {device!r}")
@@ -70,8 +69,8 @@ def plan(
 
 
 def _print_choice(choice: Choice, *, threads: int) -> None:
-    from mmalign.index.planning.costs import load_costs
-    from mmalign.utils.quantities import show_bytes, show_seconds
+    from mmalign.index import load_costs
+    from mmalign.utils import show_bytes, show_seconds
 
     found, best = choice.estimate, choice.candidates[0]
     latency = found.latency_on_disk if best.on_disk else found.latency
@@ -109,7 +108,7 @@ def _print_choice(choice: Choice, *, threads: int) -> None:
 
 
 def _row(one: Candidate) -> list[str]:
-    from mmalign.utils.quantities import show_bytes, show_seconds
+    from mmalign.utils import show_bytes, show_seconds
 
     found = one.estimate
     if found is None:
@@ -139,7 +138,7 @@ def recipes(
 
         mmalign recipes my-design.toml --json
     """
-    from mmalign.index.planning.recipe import list_recipes, load_recipe
+    from mmalign.index import list_recipes, load_recipe
 
     if name is not None:
         recipe = load_recipe(name)

@@ -10,7 +10,7 @@ from mmalign.cli.output import if_stopped, print_json, say, shows_progress
 from mmalign.errors import ReencodeInterrupted, UnreadableItemsError
 
 if TYPE_CHECKING:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
     from mmalign.types import ReencodeReport
 
 

@@ -26,7 +26,7 @@ from mmalign.cli.output import (
 from mmalign.errors import InputError, SearchInterrupted
 
 if TYPE_CHECKING:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
     from mmalign.types import Box, Hit, SearchResult
 
 # As options are written: `-k`, `-k5`, `--where`, `--where=...`. A dash before anything else begins words.
@@ -212,7 +212,7 @@ def _check_captions(*, explain: bool, copies: bool, min_recall: float | None, mi
 
 def _say_where_from(query: Sequence[str], opened: Collection, collection: Path | None) -> None:
     """Say which collection answers, and that one among the words was taken as words: other tools would search in it."""
-    from mmalign.collection.description import FILE
+    from mmalign.collection import FILE
 
     say_which(opened, collection)
     for word in query:
@@ -226,8 +226,8 @@ def _with_gone(result: SearchResult, opened: Collection) -> SearchResult:
 
 
 def _says_where(words: str) -> bool:
-    from mmalign.collection.explain import places_in
-    from mmalign.search.query import Query
+    from mmalign.collection import places_in
+    from mmalign.search import Query
 
     return bool(places_in(Query(words)))
 

@@ -11,7 +11,7 @@ import typer
 
 from mmalign.cli.output import EncoderOption, Group, JsonOption, print_json, say, shows_progress
 from mmalign.errors import TrainingInterrupted
-from mmalign.utils.progress import track_several
+from mmalign.utils import track_several
 
 app = typer.Typer(
     cls=Group, no_args_is_help=True, help="Train an encoder, or a captioner, on your own pictures and words."
@@ -40,12 +40,11 @@ def train_contrastive(
 
         mmalign train contrastive --config lite.toml --out runs/first
     """
-    from mmalign.training.contrastive import train as run
-    from mmalign.training.contrastive.config import read_config
+    from mmalign.training import read_config, train_contrastive
 
     with track_several(enabled=shows_progress(as_json)) as progress:
         try:
-            report = run.train_contrastive(
+            report = train_contrastive(
                 read_config(config, manifest=manifest),
                 out,
                 cache=cache,
@@ -124,8 +123,7 @@ def train_captioner(
 
         mmalign train captioner --text captions.txt --language-model hf:models/smollm2 --out runs/prefix
     """
-    from mmalign.training.captioner import train as captioner
-    from mmalign.training.captioner.config import read_captioner_config
+    from mmalign.training import read_captioner_config, train_captioner
 
     options: dict[str, Any] = {"encoder": encoder, "epochs": epochs, "seed": seed, "language_model": language_model}
     data: dict[str, Any] = {
@@ -138,7 +136,7 @@ def train_captioner(
     chosen = read_captioner_config(config, options=options, data=data)
     with track_several(enabled=shows_progress(as_json)) as progress:
         try:
-            report = captioner.train_captioner(
+            report = train_captioner(
                 chosen,
                 out,
                 cache=cache,
@@ -181,10 +179,9 @@ def train_grounding(
 
         mmalign train grounding --manifest pictures.jsonl --out runs/head --tune other.jsonl
     """
-    from mmalign.training.grounding import train as grounding_run
-    from mmalign.training.grounding.fit_head import HeadTraining
+    from mmalign.training import HeadTraining, train_grounding
 
-    report = grounding_run.train_grounding(
+    report = train_grounding(
         manifest,
         out,
         split=split,

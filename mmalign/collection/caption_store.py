@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import CollectionFormatError, MissingExtraError, StorageError
-from mmalign.index.base import Index
-from mmalign.index.lifecycle.build import build_index
-from mmalign.search.flat_scan import ExactRows
-from mmalign.store.lance_store import Float16Array, Store
+from mmalign.index import Index, build_index
+from mmalign.search import ExactRows
+from mmalign.store import Float16Array, Store
 from mmalign.types import Hit, Note
-from mmalign.utils.locks import lock
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array, Int64Array, exact_top_k, merge_top_k
+from mmalign.utils import Float32Array, Int64Array, exact_top_k, lock, merge_top_k, track
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.captioning.captioner import Captioner
-from mmalign.captioning.retrieval import Retrieval, TextStore
-from mmalign.captioning.verify import AlignmentJudge, ground_caption
+from mmalign.captioning import AlignmentJudge, Captioner, Retrieval, TextStore, ground_caption
 from mmalign.collection.generation import Generation
-from mmalign.encoders.base import ImageLike
-from mmalign.media.images import decode_image
-from mmalign.media.uris import to_uri
-from mmalign.search.query import stored_picture
-from mmalign.types import Caption
-from mmalign.types.arguments import check_type
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.encoders import ImageLike
+from mmalign.media import decode_image, to_uri
+from mmalign.search import stored_picture
+from mmalign.types import Caption, check_type
+from mmalign.utils import Float32Array, l2_normalize, track
 
 if TYPE_CHECKING:
-    from mmalign.alignment.aligner import Aligner
+    from mmalign.alignment import Aligner
 
 COLUMN = "written_caption"
 """The column that `--write` fills."""

@@ -25,8 +25,7 @@ from mmalign.collection.recall import contract_of, drift_notes, kept_recall, tol
 from mmalign.collection.recheck import Recheck, recheck
 from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.collection.vector_rows import plain_metadata, vector_rows
-from mmalign.encoders.base import Encoder, ImageLike
-from mmalign.encoders.registry import load_encoder, newer_version
+from mmalign.encoders import Encoder, ImageLike, load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
     CollectionExistsError,
@@ -38,23 +37,34 @@ from mmalign.errors import (
     SearchInterrupted,
     StorageError,
 )
-from mmalign.index.base import check_k
-from mmalign.index.lifecycle import versions as publish
-from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.index.planning.estimate import check_estimate
-from mmalign.index.planning.recipe import Device
-from mmalign.media.exclusion import Pattern, check_patterns, join_patterns
-from mmalign.media.policy import MediaPolicy, check_policy
-from mmalign.media.sources import exclusion_of, open_source, source_base, source_folder
-from mmalign.media.uris import same_uris
-from mmalign.search.coverage import belongs
-from mmalign.search.hit_reader import HitReader, with_copies
-from mmalign.search.probability import check_probability, hits_to_fetch, judge
-from mmalign.search.query import Encoded, Query, QueryLike, as_queries, encode_queries, stored_picture
-from mmalign.store.checksums import readable_values
-from mmalign.store.lance_store import Store
-from mmalign.store.removed import Removed
-from mmalign.store.said import keep
+from mmalign.index import Device, IndexManifest, check_estimate, check_k, lifecycle
+from mmalign.media import (
+    MediaPolicy,
+    Pattern,
+    check_patterns,
+    check_policy,
+    exclusion_of,
+    join_patterns,
+    open_source,
+    same_uris,
+    source_base,
+    source_folder,
+)
+from mmalign.search import (
+    Encoded,
+    HitReader,
+    Query,
+    QueryLike,
+    as_queries,
+    belongs,
+    check_probability,
+    encode_queries,
+    hits_to_fetch,
+    judge,
+    stored_picture,
+    with_copies,
+)
+from mmalign.store import Removed, Store, keep, readable_values
 from mmalign.types import (
     AddReport,
     Caption,
@@ -65,10 +75,8 @@ from mmalign.types import (
     SearchResult,
     as_id,
     as_ids,
-    batch_results,
-)
-from mmalign.types.arguments import (
     as_path,
+    batch_results,
     check_choice,
     check_flag,
     check_integer,
@@ -77,12 +85,12 @@ from mmalign.types.arguments import (
     check_text,
     check_type,
 )
-from mmalign.utils.locks import lock
+from mmalign.utils import lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mmalign.alignment.aligner import Aligner
+    from mmalign.alignment import Aligner
     from mmalign.collection.captioner import CollectionCaptioner
 
 
@@ -217,7 +225,7 @@ class Collection:
             check_encoder(folder, description, given)
         opened = cls(folder, given)
         if index_device == "cuda":
-            from mmalign.index.faiss.index import check_cards
+            from mmalign.index import check_cards
 
             check_cards()
             opened._generation.device = index_device
@@ -552,7 +560,7 @@ class Collection:
         with alone_in_reencoding(self.path):
             with alone_in_writing(self.path):
                 generation = self._current()
-                if not publish.clear_work(generation.index):
+                if not lifecycle.clear_work(generation.index):
                     raise CollectionError(
                         f"an index of {self.path} is being built from the items as they were; wait for that process, "
                         "and purge then"
@@ -1013,7 +1021,7 @@ class Collection:
         aligner = self._aligner
         if aligner is None or aligner.encoder is not generation.encoder:
             # Late: a search that explains nothing should not pay for it.
-            from mmalign.alignment.aligner import Aligner
+            from mmalign.alignment import Aligner
 
             # The parser that found what the query says of places.
             aligner = self._aligner = Aligner(generation.encoder, parser="rules")
@@ -1039,7 +1047,7 @@ class Collection:
     @property
     def index_manifest(self) -> IndexManifest | None:
         """What the index in use was built from, or None where search is exact over all items."""
-        return publish.read_manifest(self._current().index)
+        return lifecycle.read_manifest(self._current().index)
 
     def build_index(
         self,
@@ -1186,7 +1194,7 @@ class Collection:
             MissingExtraError: It needs FAISS, which is not installed.
         """
         generation = self._current()
-        loaded = publish.load_current(generation.index, verify=True)
+        loaded = lifecycle.load_current(generation.index, verify=True)
         if loaded is not None and not belongs(generation.latest(), loaded[1]):
             raise IndexFileError(
                 f"{generation.index} was built from other items than {generation.items} holds, as happens where a part "

@@ -17,10 +17,7 @@ from mmalign.errors import (
     DamagedError,
     StorageError,
 )
-from mmalign.utils.files import sync_path, write_atomic
-from mmalign.utils.json_checksum import holds_checksum, with_checksum
-from mmalign.utils.locks import lock
-from mmalign.utils.processes import is_running
+from mmalign.utils import holds_checksum, is_running, lock, sync_path, with_checksum, write_atomic
 
 FORMAT = 2
 """Format 2 has a `generation`; it is written only where a reader of format 1 would look for the data in vain."""

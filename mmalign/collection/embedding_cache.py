@@ -16,16 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from mmalign.collection.loader import Reader, Work
-from mmalign.encoders.base import Encoder, stream_image
-from mmalign.media.embedded import row_is_there
-from mmalign.media.images import Picture
-from mmalign.media.uris import uri_to_path
-from mmalign.store.columns import to_array
-from mmalign.store.lance_store import Float16Array, Store
-from mmalign.store.rewrite import rewrite
+from mmalign.encoders import Encoder, stream_image
+from mmalign.media import Picture, row_is_there, uri_to_path
+from mmalign.store import Float16Array, Store, rewrite, to_array
 from mmalign.types import Item, Skip
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array, track
 
 # A commit is due after so many seconds or pictures: what a power cut can cost.
 _COMMIT_SECONDS = 5.0

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmalign.errors import DecodeError, InputError, QueryError
-from mmalign.media.images import decode_image
-from mmalign.parsing.chunker import chunk_sentence
-from mmalign.search.query import Query
+from mmalign.media import decode_image
+from mmalign.parsing import chunk_sentence
+from mmalign.search import Query
 from mmalign.types import Hit, HitRegion, Note
-from mmalign.utils.progress import track
+from mmalign.utils import track
 
 if TYPE_CHECKING:
-    from mmalign.alignment.aligner import Aligner
-    from mmalign.alignment.result import Alignment
+    from mmalign.alignment import Aligner, Alignment
 
 SHORTLIST = 20
 """How many of the best hits are compared with what a query says of places, where the caller does not say."""
@@ -270,7 +269,7 @@ def agreement(alignment: Alignment) -> float:
         In nats: above 0 where the picture bears the relations out, below 0 where it speaks against them, 0 where
         their phrases are not found.
     """
-    from mmalign.matching.solvers import solve
+    from mmalign.matching import solve
 
     alone = solve(replace(alignment.problem, weight=0.0), solver="graph")
     return float(alignment.objective - alone.objective)

@@ -23,13 +23,13 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from mmalign.calibration.mapping import Calibration
+from mmalign.calibration import Calibration
 from mmalign.collection.caption_store import LOCK as CAPTIONS_LOCK
 from mmalign.collection.caption_store import CaptionSearcher, purge_captions, refresh_captions
 from mmalign.collection.description import FILE, Description
 from mmalign.collection.maintenance import Action, State, choose_action, extend
 from mmalign.collection.recall import HeldOut, drift_notes, hold_out, kept_recall, measure_promise, outgrown
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import (
     CollectionError,
     CollectionFormatError,
@@ -40,22 +40,25 @@ from mmalign.errors import (
     RecipeError,
     StorageError,
 )
-from mmalign.index.base import Index
-from mmalign.index.faiss.gpu import place_index
-from mmalign.index.lifecycle import versions as publish
-from mmalign.index.lifecycle.build import build_index
-from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.index.planning.choose import check_memory, choose, chooses_exact, installed_budget
-from mmalign.index.planning.estimate import Meter
-from mmalign.index.planning.recipe import Device, Recipe, load_recipe
-from mmalign.search.probability import find_calibration
-from mmalign.search.searcher import Searcher
-from mmalign.store.lance_store import Store
-from mmalign.types import Note
-from mmalign.types.arguments import check_share
-from mmalign.utils.locks import lock
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array, as_matrix
+from mmalign.index import (
+    Device,
+    Index,
+    IndexManifest,
+    Meter,
+    Recipe,
+    build_index,
+    check_memory,
+    choose,
+    chooses_exact,
+    installed_budget,
+    lifecycle,
+    load_recipe,
+    place_index,
+)
+from mmalign.search import Searcher, find_calibration
+from mmalign.store import Store
+from mmalign.types import Note, check_share
+from mmalign.utils import Float32Array, as_matrix, lock, track
 
 LOCK = ".lock"
 """Writers share it, and who puts the next generation in use holds it alone: nothing that is written is left behind."""
@@ -213,7 +216,7 @@ class Generation:
 
     def _open_searcher(self) -> Searcher:
         store = self.latest()
-        folder = publish.current(self.index)
+        folder = lifecycle.current(self.index)
         current = None if folder is None else folder.name
         known = self._searcher
         if known is None or known.store is not store or known.version != current:
@@ -271,7 +274,7 @@ class Generation:
             queries_known=given is not None or self.description.encoder is not None,
         )
         if recipe == "auto" and chooses_exact(rows, dim, budget):
-            publish.withdraw(self.index)
+            lifecycle.withdraw(self.index)
             return None
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
         check_memory(design, rows=rows, dim=dim, memory=memory)
@@ -292,7 +295,7 @@ class Generation:
             return
         what = f"{design} {self.description.fingerprint}"
         usable = lambda version: store.at(version) is not None  # noqa: E731
-        with publish.workspace(self.index, what, version=store.version, usable=usable) as work:
+        with lifecycle.claim_workspace(self.index, what, version=store.version, usable=usable) as work:
             yield store.at(work.version) or store, work.folder
 
     def _build_from(
@@ -341,8 +344,8 @@ class Generation:
             contract=contract.to_dict(),
             dataset=self.writer().mark(),
         )
-        published = publish.publish(self.index, index, manifest)
-        publish.clean(self.index)
+        published = lifecycle.publish(self.index, index, manifest)
+        lifecycle.clean(self.index)
         self.writer().compact()
         return published
 
@@ -367,17 +370,17 @@ class Generation:
             As `build_index`.
         """
         try:
-            manifest = publish.read_manifest(self.index)
+            manifest = lifecycle.read_manifest(self.index)
             searcher = self.searcher()
             held = searcher.index is None or searcher.uncovered > len(searcher.tail)
         except IndexFileError:
             manifest, held = None, False
         if manifest is None:
             # None is in use, or one that nobody can read.
-            publish.withdraw(self.index)
+            lifecycle.withdraw(self.index)
         elif held:
             self.rebuild_index(manifest)
-        publish.clean(self.index, keep=1)
+        lifecycle.clean(self.index, keep=1)
 
     def rebuild_index(self, manifest: IndexManifest, *, progress: bool = True) -> None:
         """Build the design of index that was in use again; none is in use where too few items are left for it.
@@ -393,7 +396,7 @@ class Generation:
             self.build_index(manifest.asked or manifest.recipe, min_recall=kept_recall(manifest), progress=progress)
         except RecipeError:
             # Nobody has asked for this design now, and so few are searched exactly in no time.
-            publish.withdraw(self.index)
+            lifecycle.withdraw(self.index)
 
     def upkeep(self) -> Action:
         """Say what is to be done with the index in use; see `mmalign.collection.maintenance`."""
@@ -417,7 +420,7 @@ class Generation:
         Recall is measured again where the items have grown or drifted since it was.
         """
         store = self.writer()
-        manifest = publish.read_manifest(self.index)
+        manifest = lifecycle.read_manifest(self.index)
 
         def measure(index: Index) -> Mapping[str, Any]:
             held = HeldOut() if index.exhaustive else self.hold_out(store, progress=progress)

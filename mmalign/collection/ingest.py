@@ -21,21 +21,12 @@ from typing import Any
 import numpy as np
 
 from mmalign.collection.loader import Reader, Work
-from mmalign.encoders.base import Encoder, stream_image
+from mmalign.encoders import Encoder, stream_image
 from mmalign.errors import AddInterrupted, InputError
-from mmalign.media.embedded import row_is_there
-from mmalign.media.exclusion import Exclusion
-from mmalign.media.images import Picture
-from mmalign.media.policy import MediaPolicy
-from mmalign.media.uris import uri_to_path
-from mmalign.store.given import fit_items, limit_notes
-from mmalign.store.lance_store import Store
-from mmalign.store.mending import Mending
-from mmalign.store.removed import Removed
-from mmalign.store.said import CALL, ROWS, SIDECAR, Part, hear, table_key
+from mmalign.media import Exclusion, MediaPolicy, Picture, row_is_there, uri_to_path
+from mmalign.store import CALL, ROWS, SIDECAR, Mending, Part, Removed, Store, fit_items, hear, limit_notes, table_key
 from mmalign.types import AddReport, Item, Note, Skip, Unread, as_id
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array, track
 
 # A commit is due after so many seconds or items: what a power cut can cost.
 _COMMIT_SECONDS = 5.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
-from mmalign.media.images import Picture, load_pictures
-from mmalign.media.policy import MediaPolicy
+from mmalign.media import MediaPolicy, Picture, load_pictures
 from mmalign.types import Item, Skip
 
 

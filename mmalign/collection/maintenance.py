@@ -10,14 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from mmalign.errors import IndexFileError
-from mmalign.index.base import Index
-from mmalign.index.lifecycle import versions as publish
-from mmalign.index.lifecycle.extend import extend_index
-from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.search.coverage import Coverage, belongs
-from mmalign.store.lance_store import Float16Array, Store
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Int64Array
+from mmalign.index import Index, IndexManifest, extend_index, lifecycle
+from mmalign.search import Coverage, belongs
+from mmalign.store import Float16Array, Store
+from mmalign.utils import Int64Array, track
 
 # The tail is compared with one by one in each search. Some thousand vectors cost less than looking into an index does.
 _TAIL_SHARE, _TAIL_ROWS = 0.1, 20_000
@@ -95,7 +91,7 @@ def extend(
         StorageError: The disk refused; the index in use stays.
     """
     # Every byte is copied into the new version: damage must not be copied with it and given a new checksum.
-    loaded = publish.load_current(root, verify=True)
+    loaded = lifecycle.load_current(root, verify=True)
     if loaded is None:
         raise IndexFileError(f"{root} has no index in use; build one")
     index, manifest = loaded
@@ -109,7 +105,7 @@ def extend(
         for start in range(0, len(tail), _CHUNK):
             yield store.embeddings(tail[start : start + _CHUNK])
 
-    work = publish.workspace(
+    work = lifecycle.claim_workspace(
         root, f"extend {manifest.version}", version=store.version, usable=lambda version: version == store.version
     )
     with work as place, track("Extending the index", len(tail), enabled=progress) as advance:
@@ -122,6 +118,6 @@ def extend(
             trained_rows=manifest.trained_rows or manifest.rows,
             contract=manifest.contract if measure is None else measure(longer),
         )
-        published = publish.publish(root, longer, kept)
-    publish.clean(root)
+        published = lifecycle.publish(root, longer, kept)
+    lifecycle.clean(root)
     return published

@@ -13,18 +13,24 @@ from typing import Any
 import numpy as np
 
 from mmalign.collection.sample_queries import query_bank
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import DimensionError, IndexFileError, MMAlignError
-from mmalign.index.base import Index
-from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.index.recall.drift import compare_vectors, describe_vectors
-from mmalign.index.recall.ground_truth import exact_truth
-from mmalign.index.recall.measure import Asked, Mask, Measuring, measure_contract
-from mmalign.index.recall.recall_curves import Contract, Curve
-from mmalign.store.lance_store import Store
+from mmalign.index import (
+    Asked,
+    Contract,
+    Curve,
+    Index,
+    IndexManifest,
+    Mask,
+    Measuring,
+    compare_vectors,
+    describe_vectors,
+    exact_truth,
+    measure_contract,
+)
+from mmalign.store import Store
 from mmalign.types import Note
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array, Int64Array, l2_normalize
+from mmalign.utils import Float32Array, Int64Array, l2_normalize, track
 
 # Queries of each kind: a quarter chooses, the others measure. Fewer than 299 of these could not prove a recall of 0.99.
 _QUERIES = 440

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmalign.collection.recall import HeldOut
-from mmalign.index.recall.bounds import lower_bound
-from mmalign.index.recall.ground_truth import exact_truth
-from mmalign.index.recall.measure import Asked
-from mmalign.search.searcher import Searcher
+from mmalign.index import Asked, exact_truth, lower_bound
+from mmalign.search import Searcher
 from mmalign.types import gives_json
 
 # Ties at the last place are found among so many further items without a look at the vectors.

@@ -33,8 +33,7 @@ from mmalign.collection.generation import (
     clear_earlier,
     clear_unfinished,
 )
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder, newer_version
+from mmalign.encoders import Encoder, load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
     CollectionFormatError,
@@ -43,11 +42,10 @@ from mmalign.errors import (
     ReencodeInterrupted,
     UnreadableItemsError,
 )
-from mmalign.index.lifecycle import versions as publish
-from mmalign.store.lance_store import Store, storage_errors
+from mmalign.index import lifecycle
+from mmalign.store import Store, storage_errors
 from mmalign.types import Note, ReencodeReport, Skip
-from mmalign.utils.locks import lock
-from mmalign.utils.progress import track
+from mmalign.utils import lock, track
 
 _NOTE = "encoder.json"
 # How long to wait before looking again whether other processes have finished writing.
@@ -239,7 +237,7 @@ class Reencode:
     def _build_index(self, following: Generation) -> None:
         """Build the design of index that the collection has."""
         try:
-            manifest = publish.read_manifest(self._current.index)
+            manifest = lifecycle.read_manifest(self._current.index)
         except IndexFileError:
             # It could not be used: a search was exact, and will be again.
             return

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mmalign.errors import InputError, MetadataError
 from mmalign.types import as_ids, plain_value
-from mmalign.utils.similarity import Float32Array, as_matrix, l2_normalize
+from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
 
 def vector_rows(

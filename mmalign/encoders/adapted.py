@@ -14,8 +14,7 @@ from mmalign.encoders.base import Encoder, ImageLike, KnownWords, KnowsWords, St
 from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
-from mmalign.utils.files import write_atomic
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, Union, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 ImageLike: TypeAlias = Union[Image, str, Path]  # noqa: UP007 - an alias that is also evaluated at run time
 """A decoded RGB picture, or a path to one."""

@@ -12,7 +12,7 @@ from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.lite.efficientnet import INPUT_SIZE, EfficientNetLite2, preprocess
 from mmalign.errors import InputError
 from mmalign.types import Box
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 if TYPE_CHECKING:
     import torch

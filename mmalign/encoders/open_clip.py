@@ -23,7 +23,7 @@ from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
 from mmalign.encoders.vit_dense import DenseMethod, dense_features, plan_grid, to_pixels, why_not
 from mmalign.errors import InputError, ModelUnavailableError
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,8 @@ from PIL import Image
 
 from mmalign.encoders.base import ImageLike
 from mmalign.errors import DecodeError, InputError
-from mmalign.media.decoding import decode_image
-from mmalign.media.embedded import parse_embedded
-from mmalign.utils.pixels import to_rgb
+from mmalign.media import decode_image, parse_embedded
+from mmalign.utils import to_rgb
 
 
 def load_rgb(image: ImageLike) -> Image.Image:

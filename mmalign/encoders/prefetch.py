@@ -12,7 +12,7 @@ from typing import TypeVar
 from PIL import Image
 
 from mmalign.errors import InputError
-from mmalign.media.memory import Window, decoding_budget
+from mmalign.media import Window, decoding_budget
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")

@@ -14,7 +14,7 @@ from mmalign.encoders.dense import cell_weights
 from mmalign.encoders.pictures import load_rgb
 from mmalign.errors import InputError
 from mmalign.types import Box
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 Way: TypeAlias = Literal["dense", "pooled", "crop", "context"]
 """How a region is embedded.

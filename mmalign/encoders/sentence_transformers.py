@@ -20,7 +20,7 @@ from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import InputError, ModelUnavailableError
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 
 class SentenceTransformersEncoder(StreamingEncoder):

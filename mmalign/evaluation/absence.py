@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mmalign.errors import InputError
 from mmalign.evaluation.phrases import PhrasePicture
-from mmalign.metrics.grounding import Float64Array
+from mmalign.metrics import Float64Array
 from mmalign.types import gives_json
 
 if TYPE_CHECKING:
-    from mmalign.alignment.aligner import Evidence
+    from mmalign.alignment import Evidence
 
 FALSE_LINKS = (0.05, 0.1, 0.2)
 """Rates of links of absent phrases for which thresholds are set."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.calibration.mapping import Calibration
-from mmalign.calibration.metrics import (
+from mmalign.calibration import (
     Binning,
+    Calibration,
     Float64Array,
     auroc,
     brier_score,
@@ -22,8 +22,7 @@ from mmalign.calibration.metrics import (
     expected_calibration_error,
     risk_coverage,
 )
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import InputError
 from mmalign.evaluation.calibration_fit import Method, cross_fit, fit_calibration
 from mmalign.evaluation.concepts import choose_concepts
@@ -31,9 +30,9 @@ from mmalign.evaluation.no_answer import Acceptance, BroadQueries, ConceptTest, 
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import read_captions
 from mmalign.evaluation.trials import Captioned, Trials, run_trials
-from mmalign.metrics.retrieval import bootstrap_interval
+from mmalign.metrics import bootstrap_interval
 from mmalign.types import Skip, gives_json
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 BOUNDS = (0.1, 0.3, 0.5, 0.7)

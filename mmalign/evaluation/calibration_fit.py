@@ -8,11 +8,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from mmalign.calibration.fit import fit_isotonic, fit_platt, grouped_folds
-from mmalign.calibration.mapping import Calibration, evidence
-from mmalign.calibration.metrics import Float64Array
+from mmalign.calibration import Calibration, Float64Array, evidence, fit_isotonic, fit_platt, grouped_folds
 from mmalign.evaluation.trials import Trials
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 
 class Method(StrEnum):

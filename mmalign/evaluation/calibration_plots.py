@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.calibration.metrics import reliability_table, risk_coverage
+from mmalign.calibration import reliability_table, risk_coverage
 from mmalign.errors import MissingExtraError
 from mmalign.evaluation.calibration import CalibrationReport
 

@@ -9,22 +9,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmalign.captioning.consensus import Agreement, Consensus, word_weights
-from mmalign.captioning.decoders.base import Decoder
-from mmalign.captioning.decoders.prompts import PROMPTED
-from mmalign.captioning.retrieval import Context, Retrieval, TextStore, retrieve_context
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.captioning import (
+    PROMPTED,
+    Agreement,
+    Consensus,
+    Context,
+    Decoder,
+    Retrieval,
+    TextStore,
+    retrieve_context,
+    word_weights,
+)
+from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.evaluation.datastore import Twins, embed_sentences, read_sentences
 from mmalign.evaluation.ladder import RUNGS, Ladder, human_scores
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import CaptionedPicture, read_captions
-from mmalign.metrics.caption import score_captions
-from mmalign.metrics.clipscore import clip_score, ref_clip_score
-from mmalign.metrics.ptb import caption_tokens
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array
+from mmalign.metrics import caption_tokens, clip_score, ref_clip_score, score_captions
+from mmalign.utils import Float32Array, track
 
 # Pictures that a decoder writes for at once, where it can.
 _TOGETHER = 16

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
-from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, precision_at_k, retrieval_ranks
+from mmalign.metrics import any_hit_at_k, bootstrap_interval, median_rank, precision_at_k, retrieval_ranks
 from mmalign.types import Skip, gives_json
-from mmalign.utils.similarity import Float32Array, Int64Array, l2_normalize
+from mmalign.utils import Float32Array, Int64Array, l2_normalize
 
 PROMPTS = ("a photo of a {}",)
 """The default. With `lite@1`, averages over up to seven prompts were better on one set and worse on another."""

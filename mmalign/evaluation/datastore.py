@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.captioning.retrieval import TextStore
-from mmalign.encoders.base import Encoder
+from mmalign.captioning import TextStore
+from mmalign.encoders import Encoder
 from mmalign.errors import InputError, SourceError, StorageError
 from mmalign.evaluation.manifest import in_split
 from mmalign.evaluation.retrieval import read_captions
-from mmalign.utils.files import write_atomic
-from mmalign.utils.progress import track
+from mmalign.utils import track, write_atomic
 
 # Embedded and kept together: half a minute of work, which is what a power cut can cost.
 _CHUNK = 2048

@@ -10,18 +10,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.alignment.aligner import MATCHING, Aligner, Evidence
-from mmalign.encoders.base import Encoder
+from mmalign.alignment import MATCHING, Aligner, Evidence
+from mmalign.encoders import Encoder
 from mmalign.errors import InputError
 from mmalign.evaluation.absence import Absence, Absent, measure_absence, replace_phrases
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
 from mmalign.evaluation.sentences import Sentence, by_caption
-from mmalign.matching.build import Matching, build_problem
-from mmalign.matching.marginals import conditional_worth
-from mmalign.matching.solvers import SolverName, solve
-from mmalign.media.images import load_pictures
-from mmalign.metrics.grounding import (
+from mmalign.matching import Matching, SolverName, build_problem, conditional_worth, solve
+from mmalign.media import load_pictures
+from mmalign.metrics import (
     Float64Array,
+    bootstrap_interval,
     first_hit,
     heat_peak,
     iou_matrix,
@@ -29,10 +28,8 @@ from mmalign.metrics.grounding import (
     recall_of_ranks,
     union_box,
 )
-from mmalign.metrics.retrieval import bootstrap_interval
 from mmalign.types import Box, Skip, gives_json
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array, track
 
 CUTOFFS = (1, 5, 10)
 SOLVERS: tuple[SolverName, ...] = get_args(SolverName)

@@ -21,15 +21,19 @@ import numpy as np
 
 from mmalign.errors import InputError, MMAlignError, RecipeError
 from mmalign.evaluation.index_bench_data import BenchSource
-from mmalign.index.base import Index
-from mmalign.index.lifecycle.build import build_index
-from mmalign.index.load import load_index
-from mmalign.index.planning.measured import put_measured, read_measured
-from mmalign.index.planning.recipe import Recipe, load_recipe
-from mmalign.index.recall.ground_truth import Truth, exact_truth
+from mmalign.index import (
+    Index,
+    Recipe,
+    Truth,
+    build_index,
+    exact_truth,
+    load_index,
+    load_recipe,
+    put_measured,
+    read_measured,
+)
 from mmalign.types import Skip
-from mmalign.utils.files import write_atomic
-from mmalign.utils.progress import track
+from mmalign.utils import track, write_atomic
 
 _TRUTH = "truth.npz"
 _BUILT = "build.json"
@@ -164,7 +168,7 @@ def _built(source: BenchSource, recipe: Recipe, out: Path, *, progress: bool) ->
             raise
     index = load_index(folder)
     if recipe.device == "cuda":
-        from mmalign.index.faiss.index import FaissIndex
+        from mmalign.index import FaissIndex
 
         if isinstance(index, FaissIndex):
             index.to_device("cuda")

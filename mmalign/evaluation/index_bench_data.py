@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import InputError, SourceError
-from mmalign.utils.similarity import Float32Array, Int64Array, as_matrix, l2_normalize
+from mmalign.utils import Float32Array, Int64Array, as_matrix, l2_normalize
 
 if TYPE_CHECKING:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
 
 Chunk = tuple[Int64Array, NDArray[Any]]
 _CHUNK = 65_536
@@ -102,7 +102,7 @@ def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1
 
 
 def _open_collection(path: Path) -> Collection:
-    from mmalign.collection.collection import Collection
+    from mmalign.collection import Collection
 
     if not path.is_dir():
         raise SourceError(f"{path} is neither a collection nor a file of vectors; those end in {', '.join(_SUFFIXES)}")

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.metrics.caption import CaptionScores, score_captions
-from mmalign.metrics.cider import DocumentFrequencies
-from mmalign.metrics.ptb import caption_tokens
+from mmalign.metrics import CaptionScores, DocumentFrequencies, caption_tokens, score_captions
 from mmalign.types import Skip, gives_json
 
 RUNGS = ("frequency", "nearest", "consensus", "decoder_no_retrieval", "decoder_random", "decoder", "hf", "human")

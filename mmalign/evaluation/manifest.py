@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import InputError, SourceError
-from mmalign.media.uris import is_url
-from mmalign.types.arguments import as_path, check_text
+from mmalign.media import is_url
+from mmalign.types import as_path, check_text
 
 
 @dataclass(frozen=True, slots=True)

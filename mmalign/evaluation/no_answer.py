@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmalign.calibration.metrics import Float64Array
+from mmalign.calibration import Float64Array
 from mmalign.errors import InputError
 from mmalign.evaluation.concepts import words_of
 from mmalign.evaluation.trials import Captioned, Trials, search_trials
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 Judge = Callable[[Trials], Float64Array]
 """Gives the probabilities of trials, shape (m, 5)."""

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
-from mmalign.metrics.retrieval import bootstrap_interval
+from mmalign.metrics import bootstrap_interval
 from mmalign.types import Skip, gives_json
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 _FIELDS = ("type", "caption", "negative")
 

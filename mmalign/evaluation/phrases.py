@@ -9,7 +9,7 @@ import numpy as np
 
 from mmalign.errors import DimensionError, InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
-from mmalign.metrics.grounding import Float64Array, as_boxes
+from mmalign.metrics import Float64Array, as_boxes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mmalign.encoders.base import Encoder, stream_image
+from mmalign.encoders import Encoder, stream_image
 from mmalign.errors import InputError
-from mmalign.media.images import load_pictures
+from mmalign.media import load_pictures
 from mmalign.types import Skip
-from mmalign.utils.progress import track
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array, track
 
 
 @dataclass(frozen=True, slots=True)

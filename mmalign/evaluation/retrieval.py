@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
-from mmalign.metrics.retrieval import any_hit_at_k, bootstrap_interval, median_rank, retrieval_ranks
-from mmalign.types import Skip, gives_json
-from mmalign.types.arguments import check_integer
-from mmalign.utils.similarity import Int64Array
+from mmalign.metrics import any_hit_at_k, bootstrap_interval, median_rank, retrieval_ranks
+from mmalign.types import Skip, check_integer, gives_json
+from mmalign.utils import Int64Array
 
 _CUTOFFS = (1, 5, 10)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mmalign.parsing.phrases import Parsed, given_phrases, parse_sentence
+from mmalign.parsing import Parsed, given_phrases, parse_sentence
 from mmalign.types import Phrase, Relation
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.calibration.mapping import RIVALS
-from mmalign.calibration.metrics import Float64Array
+from mmalign.calibration import RIVALS, Float64Array
 from mmalign.errors import InputError
-from mmalign.utils.similarity import Float32Array, Int64Array, exact_top_k
+from mmalign.utils import Float32Array, Int64Array, exact_top_k
 
 PARTS = (1, 3, 9)
 """Into how many galleries the pictures are dealt out: all in one, thirds and ninths."""

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmalign.encoders.device import has_bfloat16
-from mmalign.encoders.lite.efficientnet import FEATURES, preprocess
-from mmalign.utils.similarity import Float32Array
+from mmalign.encoders import FEATURES, has_bfloat16, preprocess
+from mmalign.utils import Float32Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmalign.encoders.lite.towers import TwoTowerEncoder
+    from mmalign.encoders import TwoTowerEncoder
 
 SIDE = 576
 """Side in pixels of what the head sees of a picture: 18 x 18 cells."""

@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.encoders.base import ImageLike
-from mmalign.encoders.lite.quantised import Tensor, read_tensors, to_float32, write_tensors
-from mmalign.encoders.lite.towers import TwoTowerEncoder
-from mmalign.encoders.lite.wheels import check_digest
-from mmalign.encoders.pictures import load_rgb
-from mmalign.encoders.texts import check_texts
+from mmalign.encoders import (
+    ImageLike,
+    Tensor,
+    TwoTowerEncoder,
+    check_digest,
+    check_texts,
+    load_rgb,
+    read_tensors,
+    to_float32,
+    write_tensors,
+)
 from mmalign.errors import InputError, ModelUnavailableError
 from mmalign.grounding.cells import grounding_cells, spot_maps
 from mmalign.types import Box, Region
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 if TYPE_CHECKING:
     from mmalign.grounding.net import GroundingNet

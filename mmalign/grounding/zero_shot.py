@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.encoders.base import Encoder, has_patches
-from mmalign.encoders.dense import cell_weights
-from mmalign.encoders.region_features import compare_regions, encode_regions
+from mmalign.encoders import Encoder, cell_weights, compare_regions, encode_regions, has_patches
 from mmalign.types import Box
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 # Side in cells of the map that is painted from regions where an encoder has no places of its own.
 _CELLS = 18

@@ -1,1 +1,70 @@
 """Vectors to neighbours: the index protocol and its implementations."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from mmalign.index import lifecycle as lifecycle
+    from mmalign.index.base import Index as Index
+    from mmalign.index.base import check_k as check_k
+    from mmalign.index.faiss.gpu import place_index as place_index
+    from mmalign.index.faiss.index import FaissIndex as FaissIndex
+    from mmalign.index.faiss.index import check_cards as check_cards
+    from mmalign.index.faiss.index import check_faiss as check_faiss
+    from mmalign.index.lifecycle.build import build_index as build_index
+    from mmalign.index.lifecycle.extend import extend_index as extend_index
+    from mmalign.index.lifecycle.versions import IndexManifest as IndexManifest
+    from mmalign.index.load import load_index as load_index
+    from mmalign.index.planning.choose import Candidate as Candidate
+    from mmalign.index.planning.choose import Choice as Choice
+    from mmalign.index.planning.choose import check_memory as check_memory
+    from mmalign.index.planning.choose import choose as choose
+    from mmalign.index.planning.choose import chooses_exact as chooses_exact
+    from mmalign.index.planning.choose import installed_budget as installed_budget
+    from mmalign.index.planning.costs import load_costs as load_costs
+    from mmalign.index.planning.estimate import Meter as Meter
+    from mmalign.index.planning.estimate import check_estimate as check_estimate
+    from mmalign.index.planning.measured import put_measured as put_measured
+    from mmalign.index.planning.measured import read_measured as read_measured
+    from mmalign.index.planning.recipe import Device as Device
+    from mmalign.index.planning.recipe import Recipe as Recipe
+    from mmalign.index.planning.recipe import list_recipes as list_recipes
+    from mmalign.index.planning.recipe import load_recipe as load_recipe
+    from mmalign.index.recall.bounds import lower_bound as lower_bound
+    from mmalign.index.recall.drift import compare_vectors as compare_vectors
+    from mmalign.index.recall.drift import describe_vectors as describe_vectors
+    from mmalign.index.recall.ground_truth import Truth as Truth
+    from mmalign.index.recall.ground_truth import exact_truth as exact_truth
+    from mmalign.index.recall.measure import Asked as Asked
+    from mmalign.index.recall.measure import Mask as Mask
+    from mmalign.index.recall.measure import Measuring as Measuring
+    from mmalign.index.recall.measure import measure_contract as measure_contract
+    from mmalign.index.recall.recall_curves import EXACT_ROWS as EXACT_ROWS
+    from mmalign.index.recall.recall_curves import Contract as Contract
+    from mmalign.index.recall.recall_curves import Curve as Curve
+
+# Loaded at first use, so that nobody waits for what is not needed.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    ["lifecycle"],
+    submod_attrs={
+        "base": ["Index", "check_k"],
+        "faiss.gpu": ["place_index"],
+        "faiss.index": ["FaissIndex", "check_cards", "check_faiss"],
+        "lifecycle.build": ["build_index"],
+        "lifecycle.extend": ["extend_index"],
+        "lifecycle.versions": ["IndexManifest"],
+        "load": ["load_index"],
+        "planning.choose": ["Candidate", "Choice", "check_memory", "choose", "chooses_exact", "installed_budget"],
+        "planning.costs": ["load_costs"],
+        "planning.estimate": ["Meter", "check_estimate"],
+        "planning.measured": ["put_measured", "read_measured"],
+        "planning.recipe": ["Device", "Recipe", "list_recipes", "load_recipe"],
+        "recall.bounds": ["lower_bound"],
+        "recall.drift": ["compare_vectors", "describe_vectors"],
+        "recall.ground_truth": ["Truth", "exact_truth"],
+        "recall.measure": ["Asked", "Mask", "Measuring", "measure_contract"],
+        "recall.recall_curves": ["Contract", "Curve", "EXACT_ROWS"],
+    },
+)

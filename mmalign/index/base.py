@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import InputError
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 Where: TypeAlias = Int64Array | NDArray[np.bool_]
 """Allowed ids, int64 of shape (m,); or a mask over the index's positions, bool of shape (positions,)."""

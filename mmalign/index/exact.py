@@ -12,7 +12,7 @@ from mmalign.errors import IndexFileError, InputError
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
 from mmalign.index.files import read_header, storage_errors, write_header
 from mmalign.index.ids import IdMap, load_array
-from mmalign.utils.similarity import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k
+from mmalign.utils import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k
 
 _VECTORS = "vectors.npy"
 _KIND = "exact"

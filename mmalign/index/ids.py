@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import IndexFileError, InputError
 from mmalign.index.base import Where
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 _IDS = "ids.npy"
 _REMOVED = "removed.npy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from mmalign.types.values import CellError, Unkept, duration, moment, time_of_day
+from mmalign.types import CellError, Unkept, duration, moment, time_of_day
 
 # What pyarrow raises for a value that Python has no object for, such as a time in the year 0.
 _BEYOND = (ValueError, OverflowError, TypeError)

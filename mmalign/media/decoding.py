@@ -30,7 +30,7 @@ from mmalign.media.nclx import named_profile
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.reading import os_reason, read_media
 from mmalign.media.uris import to_uri
-from mmalign.utils.pixels import profile_conversion, to_rgb
+from mmalign.utils import profile_conversion, to_rgb
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

@@ -11,7 +11,7 @@ from mmalign.media.av1 import largest_frame
 from mmalign.media.jpeg import jpeg_frame
 from mmalign.media.jpeg2000 import codestream
 from mmalign.media.tiff import tiff_layout
-from mmalign.utils.pixels.strips import STRIP_PIXELS
+from mmalign.utils import STRIP_PIXELS
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmalign.utils.pixels.strips import strips
+from mmalign.utils import strips
 
 _MAX_SAMPLE, _SMAX_SAMPLE, _DESCRIPTION, _BITS_PER_SAMPLE = 281, 341, 270, 258
 _OME = re.compile(r'SignificantBits="(\d+)"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from mmalign.media.depth import png_chunk
-from mmalign.utils.pixels.profiles import matrix_profile
+from mmalign.utils import matrix_profile
 
 _D65 = (0.3127, 0.3290)
 # BT.709's are those of sRGB.

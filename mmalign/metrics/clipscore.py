@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import InputError
-from mmalign.utils.similarity import as_matrix, l2_normalize
+from mmalign.utils import as_matrix, l2_normalize
 
 _WEIGHT = 2.5
 

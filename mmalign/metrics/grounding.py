@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 Float64Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.utils.similarity import Int64Array, as_matrix
+from mmalign.utils import Int64Array, as_matrix
 
 # Scores held at once: 64 MiB of float32.
 _BLOCK_SCORES = 1 << 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from mmalign.encoders.base import ImageLike
+from mmalign.encoders import ImageLike
 from mmalign.errors import InputError
 from mmalign.types import Box, Region
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.types import Box, Note, Region
-from mmalign.types.arguments import as_list
-from mmalign.utils.similarity import off_device
+from mmalign.types import Box, Note, Region, as_list
+from mmalign.utils import off_device
 
 GivenRegion: TypeAlias = Union[Box, Region, Sequence[float], NDArray[Any]]  # noqa: UP007 - evaluated at run time
 """A box, a region, the four numbers x, y, width and height, or a mask: booleans of the picture's height and width."""

@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmalign.encoders.base import ImageLike
-from mmalign.encoders.device import resolve_device
-from mmalign.encoders.hub import hub_access, probe_hub, unavailable
-from mmalign.encoders.pictures import load_rgb
+from mmalign.encoders import ImageLike, hub_access, load_rgb, probe_hub, resolve_device, unavailable
 from mmalign.errors import InputError, ModelUnavailableError
 from mmalign.regions.detectors import MOST, Detector, as_regions, check_request
 from mmalign.types import Region

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmalign.errors import InputError
 from mmalign.types import Box, Region
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 LEVELS = (0.3, 0.5, 0.7)
 """Heights between a map's median and its maximum at which the regions are cut."""

@@ -14,7 +14,7 @@ from PIL import Image
 from mmalign.errors import InputError
 from mmalign.regions.segmentation import segment
 from mmalign.types import Box, Region
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 MOST = 100
 """Regions of a picture, by default (docs/decisions.md)."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import MissingExtraError
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 Space: TypeAlias = Literal["rgb", "lab"]
 """The colours in which neighbouring pixels are compared."""

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmalign.encoders.base import ImageLike
-from mmalign.encoders.device import resolve_device
-from mmalign.encoders.open_clip_source import near_matches
-from mmalign.encoders.pictures import load_rgb
+from mmalign.encoders import ImageLike, load_rgb, near_matches, resolve_device
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
 from mmalign.regions.detectors import MOST, as_regions, check_request
 from mmalign.types import Region

@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.index.base import Index
-from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.store.changes import find_changes
-from mmalign.store.lance_store import Store
-from mmalign.utils.similarity import Int64Array
+from mmalign.index import Index, IndexManifest
+from mmalign.store import Store, find_changes
+from mmalign.utils import Int64Array
 
 # To look at all row ids reads them twice. Where the fragments that changed take more reading than this times their
 # number, that is less work.

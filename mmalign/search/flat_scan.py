@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mmalign.store.lance_store import Float16Array, Store
-from mmalign.utils.similarity import Float32Array, Int64Array, exact_top_k, merge_top_k
+from mmalign.store import Float16Array, Store
+from mmalign.utils import Float32Array, Int64Array, exact_top_k, merge_top_k
 
 # Vectors that are searched exactly stay in memory up to this size, and are read chunk by chunk beyond.
 _CACHE_BYTES = 1 << 30

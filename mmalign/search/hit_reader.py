@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.search.searcher import Found
-from mmalign.store.copies import Copies
-from mmalign.store.lance_store import Store
+from mmalign.store import Copies, Store
 from mmalign.types import Hit
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 if TYPE_CHECKING:
     import pyarrow as pa

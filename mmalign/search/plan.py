@@ -13,8 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from mmalign.index.base import Index
-from mmalign.index.recall.recall_curves import EXACT_ROWS, Contract
+from mmalign.index import EXACT_ROWS, Contract, Index
 
 Way: TypeAlias = Literal["index", "deeper", "selector", "exact"]
 """`index`: no filter. `deeper`: more hits than wanted, unfiltered, of which the allowed are kept. `selector`: the index

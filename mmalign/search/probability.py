@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmalign.calibration.mapping import FILE, RIVALS, Calibration
-from mmalign.calibration.metrics import Float64Array
-from mmalign.encoders.base import Encoder
+from mmalign.calibration import FILE, RIVALS, Calibration, Float64Array
+from mmalign.encoders import Encoder
 from mmalign.errors import CalibrationError, QueryError
 from mmalign.search.query import Query, distinct
 from mmalign.search.searcher import Found
-from mmalign.types import Note
-from mmalign.types.arguments import check_share
+from mmalign.types import Note, check_share
 
 # Collections up to so many times the largest gallery that a calibration was fitted on need no remark.
 _FAR = 10

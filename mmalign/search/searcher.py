@@ -14,18 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import IndexFileError, MissingExtraError
-from mmalign.index.base import Index
-from mmalign.index.lifecycle import versions as publish
-from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.index.recall.recall_curves import Contract
+from mmalign.index import Contract, Index, IndexManifest, lifecycle
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
 from mmalign.search.plan import Plan, Wish, plan_search, traits_of
-from mmalign.store.copies import Copies
-from mmalign.store.lance_store import Store
-from mmalign.types import Note
-from mmalign.types.arguments import check_share
-from mmalign.utils.similarity import Float32Array, Int64Array, as_cosines, merge_top_k
+from mmalign.store import Copies, Store
+from mmalign.types import Note, check_share
+from mmalign.utils import Float32Array, Int64Array, as_cosines, merge_top_k
 
 _FOREIGN = Note(
     "searched exactly, without the index: it was built from other items than these, as happens where a part of a "
@@ -120,13 +115,13 @@ class Searcher:
         Returns:
             The searcher; without an index where there is none or it cannot be used, which `notes` then says.
         """
-        folder = publish.current(root)
+        folder = lifecycle.current(root)
         version = None if folder is None else folder.name
         if previous is not None and previous.version == version and (previous.foreign or previous.fits(store)):
             known = previous._coverage
             return cls(store, previous.index, previous.manifest, version=version, notes=previous.notes, known=known)
         try:
-            loaded = publish.load_current(root)
+            loaded = lifecycle.load_current(root)
         except (IndexFileError, MissingExtraError) as error:
             note = Note(f"searched exactly, without the index: {error}", about="index")
             return cls(store, None, None, version=version, notes=(note,))

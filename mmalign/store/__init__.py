@@ -1,1 +1,43 @@
 """What is kept: items and embeddings in a Lance dataset."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from mmalign.store.changes import find_changes as find_changes
+    from mmalign.store.checksums import readable_values as readable_values
+    from mmalign.store.columns import to_array as to_array
+    from mmalign.store.copies import Copies as Copies
+    from mmalign.store.given import fit_items as fit_items
+    from mmalign.store.given import limit_notes as limit_notes
+    from mmalign.store.lance_store import Float16Array as Float16Array
+    from mmalign.store.lance_store import Store as Store
+    from mmalign.store.lance_store import storage_errors as storage_errors
+    from mmalign.store.mending import Mending as Mending
+    from mmalign.store.removed import Removed as Removed
+    from mmalign.store.rewriting import rewrite as rewrite
+    from mmalign.store.said import CALL as CALL
+    from mmalign.store.said import ROWS as ROWS
+    from mmalign.store.said import SIDECAR as SIDECAR
+    from mmalign.store.said import Part as Part
+    from mmalign.store.said import hear as hear
+    from mmalign.store.said import keep as keep
+    from mmalign.store.said import table_key as table_key
+
+# Loaded at first use, so that nobody waits for what is not needed.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "changes": ["find_changes"],
+        "checksums": ["readable_values"],
+        "columns": ["to_array"],
+        "copies": ["Copies"],
+        "given": ["fit_items", "limit_notes"],
+        "lance_store": ["Float16Array", "Store", "storage_errors"],
+        "mending": ["Mending"],
+        "removed": ["Removed"],
+        "rewriting": ["rewrite"],
+        "said": ["CALL", "Part", "ROWS", "SIDECAR", "hear", "keep", "table_key"],
+    },
+)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmalign.errors import StorageError
 from mmalign.store.lance_store import Store
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 
 @dataclass(frozen=True, slots=True)

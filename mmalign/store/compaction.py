@@ -17,7 +17,7 @@ import lance
 
 from mmalign.errors import StorageError
 from mmalign.store.version_checksums import clear_versions
-from mmalign.utils.locks import lock
+from mmalign.utils import lock
 
 MOST_FRAGMENTS = 16
 """How many fragments of one size, and how many versions, may gather before they are merged and cleaned away."""

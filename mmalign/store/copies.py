@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmalign.store.lance_store import Store, storage_errors
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 _HEX_DIGITS = 64
 _ROWS = 262_144

@@ -35,8 +35,7 @@ from mmalign.store.settling import Settled, check_settled, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
 from mmalign.store.version_checksums import check_version, clear_versions, write_version
 from mmalign.store.widening import recast
-from mmalign.utils.locks import lock
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array, lock
 
 Float16Array = NDArray[np.float16]
 

@@ -12,7 +12,7 @@ from mmalign.errors import DamagedError
 from mmalign.store.lance_store import Store
 from mmalign.store.verifying import Damage
 from mmalign.types import Note
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 _NAMED = 5
 

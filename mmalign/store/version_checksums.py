@@ -15,8 +15,7 @@ from pathlib import Path
 import lance
 
 from mmalign.errors import DamagedError
-from mmalign.utils.files import write_atomic
-from mmalign.utils.json_checksum import holds_checksum, with_checksum
+from mmalign.utils import holds_checksum, with_checksum, write_atomic
 
 FOLDER = "_checksums"
 _SUFFIX = ".json"

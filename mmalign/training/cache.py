@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import InputError, StorageError
 from mmalign.training.contrastive.model import Arrays
-from mmalign.utils.files import write_atomic
+from mmalign.utils import write_atomic
 
 Columns = Mapping[str, NDArray[Any]]
 """Named arrays with one row a picture or text, perhaps memory-mapped."""

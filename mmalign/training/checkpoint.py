@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mmalign.errors import InputError, StorageError
-from mmalign.utils.files import write_atomic
+from mmalign.utils import write_atomic
 
 POINTER = "checkpoint.json"
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmalign.collection.generation import Generation
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.collection import Generation
+from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import EncoderMismatchError
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 _WORD = re.compile(r"\w")
 

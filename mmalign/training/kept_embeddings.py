@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders.base import Encoder, stream_image
+from mmalign.encoders import Encoder, stream_image
 from mmalign.training.cache import cached_arrays
 from mmalign.training.contrastive.pictures import Progress, counter
 from mmalign.training.manifest import CaptionedFile
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 _ROWS = 1024
 

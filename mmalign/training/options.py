@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from mmalign.encoders.open_clip_source import near_matches
+from mmalign.encoders import near_matches
 from mmalign.errors import InputError
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from mmalign.errors import InputError, StorageError, TrainingInterrupted
 from mmalign.training.contrastive.pictures import Progress
 from mmalign.training.logs import TrainingLog
 from mmalign.types import gives_json
-from mmalign.utils.files import write_atomic
+from mmalign.utils import write_atomic
 
 RUN_FILE = "run.json"
 """What a run's folder keeps of its configuration."""

@@ -1,5 +1,17 @@
 """Small frozen value types that the rooms exchange."""
 
+from mmalign.types.arguments import (
+    as_list,
+    as_path,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_share,
+    check_text,
+    check_type,
+    describe,
+)
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
 from mmalign.types.ids import ItemCount, as_id, as_ids
@@ -7,7 +19,7 @@ from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, Unread
 from mmalign.types.json_ready import gives_json, json_ready, json_ready_dict
 from mmalign.types.notes import Note
 from mmalign.types.places import Box, Phrase, Region, Relation
-from mmalign.types.values import CellError, Unkept, plain_value
+from mmalign.types.values import CellError, Unkept, duration, moment, plain_value, time_of_day
 
 __all__ = [
     "AddReport",
@@ -31,9 +43,22 @@ __all__ = [
     "Unread",
     "as_id",
     "as_ids",
+    "as_list",
+    "as_path",
     "batch_results",
+    "check_choice",
+    "check_flag",
+    "check_integer",
+    "check_number",
+    "check_share",
+    "check_text",
+    "check_type",
+    "describe",
+    "duration",
     "gives_json",
     "json_ready",
     "json_ready_dict",
+    "moment",
     "plain_value",
+    "time_of_day",
 ]

@@ -46,8 +46,8 @@ def random_states(dim: int = 8) -> dict[str, dict[str, Any]]:
         return {name: rng.standard_normal(shape, np.float32) * np.float32(0.05) for name, shape in shapes.items()}
 
     return {
-        "text_state": draw(minilm.tensor_shapes()),
-        "image_state": draw(efficientnet.tensor_shapes()),
+        "text_state": draw(minilm.minilm_shapes()),
+        "image_state": draw(efficientnet.efficientnet_shapes()),
         "text_adapter": draw({"linear.weight": (dim, 1920), "linear.bias": (dim,)}),
         "image_adapter": draw({"linear.weight": (dim, 2120), "linear.bias": (dim,)}),
     }

@@ -13,7 +13,7 @@ from PIL import Image
 from mmalign.errors import EncoderSpecError, InputError, ModelUnavailableError
 from mmalign.regions.detectors import as_regions
 from mmalign.regions.hf_detectors import GroundingDinoDetector, OwlDetector
-from mmalign.regions.load_detector import load_detector
+from mmalign.regions.load import load_detector
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "a", "red", "green", "ball", "dog"]
 MOBILE = "ssdlite320_mobilenet_v3_large"

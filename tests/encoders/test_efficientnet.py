@@ -14,9 +14,9 @@ from mmalign.encoders.lite.efficientnet import (
     MAP_CHANNELS,
     EfficientNetLite2,
     convert_state,
+    efficientnet_shapes,
     fold_batch_norm,
     preprocess,
-    tensor_shapes,
 )
 from mmalign.encoders.lite.quantised import quantise
 from mmalign.encoders.lite.wheels import load_pinned
@@ -71,7 +71,7 @@ def test_folding_changes_nothing(stored: dict[str, torch.Tensor], model: Efficie
 def test_the_listed_shapes_are_those_of_timm(model: EfficientNetLite2) -> None:
     state = model.net.state_dict()
     expected = {name: tuple(value.shape) for name, value in state.items() if not name.startswith("classifier.")}
-    assert tensor_shapes() == expected
+    assert efficientnet_shapes() == expected
 
 
 def test_built_from_a_mapping(model: EfficientNetLite2) -> None:

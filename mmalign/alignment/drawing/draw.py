@@ -14,7 +14,7 @@ from mmalign.alignment.drawing.legend import Entry, draw_legend
 from mmalign.alignment.drawing.palette import PAPER, Style, draw_line, fitted, font_for, needs_wide, style_of
 from mmalign.alignment.drawing.sentence import draw_sentence
 from mmalign.types import Box
-from mmalign.utils.pixels import to_rgb
+from mmalign.utils import to_rgb
 
 if TYPE_CHECKING:
     from mmalign.alignment.result import Alignment

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mmalign.captioning.decoders.base import Draft
 from mmalign.captioning.decoders.prefix import PrefixFile
 from mmalign.captioning.decoders.prompts import chat_prompt, first_caption, plain_prompt
 from mmalign.errors import MissingExtraError, ModelUnavailableError
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 _WORDS = 40
 # Of each of a model's tensors so many values count in its digest.

@@ -13,7 +13,7 @@ from typing import Any
 from mmalign.captioning.decoders.base import Draft
 from mmalign.captioning.decoders.prompts import chat_prompt, first_caption
 from mmalign.errors import InputError, ModelUnavailableError
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 KEY = "OPENAI_API_KEY"
 """The environment variable whose value is sent as a bearer token, where it is set."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmalign.captioning.decoders.weight_file import format_of, read_weights, write_weights
 from mmalign.errors import ModelUnavailableError
-from mmalign.utils.similarity import Float32Array, as_matrix, l2_normalize
+from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
 FORMAT = "mmalign soft prefix 1"
 _MEAN = "vector_mean"

@@ -17,8 +17,8 @@ from mmalign.captioning.decoders.tokenizer import CaptionTokenizer
 from mmalign.captioning.decoders.weight_file import read_weights, write_weights
 from mmalign.captioning.ranking import rank_drafts
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
-from mmalign.metrics.cider import DocumentFrequencies
-from mmalign.utils.similarity import Float32Array, as_matrix, l2_normalize
+from mmalign.metrics import DocumentFrequencies
+from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
 FORMAT = "mmalign captioner 1"
 _NOTES = ("encoder", "fingerprint", "license", "provenance")

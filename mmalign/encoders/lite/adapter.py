@@ -8,7 +8,7 @@ import numpy as np
 
 from mmalign.encoders.lite.minilm import gelu_
 from mmalign.encoders.lite.quantised import Tensor, to_float32
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 # Rows computed at once, always the same number. BLAS picks another kernel, and with it other last digits, for a
 # matrix of another height; a fixed height makes an embedding independent of its batch to the last bit.

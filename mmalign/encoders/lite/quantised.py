@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import InputError
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "I8": np.int8}
 _LARGEST = 127

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.calibration.mapping import Calibration
+from mmalign.calibration import Calibration
 from mmalign.encoders.base import ImageLike, KnownWords, StreamingEncoder
 from mmalign.encoders.dense import CONTEXT, Resolution, encode_boxes, encode_cells
 from mmalign.encoders.device import compute_alone
@@ -26,7 +26,7 @@ from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import InputError
 from mmalign.types import Box
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 if TYPE_CHECKING:
     import torch

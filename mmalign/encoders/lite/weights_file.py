@@ -36,8 +36,8 @@ class Lite2Weights:
     """The tensors of `lite@2`, plain or quantised, by name.
 
     Attributes:
-        text: Those of `minilm.tensor_shapes`.
-        image: Those of `efficientnet.tensor_shapes`.
+        text: Those of `minilm.minilm_shapes`.
+        image: Those of `efficientnet.efficientnet_shapes`.
         text_adapter: Those of `Adapter`.
         image_adapter: Those of `Adapter`, with or without the class prior.
         metadata: The texts of the file's header.
@@ -67,10 +67,10 @@ def export_lite2(
 
     Args:
         path: The safetensors file.
-        text_state: State of the text tower, names and shapes of `minilm.tensor_shapes`; a pooler and position ids
+        text_state: State of the text tower, names and shapes of `minilm.minilm_shapes`; a pooler and position ids
             are left out.
         image_state: State of the picture tower with batch norm folded, names and shapes of
-            `efficientnet.tensor_shapes`; timm's own `classifier.*` is left out.
+            `efficientnet.efficientnet_shapes`; timm's own `classifier.*` is left out.
         text_adapter: `linear.weight` (dim, 1920), `linear.bias` (dim,), any standardisation folded in; perhaps
             `hidden.weight` (units, 1920), `hidden.bias` (units,), `output.weight` (dim, units).
         image_adapter: The same with 2120 inputs; and perhaps the class prior: `classifier.weight` (classes, 1280)
@@ -163,8 +163,8 @@ def _problem(weights: Lite2Weights) -> str | None:
     """The first thing that is wrong with the weights, or None."""
     dim = _rows(weights.text_adapter.get("linear.weight"))
     expected = {
-        "text": minilm.tensor_shapes(),
-        "image": efficientnet.tensor_shapes(),
+        "text": minilm.minilm_shapes(),
+        "image": efficientnet.efficientnet_shapes(),
         "text_adapter": _adapter_shapes(weights.text_adapter, inputs=POOLING.features, dim=dim),
         "image_adapter": _adapter_shapes(weights.image_adapter, inputs=efficientnet.FEATURES, dim=dim),
     }

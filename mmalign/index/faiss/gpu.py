@@ -19,7 +19,7 @@ import numpy as np
 
 from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
 from mmalign.index.faiss.io import reason
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 Spread: TypeAlias = Literal["auto", "replicas", "shards"]
 """How several cards share: each holds all (`replicas`), or a part (`shards`); `auto` takes the first that fits."""

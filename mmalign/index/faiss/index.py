@@ -24,8 +24,7 @@ from mmalign.index.faiss import structure as anatomy
 from mmalign.index.faiss.io import read_faiss, reason, write_faiss
 from mmalign.index.files import read_header, storage_errors, write_header
 from mmalign.index.ids import IdMap
-from mmalign.utils.files import link_or_copy
-from mmalign.utils.similarity import Float32Array, Int64Array, as_matrix
+from mmalign.utils import Float32Array, Int64Array, as_matrix, link_or_copy
 
 _INDEX = "index.faiss"
 _KIND = "faiss"

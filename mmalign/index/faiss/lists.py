@@ -18,7 +18,7 @@ import numpy as np
 
 from mmalign.errors import IndexFileError, RecipeError
 from mmalign.index.faiss.io import read_faiss, write_faiss
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 _ID_BYTES = 8
 

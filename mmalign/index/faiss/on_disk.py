@@ -16,7 +16,7 @@ from mmalign.index.faiss.io import read_faiss
 from mmalign.index.faiss.lists import empty_lists, list_layer, need_lists
 from mmalign.index.faiss.shards import Workshop, shard_rows
 from mmalign.index.ids import IdMap
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 Chunks: TypeAlias = Callable[[], Iterable[tuple[Int64Array, NDArray[Any]]]]
 

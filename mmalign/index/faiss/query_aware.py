@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError, RecipeError
-from mmalign.utils.similarity import Float32Array, as_matrix, exact_top_k
+from mmalign.utils import Float32Array, as_matrix, exact_top_k
 
 # Shares of the queries in the mixture whose eigenvectors are tried.
 _SHARES = np.linspace(0.0, 1.0, 21)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.index.faiss import structure as anatomy
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 # Below one allowed row in so many, the codes of the allowed ones are copied and scanned by themselves: FAISS tests
 # every row against a selector, which takes about a third of comparing with it.

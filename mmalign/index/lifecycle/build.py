@@ -19,7 +19,7 @@ from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss.query_aware import fit_transform, fit_width
 from mmalign.index.planning.choose import Budget, choose
 from mmalign.index.planning.recipe import Recipe, has_faiss_installed, load_recipe
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 if TYPE_CHECKING:
     from mmalign.index.faiss.index import FaissIndex

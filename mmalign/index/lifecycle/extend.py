@@ -13,7 +13,7 @@ from pathlib import Path
 from mmalign.index.base import Index
 from mmalign.index.lifecycle.build import Chunks
 from mmalign.index.load import load_index
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 
 def extend_index(

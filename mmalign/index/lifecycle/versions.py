@@ -28,9 +28,7 @@ from mmalign.index.base import Index
 from mmalign.index.files import storage_errors
 from mmalign.index.lifecycle import workspace as workspaces
 from mmalign.index.load import load_index
-from mmalign.utils.files import sync_path
-from mmalign.utils.json_checksum import holds_checksum, with_checksum
-from mmalign.utils.processes import is_running
+from mmalign.utils import holds_checksum, is_running, sync_path, with_checksum
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -346,10 +344,10 @@ def clean(root: Path, *, keep: int = 2) -> list[str]:
 
 
 @contextmanager
-def workspace(
+def claim_workspace(
     root: Path, design: str, *, version: int, usable: Callable[[int], bool]
 ) -> Iterator[workspaces.Workspace]:
-    """Make a folder to build in, or take over the one of a process that died; see `workspace`."""
+    """Make a folder to build in, or take over the one of a process that died; see `lifecycle.workspace`."""
     with workspaces.workspace(root, design, version=version, usable=usable, guard=lambda: _locked(root)) as found:
         yield found
 

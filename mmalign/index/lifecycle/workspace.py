@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.index.files import storage_errors
-from mmalign.utils.locks import lock
+from mmalign.utils import lock
 
 SUFFIX = ".work"
 _LOCK = ".lock"

@@ -14,7 +14,7 @@ from mmalign.index.planning.estimate import Estimate, estimate, reached
 from mmalign.index.planning.recipe import Device, Recipe, has_faiss_installed, list_recipes
 from mmalign.index.planning.sizes import EXACT
 from mmalign.types import gives_json
-from mmalign.utils.quantities import show_bytes, show_bytes_up, show_seconds
+from mmalign.utils import show_bytes, show_bytes_up, show_seconds
 
 # Codes that keep the order of the nearest, to about 1e-3 of a score.
 _LOSSLESS = frozenset({EXACT, "Flat", "SQfp16"})

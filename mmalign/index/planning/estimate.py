@@ -13,8 +13,7 @@ from mmalign.index.planning.costs import Costs, build_seconds, load_costs, searc
 from mmalign.index.planning.recipe import Recipe
 from mmalign.index.planning.sizes import Layout, lay_out
 from mmalign.types import Note
-from mmalign.utils.processes import memory_in_use
-from mmalign.utils.quantities import show_bytes, show_seconds
+from mmalign.utils import memory_in_use, show_bytes, show_seconds
 
 # An id and a tombstone for each position, which every search needs at hand.
 _BESIDE = 8 + 1

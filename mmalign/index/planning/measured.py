@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import RecipeError, StorageError
-from mmalign.utils.files import write_atomic
+from mmalign.utils import write_atomic
 
 _MARK = "[[measured]]"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.errors import IndexFileError
-from mmalign.utils.similarity import as_matrix
+from mmalign.utils import as_matrix
 
 # How far the new mean may lie from the old one, and by which factor the spread may differ, before it is told. A fifth
 # of a standard deviation is what one more kind of picture among five does.

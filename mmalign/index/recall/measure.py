@@ -15,7 +15,7 @@ from mmalign.index.lifecycle.build import Chunks
 from mmalign.index.recall.bounds import lower_bound
 from mmalign.index.recall.ground_truth import Truth, exact_truth
 from mmalign.index.recall.recall_curves import EXACT_ROWS, Contract, Curve
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 Mask = NDArray[np.bool_]
 # Of the queries of a kind, so many choose which efforts are looked at; the others measure.

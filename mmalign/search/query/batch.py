@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import InputError, QueryError
-from mmalign.media.policy import MediaPolicy
+from mmalign.media import MediaPolicy
 from mmalign.search.query.composed import Query
 from mmalign.search.query.embedding import Stored, embed_query, shown
 from mmalign.search.query.parsing import Term, looks_like_picture
 from mmalign.types import Note
-from mmalign.utils.similarity import Float32Array, as_matrix, l2_normalize, off_device
+from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
 
 # Lengths of vectors whose squares float32 holds.
 _LENGTHS = (1e-12, 1e15)

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL.Image import Image
 
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import QueryError
-from mmalign.media.policy import MediaPolicy
+from mmalign.media import MediaPolicy
 from mmalign.search.query.parsing import EMPTY, PictureRef, Term, check_weight, picture_ref, terms_of
 from mmalign.types import Note
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 QueryLike: TypeAlias = Union["Query", str, Path, Image, ArrayLike]
 """What `Collection.search` takes: a `Query`, its text form, a picture (path or PIL), or a vector of shape (dim,)."""

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.encoders.base import Encoder, KnowsWords
+from mmalign.encoders import Encoder, KnowsWords
 from mmalign.errors import QueryError
-from mmalign.media.images import decode_image
-from mmalign.media.policy import MediaPolicy
-from mmalign.media.reading import Media
-from mmalign.media.uris import to_uri
+from mmalign.media import Media, MediaPolicy, decode_image, to_uri
 from mmalign.search.query.parsing import PictureRef
 from mmalign.types import Note
-from mmalign.utils.similarity import Float32Array, as_matrix, l2_normalize
+from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
 if TYPE_CHECKING:
     from mmalign.search.query.composed import Query

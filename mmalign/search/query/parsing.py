@@ -13,10 +13,8 @@ import numpy as np
 from PIL.Image import Image
 
 from mmalign.errors import InputError, QueryError
-from mmalign.media.images import IMAGE_SUFFIXES
-from mmalign.media.locating import on_disk
-from mmalign.media.uris import is_url, uri_to_path
-from mmalign.utils.similarity import Float32Array, as_matrix
+from mmalign.media import IMAGE_SUFFIXES, is_url, on_disk, uri_to_path
+from mmalign.utils import Float32Array, as_matrix
 
 EMPTY = "the query is empty; describe what the picture shows, or give the path of a picture"
 """What an empty query is told."""

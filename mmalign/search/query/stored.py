@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmalign.media.policy import MediaPolicy
-from mmalign.media.reading import Media, read_media, sha256_hex
-from mmalign.media.uris import is_url, to_uri, uri_to_path
-from mmalign.store.lance_store import Store
-from mmalign.utils.similarity import Float32Array, Int64Array, l2_normalize
+from mmalign.media import Media, MediaPolicy, is_url, read_media, sha256_hex, to_uri, uri_to_path
+from mmalign.store import Store
+from mmalign.utils import Float32Array, Int64Array, l2_normalize
 
 
 def stored_picture(store: Store, uri: str, *, policy: MediaPolicy | None = None) -> Float32Array | Media | None:

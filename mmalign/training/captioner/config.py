@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmalign.captioning.decoders.fusion import FusionName
+from mmalign.captioning import FusionName
 from mmalign.errors import InputError, SourceError
 from mmalign.training.contrastive.config import PartConfig
 from mmalign.training.options import parse_options

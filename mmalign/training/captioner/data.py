@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmalign.captioning.decoders.tokenizer import plain_words
-from mmalign.encoders.base import Encoder
+from mmalign.captioning import plain_words
+from mmalign.encoders import Encoder
 from mmalign.errors import InputError
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.collection_data import read_collection
@@ -23,7 +23,7 @@ from mmalign.training.contrastive.near_duplicates import fuzzy_likeness, same_wo
 from mmalign.training.contrastive.pictures import Progress, counter, usable_pictures
 from mmalign.training.kept_embeddings import KeptEmbeddings
 from mmalign.training.manifest import CaptionedFile, read_part, read_sentences
-from mmalign.utils.similarity import Float32Array, Int64Array, l2_normalize
+from mmalign.utils import Float32Array, Int64Array, l2_normalize
 
 # One in so many is measured on where nothing else is named.
 _HELD = 20

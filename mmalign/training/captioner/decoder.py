@@ -9,16 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmalign.captioning.decoders.decoding import Writing, write_captions
-from mmalign.captioning.decoders.model import ModelConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
-from mmalign.captioning.decoders.tokenizer import CaptionTokenizer
-from mmalign.captioning.decoders.trained import DecoderFile, read_decoder, write_decoder
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.device import has_bfloat16
+from mmalign.captioning import (
+    CaptionTokenizer,
+    DecoderFile,
+    ModelConfig,
+    MultimodalTransformer,
+    Writing,
+    make_inputs,
+    make_model,
+    pad_targets,
+    read_decoder,
+    write_captions,
+    write_decoder,
+)
+from mmalign.encoders import Encoder, has_bfloat16
 from mmalign.errors import InputError
-from mmalign.metrics.caption import score_captions
-from mmalign.metrics.cider import DocumentFrequencies
-from mmalign.metrics.ptb import caption_tokens
+from mmalign.metrics import DocumentFrequencies, caption_tokens, score_captions
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.captioner.data import CaptionerMaterial
 from mmalign.training.captioner.examples import Example, fewer

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.captioner.data import CaptionerMaterial, Queries
-from mmalign.utils.similarity import Int64Array
+from mmalign.utils import Int64Array
 
 Example: TypeAlias = tuple[Queries, int, int]
 """Queries, the row of one of them, and the position of the sentence that is to be written for it."""

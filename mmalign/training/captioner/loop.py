@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmalign.encoders.base import Encoder
+from mmalign.encoders import Encoder
 from mmalign.errors import InputError, StorageError
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.captioner.data import CaptionerMaterial

@@ -11,12 +11,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from mmalign.captioning.decoders.hf import LanguageModel
-from mmalign.captioning.decoders.prefix import PrefixFile, SoftPrefix, write_prefix
-from mmalign.captioning.decoders.prompts import PROMPTED
-from mmalign.captioning.decoders.registry import PREFIX
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.device import has_bfloat16
+from mmalign.captioning import PREFIX, PROMPTED, LanguageModel, PrefixFile, SoftPrefix, write_prefix
+from mmalign.encoders import Encoder, has_bfloat16
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.captioner.data import CaptionerMaterial
 from mmalign.training.captioner.examples import Example, fewer

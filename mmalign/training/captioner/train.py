@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.device import resolve_device
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, load_encoder, resolve_device
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.captioner.data import load_material
 from mmalign.training.captioner.decoder import DecoderTrainer

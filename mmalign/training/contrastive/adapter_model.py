@@ -14,12 +14,11 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from mmalign.encoders.adapted import save_adapted
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import load_encoder, save_adapted
 from mmalign.errors import InputError
 from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 
 @dataclass(frozen=True, slots=True)

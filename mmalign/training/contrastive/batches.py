@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.utils.similarity import Float32Array, l2_normalize
+from mmalign.utils import Float32Array, l2_normalize
 
 # Pictures among which neighbours are looked for at once: 64 MiB of similarities.
 _POOL = 4096

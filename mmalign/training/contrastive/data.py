@@ -23,7 +23,7 @@ from mmalign.training.contrastive.pictures import Progress, picture_key, usable_
 from mmalign.training.contrastive.scene_features import scene_features
 from mmalign.training.manifest import CaptionedFile, check_captions_differ, read_part, read_sentences
 from mmalign.types import Skip
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 _SKIPS_NAMED = 20
 

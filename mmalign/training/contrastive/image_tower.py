@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from mmalign.encoders.lite.efficientnet import (
+from mmalign.encoders import (
     EFFICIENTNET_WEIGHTS,
     FEATURES,
     MAP_CHANNELS,
+    PICTURE_INPUT,
     STRIDE,
     EfficientNetLite2,
-    tensor_shapes,
+    efficientnet_shapes,
+    load_pinned,
     window_means,
 )
-from mmalign.encoders.lite.weights_file import PICTURE_INPUT
-from mmalign.encoders.lite.wheels import load_pinned
 from mmalign.training.contrastive.model import Arrays, Tensors
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 _BLOCKS = 23
 _LARGEST = 6.0
@@ -137,7 +137,7 @@ class PictureTower(nn.Module):
         for name, block in zip(self._names, self.blocks, strict=True):
             state |= {f"{name}.{own}": tensor for own, tensor in block.export().items()}  # type: ignore[operator]
         state |= {"conv_head.weight": self.head.weight[:, :, None, None], "conv_head.bias": self.head.bias}
-        return {name: state[name].detach().float().cpu().numpy() for name in tensor_shapes()}
+        return {name: state[name].detach().float().cpu().numpy() for name in efficientnet_shapes()}
 
     def classifier_state(self) -> tuple[Float32Array, Float32Array]:
         """Weight (1000, 1280) and bias (1000,) of the classifier as it is now."""

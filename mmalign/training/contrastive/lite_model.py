@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch.nn import functional
 
-from mmalign.encoders.lite.efficientnet import MAP_CHANNELS, preprocess
-from mmalign.encoders.lite.weights_file import PICTURE_INPUT, export_lite2
+from mmalign.encoders import MAP_CHANNELS, PICTURE_INPUT, export_lite2, preprocess
 from mmalign.errors import InputError
 from mmalign.training.contrastive.class_names import CLASS_PROMPT, class_names
 from mmalign.training.contrastive.image_tower import PictureTower
@@ -22,7 +21,7 @@ from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
 from mmalign.training.contrastive.projection import Projection
 from mmalign.training.contrastive.text_tower import TextTower
 from mmalign.training.options import parse_options
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 FILE = "lite-2.safetensors"
 _ADAPTERS = ("text_adapter.", "image_adapter.")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmalign.encoders.device import autocast
+from mmalign.encoders import autocast
 from mmalign.errors import InputError
 from mmalign.training.cache import Table
 from mmalign.training.checkpoint import Checkpoints
@@ -26,7 +26,7 @@ from mmalign.training.contrastive.teachers import Teachers
 from mmalign.training.contrastive.validate import dev_figures, to_tensors
 from mmalign.training.optimization import RunningMean, make_optimizer, schedule_factor
 from mmalign.training.run_folder import Place
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 
 class Pictures(Protocol):

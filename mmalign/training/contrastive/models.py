@@ -6,7 +6,7 @@ from importlib import import_module
 
 import torch
 
-from mmalign.encoders.open_clip_source import near_matches
+from mmalign.encoders import near_matches
 from mmalign.errors import InputError
 from mmalign.training.contrastive.config import ModelConfig
 from mmalign.training.contrastive.model import TrainableEncoder

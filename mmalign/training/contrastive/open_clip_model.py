@@ -19,13 +19,11 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from mmalign.encoders.fingerprint import PROBES, tokens_digest
-from mmalign.encoders.open_clip import OpenClipEncoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import PROBES, OpenClipEncoder, load_encoder, tokens_digest
 from mmalign.errors import InputError
 from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
-from mmalign.utils.files import write_atomic
+from mmalign.utils import write_atomic
 
 _BLOCK = re.compile(r"(?:resblocks|blocks|layers?\d*)\.\d+\.")
 _BEFORE_BLOCKS = (

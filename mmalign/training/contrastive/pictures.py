@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmalign.encoders.device import compute_alone
-from mmalign.encoders.pictures import load_rgb
-from mmalign.encoders.prefetch import default_workers, prefetch_batches
+from mmalign.encoders import compute_alone, default_workers, load_rgb, prefetch_batches
 from mmalign.errors import DecodeError
 from mmalign.training.cache import Columns, Table, cached_arrays
 from mmalign.training.contrastive.augment import fresh_view, make_view

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 # Features that hardly vary would get a huge scale, and with it weights that float16 cannot hold.
 _LEAST_DEVIATION = 0.02

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from mmalign.encoders.device import compute_alone
-from mmalign.encoders.lite.efficientnet import (
+from mmalign.encoders import (
     EFFICIENTNET_WEIGHTS,
     MAP_CHANNELS,
     PREPROCESSING,
     EfficientNetLite2,
+    compute_alone,
+    default_workers,
+    load_rgb,
+    locate,
+    prefetch_batches,
     preprocess,
 )
-from mmalign.encoders.lite.wheels import locate
-from mmalign.encoders.pictures import load_rgb
-from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.training.cache import cached_arrays
 from mmalign.training.contrastive.model import Arrays
 from mmalign.training.contrastive.pictures import Progress, counter, picture_key
 from mmalign.training.manifest import CaptionedFile
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 _BATCH = 32
 

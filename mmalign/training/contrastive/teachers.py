@@ -23,7 +23,7 @@ from mmalign.training.contrastive.pictures import Progress, counter, frozen_pict
 from mmalign.training.contrastive.validate import embed_table
 from mmalign.training.frozen import frozen_texts
 from mmalign.training.run_folder import RUN_FILE
-from mmalign.utils.similarity import l2_normalize
+from mmalign.utils import l2_normalize
 
 _ROWS = 1024
 

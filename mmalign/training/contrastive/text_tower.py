@@ -9,12 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmalign.encoders.lite.minilm import LAYERS, MINILM_WEIGHTS, MiniLM, tensor_shapes
-from mmalign.encoders.lite.quantised import map_safetensors
-from mmalign.encoders.lite.towers import POOLING
-from mmalign.encoders.lite.wheels import load_pinned
+from mmalign.encoders import LAYERS, MINILM_WEIGHTS, POOLING, MiniLM, load_pinned, map_safetensors, minilm_shapes
 from mmalign.training.contrastive.model import Arrays, Tensors
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 MOST_TOKENS = 64
 """Tokens of a text that are read in training, the two special ones included; captions are shorter."""
@@ -54,7 +51,7 @@ class TextTower(nn.Module):
             max_position_embeddings=len(stored["embeddings.position_embeddings.weight"]),
         )  # fmt: skip
         self.bert: Any = BertModel(config, add_pooling_layer=False)
-        state = {name: torch.from_numpy(np.array(stored[name])) for name in tensor_shapes()}
+        state = {name: torch.from_numpy(np.array(stored[name])) for name in minilm_shapes()}
         self.bert.load_state_dict(state, strict=False)
         self.bert.embeddings.requires_grad_(False)
         self._first = LAYERS - trained
@@ -133,4 +130,4 @@ class TextTower(nn.Module):
     def export(self) -> dict[str, Float32Array]:
         """The tensors that `MiniLM` takes."""
         state = self.bert.state_dict()
-        return {name: state[name].detach().float().cpu().numpy() for name in tensor_shapes()}
+        return {name: state[name].detach().float().cpu().numpy() for name in minilm_shapes()}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmalign.encoders.device import resolve_device
+from mmalign.encoders import resolve_device
 from mmalign.errors import InputError, StorageError
 from mmalign.training.cache import Table
 from mmalign.training.checkpoint import Checkpoints, state_digest

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mmalign.metrics.retrieval import any_hit_at_k, retrieval_ranks
+from mmalign.metrics import any_hit_at_k, retrieval_ranks
 from mmalign.training.cache import Table, blocks
 from mmalign.training.contrastive.model import Arrays, TrainableEncoder
-from mmalign.utils.similarity import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array
 
 CUTOFFS = (1, 5, 10)
 _ROWS = 256

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from mmalign.encoders.lite.efficientnet import FEATURES, STRIDE
-from mmalign.encoders.lite.towers import TwoTowerEncoder
-from mmalign.evaluation.phrases import PhrasePicture
-from mmalign.grounding.cells import SIDE, grounding_cells
-from mmalign.media.images import load_pictures
+from mmalign.encoders import FEATURES, STRIDE, TwoTowerEncoder
+from mmalign.evaluation import PhrasePicture
+from mmalign.grounding import SIDE, grounding_cells
+from mmalign.media import load_pictures
 from mmalign.types import Skip
-from mmalign.utils.files import write_atomic
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array, write_atomic
 
 REDUCED = 320
 """How many of the directions in which cells differ most are kept of their features."""

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mmalign.evaluation.absence import is_named
-from mmalign.evaluation.phrases import PhrasePicture
-from mmalign.grounding.net import GroundingNet, NetSize
+from mmalign.evaluation import PhrasePicture, is_named
+from mmalign.grounding import GroundingNet, NetSize
 from mmalign.training.grounding.targets import coverage, drawn_boxes
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 # Left and right change sides in a mirrored picture, and only there.
 _SIDED = ("left", "right")

@@ -12,10 +12,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from mmalign.errors import InputError
-from mmalign.evaluation.absence import is_named
-from mmalign.evaluation.phrases import PhrasePicture
-from mmalign.grounding.head import Grounding, Scoring
-from mmalign.metrics.grounding import iou_matrix
+from mmalign.evaluation import PhrasePicture, is_named
+from mmalign.grounding import Grounding, Scoring
+from mmalign.metrics import iou_matrix
 from mmalign.types import Box
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.utils.similarity import Float32Array
+from mmalign.utils import Float32Array
 
 
 def coverage(corners: Float32Array, height: int, width: int) -> Float32Array:

@@ -12,20 +12,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmalign.encoders.base import Encoder
-from mmalign.encoders.lite.towers import TwoTowerEncoder
-from mmalign.encoders.registry import load_encoder
+from mmalign.encoders import Encoder, TwoTowerEncoder, load_encoder
 from mmalign.errors import InputError
-from mmalign.evaluation.absence import file_half
-from mmalign.evaluation.phrases import PhrasePicture, read_phrases
-from mmalign.grounding.head import Grounding, GroundingHead, Scoring, export_head
-from mmalign.grounding.net import GroundingNet, NetSize
-from mmalign.regions.proposals import propose_regions
+from mmalign.evaluation import PhrasePicture, file_half, read_phrases
+from mmalign.grounding import Grounding, GroundingHead, GroundingNet, NetSize, Scoring, export_head
+from mmalign.regions import propose_regions
 from mmalign.training.grounding.data import Basis, CellCache
 from mmalign.training.grounding.fit_head import HeadData, HeadTraining, train_head
 from mmalign.training.grounding.scoring import fit_scoring
 from mmalign.types import Box, gives_json
-from mmalign.utils.progress import track
+from mmalign.utils import track
 
 HEAD_FILE = "grounding-head.safetensors"
 
