@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.results import ROOT, write
-from mmalign.captioning.decoders.decoding import Writing, write_captions
+from mmalign.captioning.decoders.decoding import GenerationConfig, write_captions
 from mmalign.captioning.decoders.gpt import Cache
 from mmalign.captioning.decoders.model import Inputs, MultimodalTransformer, make_inputs, pad_targets
 from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
@@ -37,9 +37,9 @@ from mmalign.encoders.registry import load_encoder
 from mmalign.evaluation.retrieval import read_captions
 from mmalign.utils.similarity import Float32Array, l2_normalize
 
-WAYS: dict[str, Writing | None] = {
-    "greedy": Writing("greedy", longest=24),
-    "beam of 5": Writing("beam", count=5, longest=24),
+WAYS: dict[str, GenerationConfig | None] = {
+    "greedy": GenerationConfig("greedy", longest=24),
+    "beam of 5": GenerationConfig("beam", count=5, longest=24),
     "as shipped: beam of 5 and 16 draws": None,
 }
 PICTURES, BEFORE, SINGLE = 64, 400, 16
@@ -57,7 +57,9 @@ def gather(manifest: Path, split: str | None, encoder: Encoder) -> tuple[Float32
     return vectors, [list(context.captions) for context in found]
 
 
-def one_by_one(decoder: TrainedDecoder, vectors: Float32Array, contexts: Contexts, writing: Writing | None) -> None:
+def one_by_one(
+    decoder: TrainedDecoder, vectors: Float32Array, contexts: Contexts, writing: GenerationConfig | None
+) -> None:
     """Write for each picture in a call of its own."""
     for vector, context in zip(vectors, contexts, strict=True):
         decoder.caption(vector, context, writing=writing)
@@ -119,7 +121,7 @@ def cache_gain(file: DecoderFile, vectors: Float32Array, contexts: Contexts, *, 
     """How many times faster steps are with the cache, one picture at a time and all at once."""
     model = TrainedDecoder(file, name="lite").model
     inputs = as_inputs(file, vectors, contexts)
-    written = [found[0].tokens for found in write_captions(model, inputs, Writing("greedy", longest=24))]
+    written = [found[0].tokens for found in write_captions(model, inputs, GenerationConfig("greedy", longest=24))]
     alone = [
         (as_inputs(file, vectors[row : row + 1], contexts[row : row + 1]), written[row : row + 1])
         for row in range(min(SINGLE, len(written)))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.results import write
-from mmalign.captioning.decoders.decoding import Writing, write_captions
+from mmalign.captioning.decoders.decoding import GenerationConfig, write_captions
 from mmalign.captioning.decoders.fusion import FusionName
 from mmalign.captioning.decoders.model import make_inputs, pad_targets
 from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, read_decoder
@@ -72,7 +72,10 @@ def measure(file: DecoderFile, material: CaptionerMaterial, condition: str) -> t
         targets = pad_targets([firsts[row] for row in part], longest=config.longest)
         words = int((targets[:, 1:] != 0).sum())
         nats, count = nats + float(model.loss(inputs, targets)) * words, count + words
-        said += [file.tokenizer.decode(found[0].tokens) for found in write_captions(model, inputs, Writing("greedy"))]
+        said += [
+            file.tokenizer.decode(found[0].tokens)
+            for found in write_captions(model, inputs, GenerationConfig("greedy"))
+        ]
     return score_captions(said, [[told[row] for row in own] for own in dev.targets]), nats / count
 
 

@@ -29,7 +29,7 @@ from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.planning.costs import BUILD_EFFORT, SEEN, Costs, build_seconds, missed, search_seconds
 from mmalign.index.planning.recipe import load_recipe
-from mmalign.index.planning.sizes import lay_out
+from mmalign.index.planning.sizes import size_of
 from mmalign.utils.similarity import exact_top_k
 
 FILE = ROOT / "indexes" / "costs.json"
@@ -105,7 +105,7 @@ def probe_seconds(code: str, data: np.ndarray, queries: np.ndarray, scan: float)
 
 def fetch_seconds(link: float) -> float:
     """What each look at a vector adds to linking a graph once that fits no cache."""
-    layout = lay_out("HNSW32,SQfp16", DIM)
+    layout = size_of("HNSW32,SQfp16", DIM)
     _, linked = made(layout.factory, vectors(LARGE, DIM, seed=4))
     looks = LARGE * BUILD_EFFORT * SEEN * missed(layout.searched(LARGE))
     return max(linked - link * LARGE * DIM * math.log2(LARGE), 1e-9) / looks
@@ -181,7 +181,7 @@ def check(costs: Costs) -> None:
 
     for name in ("flat-fp16", "sq8", "hnsw", "ivf-flat", "ivf-pq", "rabitq", "binary"):
         recipe = load_recipe(name)
-        layout = lay_out(recipe.resolve(rows=rows, dim=dim), dim)
+        layout = size_of(recipe.resolve(rows=rows, dim=dim), dim)
         start = time.process_time()
         index, _ = build_index(recipe, chunks, rows=rows, dim=dim)
         built = time.process_time() - start

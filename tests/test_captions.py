@@ -134,7 +134,7 @@ def test_a_judge_sees_eight_drafts_of_a_decoder_at_most(monkeypatch: pytest.Monk
     assert told.alternatives == tuple(draft.text for draft in drafts[:4])
 
 
-class Written:
+class GenerationOutput:
     """A decoder that tells what it was given; `together` counts the pictures of each call."""
 
     name, fingerprint = "toy", Toy.fingerprint
@@ -153,7 +153,7 @@ class Written:
         return [[Draft(f"a dog {vector.sum():.3f} {len(near)}", None, 1.0)] for vector, near in told]
 
 
-class Reader:
+class ImageLoader:
     """A decoder that keeps what it was given to read."""
 
     name = "reader"
@@ -179,7 +179,7 @@ def test_what_a_decoder_is_given_to_read(trained: bool, read: int, monkeypatch: 
         [str(i) for i in range(200)],
         Toy.fingerprint,
     )
-    decoder = Reader(trained=trained)
+    decoder = ImageLoader(trained=trained)
     monkeypatch.setattr("mmalign.captioning.decoders.registry.load_decoder", lambda *args, **options: decoder)
     captioner = Captioner(Toy(), store, mode="reader", retrieval=Retrieval(k=180))
     query = np.array([1, 0, 0], np.float32)
@@ -195,7 +195,7 @@ def test_what_a_decoder_is_given_to_read(trained: bool, read: int, monkeypatch: 
 
 @pytest.mark.parametrize("mode", ["nearest", "consensus", "one by one", "together"])
 def test_many_pictures_get_what_each_of_them_gets(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = Written(many=mode == "together")
+    decoder = GenerationOutput(many=mode == "together")
     monkeypatch.setattr("mmalign.captioning.decoders.registry.load_decoder", lambda *args, **options: decoder)
     captioner = Captioner(Toy(), STORE, mode=mode)
     vectors = l2_normalize([[1, 0, 0.1], [0, 0.1, 1], [1, 0.5, 0.5]])

@@ -16,7 +16,7 @@ import pytest
 
 from mmalign import cli
 from mmalign.collection.collection import Collection
-from mmalign.collection.description import Description
+from mmalign.collection.description import CollectionManifest
 from mmalign.encoders.registry import load_encoder
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
 
@@ -82,7 +82,7 @@ def photos(run: Run, tmp_path: Path) -> Path:
 
 
 def made_with(photos: Path) -> str | None:
-    return Description.read(photos.with_name("photos.mm")).encoder
+    return CollectionManifest.read(photos.with_name("photos.mm")).encoder
 
 
 def test_the_nearest_collection_and_the_newest_version(run: Run, photos: Path) -> None:

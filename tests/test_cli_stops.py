@@ -167,9 +167,9 @@ def test_an_error_leaves_no_empty_collection_either(
     assert left_behind(photos.parent) == []
 
 
-@pytest.mark.parametrize("place", ["build_index", "measure_promise", "publish.publish"])
+@pytest.mark.parametrize("place", ["build_index", "measure_recall", "publish"])
 def test_while_the_index_is_built(run: Run, photos: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "mmalign.index" if place.startswith("publish") else "mmalign.collection.generation"
+    module = "mmalign.index.lifecycle.versions" if place == "publish" else "mmalign.collection.generation"
     stop_in(monkeypatch, f"{module}.{place}")
     done = run("index", "photos", "--recipe", "IVF4,Flat")
     assert done.code == 130

@@ -14,7 +14,7 @@ from mmalign.index.base import Index
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.lifecycle.versions import IndexManifest
 from mmalign.index.recall.measure import Measuring, measure_contract
-from mmalign.index.recall.recall_curves import Contract, Curve
+from mmalign.index.recall.recall_curves import RecallCurve, RecallProfile
 from mmalign.search import plan as search_plan
 from mmalign.search.searcher import Searcher
 from mmalign.store.lance_store import Store
@@ -50,7 +50,7 @@ def index(request: pytest.FixtureRequest, store: Store) -> Index:
 
 
 @pytest.fixture(scope="module")
-def contract(index: Index, store: Store, vectors: Float32Array) -> Contract:
+def contract(index: Index, store: Store, vectors: Float32Array) -> RecallProfile:
     """What is measured of the index, with queries like those that the tests ask."""
     options = Measuring(ks=(10, 100), shares=(1.0, 0.1), start=8)
     measured = measure_contract(index, store.iter_embeddings, {"text": jittered(vectors, 80, seed=3)}, options)
@@ -63,15 +63,15 @@ def jittered(vectors: Float32Array, count: int, *, seed: int) -> Float32Array:
     return (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
 
 
-def searcher(store: Store, index: Index, contract: Contract | None) -> Searcher:
+def searcher(store: Store, index: Index, contract: RecallProfile | None) -> Searcher:
     told = {} if contract is None else contract.to_dict()
     return Searcher(store, index, IndexManifest("r", index.factory, DIM, ROWS, store.version, contract=told))
 
 
-def graph_contract(effort: int) -> Contract:
+def graph_contract(effort: int) -> RecallProfile:
     """A promise of a graph at one effort."""
-    curves = [Curve("text", share, k, (effort,), (1.0,), (0.96,), 240) for share in (1.0, 0.1) for k in (10, 100)]
-    return Contract(0.95, tuple(curves), min_recall=0.95)
+    curves = [RecallCurve("text", share, k, (effort,), (1.0,), (0.96,), 240) for share in (1.0, 0.1) for k in (10, 100)]
+    return RecallProfile(0.95, tuple(curves), min_recall=0.95)
 
 
 def brute_force(
@@ -102,7 +102,7 @@ def masks(share: float) -> dict[str, NDArray[np.bool_]]:
 def test_filters_keep_the_recall(
     share: float,
     index: Index,
-    contract: Contract,
+    contract: RecallProfile,
     store: Store,
     vectors: Float32Array,
     queries: Float32Array,
@@ -111,7 +111,7 @@ def test_filters_keep_the_recall(
     ids = store.row_ids()
     # Else every filter over so few rows would be answered exactly.
     monkeypatch.setattr(search_plan, "EXACT_ROWS", 100)
-    monkeypatch.setattr(search_plan.Traits, "exact_cost", lambda self, allowed: 1e9)
+    monkeypatch.setattr(search_plan.IndexCapabilities, "exact_cost", lambda self, allowed: 1e9)
     for name, mask in masks(share).items():
         scores, truth = brute_force(vectors, queries, mask)
         for promise in (contract, None):
@@ -130,7 +130,7 @@ def test_what_comes_back_short_is_compared_with_all_that_is_allowed(
     store: Store, vectors: Float32Array, queries: Float32Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_plan, "EXACT_ROWS", 100)
-    monkeypatch.setattr(search_plan.Traits, "exact_cost", lambda self, allowed: 1e9)
+    monkeypatch.setattr(search_plan.IndexCapabilities, "exact_cost", lambda self, allowed: 1e9)
     graph = build_index("HNSW16,SQfp16", store.iter_embeddings, rows=ROWS, dim=DIM)[0]
     asked = searcher(store, graph, graph_contract(400))
     # Half of the items, and none that is near to any query.
@@ -146,7 +146,7 @@ def test_what_comes_back_short_is_compared_with_all_that_is_allowed(
 
 
 def test_recall_of_one_is_exact(
-    index: Index, contract: Contract, store: Store, vectors: Float32Array, queries: Float32Array
+    index: Index, contract: RecallProfile, store: Store, vectors: Float32Array, queries: Float32Array
 ) -> None:
     everything = np.ones(ROWS, np.bool_)
     ids = store.row_ids()
@@ -184,7 +184,7 @@ def test_min_recall_out_of_range(bad: float, index: Index, store: Store, queries
 def test_filter_tail_and_tombstones_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     monkeypatch.setattr(search_plan, "EXACT_ROWS", 50)
-    monkeypatch.setattr(search_plan.Traits, "exact_cost", lambda self, allowed: 1e9)
+    monkeypatch.setattr(search_plan.IndexCapabilities, "exact_cost", lambda self, allowed: 1e9)
     rows = rng.normal(size=(900, DIM))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
     store = Store.create(tmp_path / "items.lance", dim=DIM)

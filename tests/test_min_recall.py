@@ -18,7 +18,7 @@ from mmalign.errors import InputError
 from mmalign.index.lifecycle import versions as publish
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.index.recall.recall_curves import Contract, Curve
+from mmalign.index.recall.recall_curves import RecallCurve, RecallProfile
 from mmalign.search.query import Query, Term
 from mmalign.utils.similarity import Float32Array
 
@@ -38,11 +38,11 @@ def collection(tmp_path: Path) -> Collection:
     store = made.snapshot()
     index, _ = build_index("IVF4,SQ8", store.iter_embeddings, rows=ROWS, dim=DIM)
     curves = tuple(
-        Curve(kind, 1.0, k, (1, 2, 4), tuple(lower), tuple(lower), 240)
+        RecallCurve(kind, 1.0, k, (1, 2, 4), tuple(lower), tuple(lower), 240)
         for kind, lower in (("image", (0.5, 0.8, 0.95)), ("text", (0.4, 0.6, 0.75)))
         for k in (10, 100)
     )
-    contract = Contract(0.95, curves, min_recall=0.7).to_dict()
+    contract = RecallProfile(0.95, curves, min_recall=0.7).to_dict()
     manifest = IndexManifest("IVF4,SQ8", index.factory, DIM, ROWS, store.version, contract=contract)
     publish.publish(made.path / "index", index, manifest)
     return made

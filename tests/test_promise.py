@@ -17,10 +17,10 @@ from mmalign.cli.checks import check_collection
 from mmalign.collection import generation
 from mmalign.collection import recall as promise
 from mmalign.collection.collection import Collection
-from mmalign.collection.recall import contract_of, drift_notes, hold_out
-from mmalign.collection.sample_queries import query_bank
+from mmalign.collection.recall import drift_notes, profile_of, sample_eval_queries
+from mmalign.collection.sample_queries import synthetic_queries
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
-from mmalign.index.recall.recall_curves import Contract
+from mmalign.index.recall.recall_curves import RecallProfile
 from mmalign.utils.similarity import Float32Array, l2_normalize
 
 DIM = 24
@@ -73,8 +73,8 @@ def plain(tmp_path: Path) -> Collection:
     return collection
 
 
-def contract(collection: Collection) -> Contract:
-    found = contract_of(collection.index_manifest)
+def contract(collection: Collection) -> RecallProfile:
+    found = profile_of(collection.index_manifest)
     assert found is not None
     return found
 
@@ -94,7 +94,7 @@ def test_a_promise_holds_for_queries_of_the_kind(plain: Collection, recipe: str)
     given = l2_normalize(np.random.default_rng(1).normal(size=(300, DIM)))
     manifest = plain.build_index(recipe, queries=given, progress=False)
     assert manifest is not None
-    again = Contract.from_dict(json.loads(json.dumps(dict(manifest.contract))))
+    again = RecallProfile.from_dict(json.loads(json.dumps(dict(manifest.contract))))
     assert again == contract(Collection.open(plain.path))
     assert again.kinds == ("given", "image")
     assert again.min_recall == 0.95
@@ -110,7 +110,7 @@ def test_a_promise_holds_for_queries_of_the_kind(plain: Collection, recipe: str)
 def test_words_are_measured_as_words(words: Collection) -> None:
     measured = contract(words)
     assert measured.kinds == ("image", "text")
-    fresh = WordEncoder().encode_text(query_bank(400, seed=77))
+    fresh = WordEncoder().encode_text(synthetic_queries(400, seed=77))
     curve = next(curve for curve in measured.curves if (curve.kind, curve.k) == ("text", 10))
     for effort, mean, lower in zip(curve.efforts, curve.recall, curve.lower, strict=True):
         assert lower <= mean
@@ -129,7 +129,7 @@ def test_captions_are_asked_where_there_are_enough(tmp_path: Path) -> None:
     said = [{"id": f"v{i}", "captions": [f"item{i} one", f"item{i} two"]} for i in range(100)]
     collection._generation.writer().patch(said)
     store = collection.snapshot()
-    held = hold_out(store, lambda: encoder, sample=50, progress=False)
+    held = sample_eval_queries(store, lambda: encoder, sample=50, progress=False)
     own = [text for text in encoder.texts if text.startswith("item")]
     # One caption a picture: two of the same one would not be independent.
     assert len(own) == 100
@@ -143,12 +143,12 @@ def test_captions_are_asked_where_there_are_enough(tmp_path: Path) -> None:
 
     few = WordEncoder()
     collection.update([f"v{i}" for i in range(60)], {"captions": []})
-    hold_out(collection.snapshot(), lambda: few, progress=False)
+    sample_eval_queries(collection.snapshot(), lambda: few, progress=False)
     assert not [text for text in few.texts if text.startswith("item")]
 
 
 def test_picture_queries_are_as_far_from_their_row_as_its_neighbour(plain: Collection) -> None:
-    asked = hold_out(plain.snapshot(), None).asked["image"]
+    asked = sample_eval_queries(plain.snapshot(), None).asked["image"]
     assert asked.own is not None
     rows = l2_normalize(plain.snapshot().embeddings(asked.own)[1].astype(np.float32))
     moved = np.einsum("nd,nd->n", rows, asked.vectors)
@@ -167,7 +167,7 @@ def test_an_encoder_that_is_not_here_leaves_words_out(tmp_path: Path) -> None:
     def gone() -> WordEncoder:
         raise ModelUnavailableError("no weights here")
 
-    held = hold_out(collection.snapshot(), gone)
+    held = sample_eval_queries(collection.snapshot(), gone)
     assert held.asked.keys() == {"image"}
     assert "no weights here" in held.notes[0]
     # By its name it cannot be loaded either: the index is built all the same, and says so.
@@ -324,7 +324,7 @@ def test_an_index_of_an_earlier_version_promises_nothing(plain: Collection) -> N
     for damaged in ({}, {"confidence": 7}):
         path.write_text(json.dumps(manifest | {"contract": damaged}), encoding="utf-8")
         opened = Collection.open(plain.path)
-        assert contract_of(opened.index_manifest) is None
+        assert profile_of(opened.index_manifest) is None
         assert drift_notes(opened.snapshot(), opened.index_manifest) == []
         assert opened.info()["recall"] == {}
         assert len(opened.search(pictures(1, 3)[0])) == 10

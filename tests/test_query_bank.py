@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from mmalign.collection.sample_queries import query_bank
+from mmalign.collection.sample_queries import synthetic_queries
 
 
 def test_differ_and_are_sentences() -> None:
-    bank = query_bank()
+    bank = synthetic_queries()
     assert len(bank) == len(set(bank)) == 2000
     assert all(re.fullmatch(r"[a-z][a-z\- ]+[a-z]", one) for one in bank), "words alone, one space between"
     assert not [one for one in bank if "  " in one or re.search(r"\b(a [aeiou]|an [^aeiou])", one)]
@@ -25,20 +25,20 @@ def test_differ_and_are_sentences() -> None:
 def test_are_the_same_in_every_process() -> None:
     code = "from mmalign.collection.sample_queries import query_bank; print('|'.join(query_bank(50)))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert other.split("|") == query_bank(50)
-    assert query_bank(50) == query_bank(2000)[:50]
+    assert other.split("|") == synthetic_queries(50)
+    assert synthetic_queries(50) == synthetic_queries(2000)[:50]
 
 
 def test_another_seed_gives_other_sentences() -> None:
-    assert len(set(query_bank(500, seed=1)) & set(query_bank(500, seed=2))) < 50
+    assert len(set(synthetic_queries(500, seed=1)) & set(synthetic_queries(500, seed=2))) < 50
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_counts(count: int) -> None:
-    assert len(query_bank(count)) == count
+    assert len(synthetic_queries(count)) == count
 
 
 def test_many_forms_are_spread_evenly() -> None:
-    bank = query_bank(2000)
+    bank = synthetic_queries(2000)
     for part in (" while ", "a photo of ", "two ", " in the snow", " next to ", " a dog "):
         assert any(part in f" {one} " for one in bank), part

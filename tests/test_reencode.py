@@ -21,7 +21,7 @@ import pytest
 
 from mmalign.collection import generation
 from mmalign.collection.collection import Collection
-from mmalign.collection.description import Description
+from mmalign.collection.description import CollectionManifest
 from mmalign.errors import (
     CollectionError,
     CollectionFormatError,
@@ -158,7 +158,7 @@ def test_a_second_run_does_nothing(collection: Path) -> None:
     opened.reencode("color@2", progress=False)
     report = opened.reencode("color@2", progress=False)
     assert (report.items, report.encoded, report.kept) == (PICTURES, 0, 0)
-    assert Description.read(collection).generation == 2
+    assert CollectionManifest.read(collection).generation == 2
     # Without a name: the newest version of its own, which it is.
     assert opened.reencode(progress=False).encoded == 0
 
@@ -167,7 +167,7 @@ def test_there_and_back(collection: Path, made: Path) -> None:
     opened = Collection.open(collection)
     opened.reencode("color@2", progress=False)
     opened.reencode("color@1", progress=False)
-    assert Description.read(collection).generation == 3
+    assert CollectionManifest.read(collection).generation == 3
     check_same(collection, Collection.open(made / "color@1.mm"))
 
 
@@ -298,7 +298,7 @@ def test_what_is_added_changed_and_removed_meanwhile_is_not_lost(collection: Pat
     opened.update(["seven"], {"mood": "wild"})
     assert opened.remove(where="year = 1950") == 1
     finish(process)
-    assert Description.read(collection).encoder == "color@2"
+    assert CollectionManifest.read(collection).encoder == "color@2"
     assert len(opened) == PICTURES + 4
     assert {hit.uri for hit in opened.search("magenta", k=30, copies=True)} >= set(map(str, new))
     row = {row["id"]: row for row, _ in contents(collection)}
@@ -339,7 +339,7 @@ def test_a_writer_waits_for_the_swap_and_writes_to_the_new_collection(collection
         # What the swap does while it holds the lock.
         other = Collection.create(tmp_path / "other.mm", encoder=OtherColorEncoder())
         shutil.copytree(other.path / "items.lance", collection / "generation-2" / "items.lance")
-        following = Description("color@2", OtherColorEncoder.fingerprint, OtherColorEncoder.dim, generation=2)
+        following = CollectionManifest("color@2", OtherColorEncoder.fingerprint, OtherColorEncoder.dim, generation=2)
         following.write(collection)
     thread.join(60)
     assert [row["uri"] for row, _ in contents(collection)] == [str(picture)]
@@ -489,11 +489,11 @@ def test_an_empty_collection(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_texts_alone_is_refused(own: Path) -> None:
-    class Reader(OtherColorEncoder):
+    class ImageLoader(OtherColorEncoder):
         modalities = frozenset({"text"})
 
     with pytest.raises(InputError, match="encodes no pictures"):
-        Collection.open(own).reencode(Reader(), progress=False)
+        Collection.open(own).reencode(ImageLoader(), progress=False)
 
 
 # What is left behind ---------------------------------------------------------------------------------------------

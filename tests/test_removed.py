@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mmalign.cli import app
 from mmalign.collection.collection import Collection
-from mmalign.collection.description import Description
+from mmalign.collection.description import CollectionManifest
 from mmalign.errors import InputError, StorageError
 from mmalign.store.removed import Removed
 from tests.test_ingest import counts
@@ -118,7 +118,7 @@ def test_encoding_anew_keeps_the_memory(collection: Collection, photos: Path) ->
     collection.add(photos, exclude=["blue.png"], progress=False)
     collection.reencode(OtherColorEncoder(), progress=False)
     assert add(collection, photos) == {"unchanged": 7, "kept_out": 1}
-    assert Description.read(collection.path).excluded == (("blue.png", str(photos)),)
+    assert CollectionManifest.read(collection.path).excluded == (("blue.png", str(photos)),)
 
 
 def test_an_item_that_is_still_there_is_not_removed(
@@ -181,7 +181,7 @@ def test_patterns_are_kept_to(collection: Collection, photos: Path) -> None:
     assert add(Collection.open(collection.path, encoder=ColorEncoder()), photos) == {"unchanged": 7}
     assert add(collection, photos, prune=True) == {"unchanged": 7, "removed": 2}
     assert add(collection, photos, exclude="!black.png") == {"unchanged": 7, "added": 1, "encoded": 1}
-    assert Description.read(collection.path).excluded == (("*red*", str(photos)),)
+    assert CollectionManifest.read(collection.path).excluded == (("*red*", str(photos)),)
 
 
 def test_a_pattern_that_is_none_changes_nothing(collection: Collection, photos: Path) -> None:

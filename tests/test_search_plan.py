@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from mmalign.index.exact import ExactIndex
-from mmalign.index.recall.recall_curves import EXACT_ROWS, Contract, Curve
-from mmalign.search.plan import Traits, Wish, plan_search, traits_of
+from mmalign.index.recall.recall_curves import EXACT_ROWS, RecallCurve, RecallProfile
+from mmalign.search.plan import IndexCapabilities, SearchRequest, plan_search, traits_of
 
 MILLION = 1_000_000
 
 
-def curve(share: float, k: int, *lower: float, kind: str = "text") -> Curve:
+def curve(share: float, k: int, *lower: float, kind: str = "text") -> RecallCurve:
     """Efforts 10, 100, 1000... with these lower bounds."""
-    return Curve(kind, share, k, tuple(10 ** (i + 1) for i in range(len(lower))), lower, lower, 240)
+    return RecallCurve(kind, share, k, tuple(10 ** (i + 1) for i in range(len(lower))), lower, lower, 240)
 
 
-CONTRACT = Contract(
+CONTRACT = RecallProfile(
     0.95,
     (
         curve(1.0, 1, 0.9, 0.97, 0.995),
@@ -27,49 +27,53 @@ CONTRACT = Contract(
     ),
     min_recall=0.95,
 )
-GRAPH = Traits(MILLION, core="hnsw", default_effort=64, scans=True)
-LISTS = Traits(MILLION, core="ivf", lists=4000, default_effort=250, again=16, codes=True, scans=True, min_share=0.01)
-CODES = Traits(MILLION, core="ivf", lists=4000, default_effort=250, codes=True, min_share=0.01)
-BLIND = Traits(MILLION, default_effort=8, filters=False, min_share=0.1)
-FLAT = Traits(MILLION, core="scan", exhaustive=True, scans=True)
+GRAPH = IndexCapabilities(MILLION, core="hnsw", default_effort=64, scans=True)
+LISTS = IndexCapabilities(
+    MILLION, core="ivf", lists=4000, default_effort=250, again=16, codes=True, scans=True, min_share=0.01
+)
+CODES = IndexCapabilities(MILLION, core="ivf", lists=4000, default_effort=250, codes=True, min_share=0.01)
+BLIND = IndexCapabilities(MILLION, default_effort=8, filters=False, min_share=0.1)
+FLAT = IndexCapabilities(MILLION, core="scan", exhaustive=True, scans=True)
 
 
 @pytest.mark.parametrize(
     ("wish", "index", "way", "effort", "depth"),
     [
         # What was promised at the build, and what is asked for.
-        (Wish(10, kind="text"), GRAPH, "index", 100, 10),
-        (Wish(10, min_recall=0.98, kind="text"), GRAPH, "index", 1000, 10),
-        (Wish(10, min_recall=0.5, kind="text"), GRAPH, "index", 10, 10),
-        (Wish(1, kind="text"), GRAPH, "index", 100, 1),
-        (Wish(50, kind="text"), GRAPH, "index", 1000, 50),
-        (Wish(10, kind="image"), GRAPH, "index", 10, 10),
+        (SearchRequest(10, kind="text"), GRAPH, "index", 100, 10),
+        (SearchRequest(10, min_recall=0.98, kind="text"), GRAPH, "index", 1000, 10),
+        (SearchRequest(10, min_recall=0.5, kind="text"), GRAPH, "index", 10, 10),
+        (SearchRequest(1, kind="text"), GRAPH, "index", 100, 1),
+        (SearchRequest(50, kind="text"), GRAPH, "index", 1000, 50),
+        (SearchRequest(10, kind="image"), GRAPH, "index", 10, 10),
         # A vector may be anything: the most careful of what was measured.
-        (Wish(10, kind="given"), GRAPH, "index", 100, 10),
-        (Wish(10, kind=None), GRAPH, "index", 100, 10),
+        (SearchRequest(10, kind="given"), GRAPH, "index", 100, 10),
+        (SearchRequest(10, kind=None), GRAPH, "index", 100, 10),
         # Nothing promises that.
-        (Wish(10, min_recall=0.995, kind="text"), GRAPH, "exact", None, 0),
-        (Wish(10, min_recall=1.0, kind="text"), GRAPH, "exact", None, 0),
-        (Wish(500, kind="text"), GRAPH, "exact", None, 0),
-        (Wish(10, allowed=50_000, kind="text"), LISTS, "exact", None, 0),
+        (SearchRequest(10, min_recall=0.995, kind="text"), GRAPH, "exact", None, 0),
+        (SearchRequest(10, min_recall=1.0, kind="text"), GRAPH, "exact", None, 0),
+        (SearchRequest(500, kind="text"), GRAPH, "exact", None, 0),
+        (SearchRequest(10, allowed=50_000, kind="text"), LISTS, "exact", None, 0),
         # Few rows cost less than any way around them.
-        (Wish(10, allowed=0, kind="text"), GRAPH, "exact", None, 0),
-        (Wish(10, allowed=EXACT_ROWS, kind="text"), CODES, "exact", None, 0),
+        (SearchRequest(10, allowed=0, kind="text"), GRAPH, "exact", None, 0),
+        (SearchRequest(10, allowed=EXACT_ROWS, kind="text"), CODES, "exact", None, 0),
         # Half: what is allowed among the first hundred.
-        (Wish(10, allowed=500_000, kind="text"), GRAPH, "deeper", 1000, 100),
-        (Wish(10, allowed=500_000, kind="text"), CODES, "deeper", 1000, 100),
-        (Wish(10, allowed=500_000, min_recall=0.9, kind="text"), GRAPH, "deeper", 100, 100),
+        (SearchRequest(10, allowed=500_000, kind="text"), GRAPH, "deeper", 1000, 100),
+        (SearchRequest(10, allowed=500_000, kind="text"), CODES, "deeper", 1000, 100),
+        (SearchRequest(10, allowed=500_000, min_recall=0.9, kind="text"), GRAPH, "deeper", 100, 100),
         # A tenth: a hundred would not reach; the measured selector, where there is one.
-        (Wish(10, allowed=100_000, kind="text"), CODES, "selector", 1000, 10),
-        (Wish(10, allowed=100_000, kind="text"), BLIND, "exact", None, 0),
+        (SearchRequest(10, allowed=100_000, kind="text"), CODES, "selector", 1000, 10),
+        (SearchRequest(10, allowed=100_000, kind="text"), BLIND, "exact", None, 0),
         # To copy and compare a tenth costs no more than so many steps of a graph.
-        (Wish(10, allowed=30_000, min_recall=0.9, kind="text"), GRAPH, "exact", None, 0),
+        (SearchRequest(10, allowed=30_000, min_recall=0.9, kind="text"), GRAPH, "exact", None, 0),
         # Exhaustive indexes are always right.
-        (Wish(10, min_recall=1.0), FLAT, "index", None, 10),
-        (Wish(10, allowed=500, min_recall=1.0), FLAT, "selector", None, 10),
+        (SearchRequest(10, min_recall=1.0), FLAT, "index", None, 10),
+        (SearchRequest(10, allowed=500, min_recall=1.0), FLAT, "selector", None, 10),
     ],
 )
-def test_way_by_contract(wish: Wish, index: Traits, way: str, effort: int | None, depth: int) -> None:
+def test_way_by_contract(
+    wish: SearchRequest, index: IndexCapabilities, way: str, effort: int | None, depth: int
+) -> None:
     plan = plan_search(wish, index, CONTRACT)
     assert (plan.way, plan.effort, plan.depth) == (way, effort, depth), plan.reason
     assert plan.reason
@@ -78,34 +82,36 @@ def test_way_by_contract(wish: Wish, index: Traits, way: str, effort: int | None
 @pytest.mark.parametrize(
     ("wish", "index", "way", "fell_back"),
     [
-        (Wish(10), GRAPH, "index", False),
-        (Wish(10, allowed=500_000), GRAPH, "selector", False),
-        (Wish(10, allowed=EXACT_ROWS), GRAPH, "exact", False),
-        (Wish(10, allowed=99_999), BLIND, "exact", False),
-        (Wish(10, min_recall=0.1), GRAPH, "exact", True),
-        (Wish(10, min_recall=1.0), FLAT, "index", False),
+        (SearchRequest(10), GRAPH, "index", False),
+        (SearchRequest(10, allowed=500_000), GRAPH, "selector", False),
+        (SearchRequest(10, allowed=EXACT_ROWS), GRAPH, "exact", False),
+        (SearchRequest(10, allowed=99_999), BLIND, "exact", False),
+        (SearchRequest(10, min_recall=0.1), GRAPH, "exact", True),
+        (SearchRequest(10, min_recall=1.0), FLAT, "index", False),
     ],
 )
-def test_way_without_a_contract(wish: Wish, index: Traits, way: str, fell_back: bool) -> None:
+def test_way_without_a_contract(wish: SearchRequest, index: IndexCapabilities, way: str, fell_back: bool) -> None:
     plan = plan_search(wish, index, None)
     assert (plan.way, plan.fell_back) == (way, fell_back)
     assert plan.effort == (index.default_effort if way in ("index", "selector") else None)
 
 
 def test_falling_back_is_told_apart_from_choosing_exact_search() -> None:
-    assert not plan_search(Wish(10, allowed=500, kind="text"), GRAPH, CONTRACT).fell_back
-    plan = plan_search(Wish(10, min_recall=0.995, kind="text"), GRAPH, CONTRACT)
+    assert not plan_search(SearchRequest(10, allowed=500, kind="text"), GRAPH, CONTRACT).fell_back
+    plan = plan_search(SearchRequest(10, min_recall=0.995, kind="text"), GRAPH, CONTRACT)
     assert plan.fell_back
     assert "recall@10 of 0.995 for text queries" in plan.reason
-    assert "among 5% of the items" in plan_search(Wish(10, allowed=50_000, kind="text"), LISTS, CONTRACT).reason
-    unmeasured = Contract(0.95, (curve(1.0, 10, 0.99, kind="image"),), min_recall=0.9)
-    assert plan_search(Wish(10, kind="text"), GRAPH, unmeasured).fell_back
+    assert (
+        "among 5% of the items" in plan_search(SearchRequest(10, allowed=50_000, kind="text"), LISTS, CONTRACT).reason
+    )
+    unmeasured = RecallProfile(0.95, (curve(1.0, 10, 0.99, kind="image"),), min_recall=0.9)
+    assert plan_search(SearchRequest(10, kind="text"), GRAPH, unmeasured).fell_back
 
 
 def test_exact_search_is_taken_where_it_costs_no_more() -> None:
-    small = Traits(30_000, core="hnsw", default_effort=64, scans=True)
-    assert plan_search(Wish(10, kind="text", min_recall=0.98), small, CONTRACT).way == "exact"
-    assert plan_search(Wish(10, kind="image"), small, CONTRACT).way == "index"
+    small = IndexCapabilities(30_000, core="hnsw", default_effort=64, scans=True)
+    assert plan_search(SearchRequest(10, kind="text", min_recall=0.98), small, CONTRACT).way == "exact"
+    assert plan_search(SearchRequest(10, kind="image"), small, CONTRACT).way == "index"
 
 
 def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
@@ -114,27 +120,31 @@ def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
     # A graph that looks for more hits than its effort goes as many steps; without an effort it goes its default.
     assert GRAPH.cost(10, 200) == 160 * 200
     assert GRAPH.cost(None, 10) == 160 * 64
-    asked = Wish(10, kind="text")
+    asked = SearchRequest(10, kind="text")
     for rows, way in ((16_000, "exact"), (16_001, "index")):
-        plan = plan_search(asked, Traits(rows, core="hnsw", default_effort=64, scans=True), CONTRACT)
+        plan = plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64, scans=True), CONTRACT)
         assert (plan.way, plan.fell_back) == (way, False)
     # Vectors that the index does not hold are read from the collection first, at ten times the cost.
     for rows, way in ((1_600, "exact"), (1_601, "index")):
-        assert plan_search(asked, Traits(rows, core="hnsw", default_effort=64), CONTRACT).way == way
+        assert plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64), CONTRACT).way == way
 
 
 def test_deeper_keeps_the_promise_at_both_ends() -> None:
     curves = (curve(1.0, 10, 0.8, 0.9, 0.96), curve(1.0, 100, 0.96, 0.97, 0.98))
-    plan = plan_search(Wish(10, allowed=500_000, kind="text"), CODES, Contract(0.95, curves, min_recall=0.95))
+    plan = plan_search(
+        SearchRequest(10, allowed=500_000, kind="text"), CODES, RecallProfile(0.95, curves, min_recall=0.95)
+    )
     assert (plan.way, plan.effort) == ("deeper", 1000)
     curves = (curve(1.0, 10, 0.8, 0.9, 0.94), curves[1])
-    assert plan_search(Wish(10, allowed=500_000, kind="text"), CODES, Contract(0.95, curves, min_recall=0.95)).fell_back
+    assert plan_search(
+        SearchRequest(10, allowed=500_000, kind="text"), CODES, RecallProfile(0.95, curves, min_recall=0.95)
+    ).fell_back
 
 
 def test_effort_means_nothing_to_some_indexes() -> None:
-    scan = Traits(MILLION, core="scan")
-    single = Contract(0.95, (Curve("text", 1.0, 10, (1,), (0.97,), (0.96,), 240),), min_recall=0.95)
-    plan = plan_search(Wish(10, kind="text"), scan, single)
+    scan = IndexCapabilities(MILLION, core="scan")
+    single = RecallProfile(0.95, (RecallCurve("text", 1.0, 10, (1,), (0.97,), (0.96,), 240),), min_recall=0.95)
+    plan = plan_search(SearchRequest(10, kind="text"), scan, single)
     assert (plan.way, plan.effort) == ("index", None)
 
 
@@ -149,4 +159,4 @@ def test_costs_rise_with_the_work() -> None:
 
 def test_traits_of_an_index_that_says_only_what_the_protocol_asks() -> None:
     index = ExactIndex(4)
-    assert traits_of(index) == Traits(0, exhaustive=True, filters=True)
+    assert traits_of(index) == IndexCapabilities(0, exhaustive=True, filters=True)

@@ -6,11 +6,11 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from mmalign.captioning.captioner import Captioner as Captioner
-    from mmalign.captioning.consensus import Agreement as Agreement
     from mmalign.captioning.consensus import Consensus as Consensus
+    from mmalign.captioning.consensus import MBRConfig as MBRConfig
     from mmalign.captioning.consensus import word_weights as word_weights
     from mmalign.captioning.decoders.base import Decoder as Decoder
-    from mmalign.captioning.decoders.decoding import Writing as Writing
+    from mmalign.captioning.decoders.decoding import GenerationConfig as GenerationConfig
     from mmalign.captioning.decoders.decoding import write_captions as write_captions
     from mmalign.captioning.decoders.fusion import FusionName as FusionName
     from mmalign.captioning.decoders.hf import LanguageModel as LanguageModel
@@ -42,9 +42,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "captioner": ["Captioner"],
-        "consensus": ["Agreement", "Consensus", "word_weights"],
+        "consensus": ["MBRConfig", "Consensus", "word_weights"],
         "decoders.base": ["Decoder"],
-        "decoders.decoding": ["Writing", "write_captions"],
+        "decoders.decoding": ["GenerationConfig", "write_captions"],
         "decoders.fusion": ["FusionName"],
         "decoders.hf": ["LanguageModel"],
         "decoders.model": ["ModelConfig", "MultimodalTransformer", "make_inputs", "make_model", "pad_targets"],

@@ -19,7 +19,7 @@ _UNIFORM = DocumentFrequencies(3, {})
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class MBRConfig:
     """What counts as agreement.
 
     Attributes:
@@ -47,7 +47,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreed:
+class MBRResult:
     """A caption that others agree with.
 
     Attributes:
@@ -88,10 +88,10 @@ class Consensus:
     consensus of retrieved captions: Devlin et al., Exploring nearest neighbor approaches for image captioning, 2015.
     """
 
-    def __init__(self, frequencies: DocumentFrequencies, how: Agreement = Agreement()) -> None:
+    def __init__(self, frequencies: DocumentFrequencies, how: MBRConfig = MBRConfig()) -> None:
         self._frequencies, self._how = frequencies, how
 
-    def choose(self, context: Context, *, drafts: Sequence[str] = ()) -> list[Agreed]:
+    def choose(self, context: Context, *, drafts: Sequence[str] = ()) -> list[MBRResult]:
         """Rank a picture's captions by how much the retrieved ones agree with them.
 
         Args:
@@ -104,7 +104,7 @@ class Consensus:
         voters = context[: self._how.voters]
         texts = list(drafts) or list(context.captions[: self._how.candidates])
         if not len(voters) or not texts:
-            return [Agreed(text, 0.0, rank) for rank, text in enumerate(texts)]
+            return [MBRResult(text, 0.0, rank) for rank, text in enumerate(texts)]
         weights = np.exp((voters.scores.astype(np.float64) - voters.scores.max()) / self._how.temperature)
         tokens = [caption_tokens(text) for text in texts]
         heard = [caption_tokens(text) for text in voters.captions]
@@ -112,7 +112,7 @@ class Consensus:
         if self._how.plain:
             score += self._how.plain * (self._likeness(_UNIFORM, tokens, heard) @ (weights / weights.sum()))
         order = np.argsort(-score, kind="stable").tolist()
-        return [Agreed(texts[rank], float(score[rank]), rank) for rank in order]
+        return [MBRResult(texts[rank], float(score[rank]), rank) for rank in order]
 
     @staticmethod
     def _likeness(
@@ -124,7 +124,7 @@ class Consensus:
         return cider_table(said, runs.vectors(voters))
 
 
-def consensus(context: Context, frequencies: DocumentFrequencies, *, how: Agreement = Agreement()) -> Agreed | None:
+def consensus(context: Context, frequencies: DocumentFrequencies, *, how: MBRConfig = MBRConfig()) -> MBRResult | None:
     """The retrieved caption that the others agree with most.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.collection import Collection, contract_of
+from mmalign.collection import Collection, profile_of
 from mmalign.errors import DamagedError, MissingExtraError, MMAlignError, StorageError
 from mmalign.index import check_faiss
 from mmalign.media import row_is_there, uri_to_path
@@ -163,6 +163,6 @@ def _check_recall(collection: Collection) -> list[Check]:
         remedy = "" if one.ok else "build the index again: mmalign index SOURCE"
         checks.append(Check(f"recall {one.kind}", one.ok, str(one), remedy, figures=one.to_dict()))
     manifest = collection.index_manifest
-    if checks and contract_of(manifest) is None:
+    if checks and profile_of(manifest) is None:
         checks.append(Check("recall", True, "nothing was measured when this index was built", "build the index again"))
     return checks

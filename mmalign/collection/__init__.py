@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mmalign.collection.generation import Generation as Generation
     from mmalign.collection.locate import VARIABLE as VARIABLE
     from mmalign.collection.locate import locate_collection as locate_collection
-    from mmalign.collection.recall import contract_of as contract_of
+    from mmalign.collection.recall import profile_of as profile_of
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "explain": ["places_in"],
         "generation": ["Generation", "LOCK"],
         "locate": ["VARIABLE", "locate_collection"],
-        "recall": ["contract_of"],
+        "recall": ["profile_of"],
     },
 )

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.collection.caption_store import check_captions
-from mmalign.collection.description import Description, amend, make_folder
+from mmalign.collection.description import CollectionManifest, amend, make_folder
 from mmalign.collection.explain import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
 from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
 from mmalign.collection.ingest import Ingest
-from mmalign.collection.recall import contract_of, drift_notes, kept_recall, told_recall
-from mmalign.collection.recheck import Recheck, recheck
+from mmalign.collection.recall import drift_notes, profile_of, recall_summary, target_recall
+from mmalign.collection.recheck import RecallCheck, recheck
 from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.collection.vector_rows import plain_metadata, vector_rows
 from mmalign.encoders import Encoder, ImageLike, load_encoder, newer_version
@@ -181,11 +181,11 @@ class Collection:
             # Beyond that it is a slip, and no table of vectors can be made.
             if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= _MOST_DIM:
                 raise InputError(f"a collection without an encoder needs dim >= 1, an integer, got {dim!r}")
-            description = Description(None, None, int(dim))
+            description = CollectionManifest(None, None, int(dim))
         else:
             if dim is not None and dim != loaded.dim:
                 raise InputError(f"{loaded.name} has dim {loaded.dim}, got dim={dim}; leave dim out")
-            description = Description(loaded.name, loaded.fingerprint, loaded.dim)
+            description = CollectionManifest(loaded.name, loaded.fingerprint, loaded.dim)
 
         def fill(temporary: Path) -> None:
             Store.create(temporary / ITEMS, dim=description.dim)
@@ -217,7 +217,7 @@ class Collection:
         """
         check_choice("index_device", index_device, ("cpu", "cuda"))
         folder = as_path("path", path)
-        description = Description.read(folder)
+        description = CollectionManifest.read(folder)
         # By its own name it is the same, and large weights need not be read to find that out.
         named = isinstance(encoder, str) and encoder == description.encoder
         given = None if encoder is None or named else load_encoder(encoder)
@@ -225,9 +225,9 @@ class Collection:
             check_encoder(folder, description, given)
         opened = cls(folder, given)
         if index_device == "cuda":
-            from mmalign.index import check_cards
+            from mmalign.index import require_gpu
 
-            check_cards()
+            require_gpu()
             opened._generation.device = index_device
         return opened
 
@@ -277,7 +277,7 @@ class Collection:
         return made
 
     @property
-    def description(self) -> Description:
+    def description(self) -> CollectionManifest:
         """What the collection was made with."""
         return self._current().description
 
@@ -343,7 +343,7 @@ class Collection:
             "index": None if manifest is None else manifest.recipe,
             "indexed": 0 if manifest is None else manifest.rows,
             "index_cost": None if manifest is None else manifest.cost(),
-            "recall": told_recall(contract_of(manifest)),
+            "recall": recall_summary(profile_of(manifest)),
             "bytes": _bytes_under(self.path),
             "notes": self.notes(),
         }
@@ -362,7 +362,7 @@ class Collection:
             cost = {} if (manifest := self.index_manifest) is None else manifest.cost()
         except IndexFileError:
             return told
-        contract = contract_of(manifest)
+        contract = profile_of(manifest)
         told += () if contract is None else contract.notes
         told += drift_notes(self.snapshot(), manifest)
         return told + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
@@ -440,7 +440,7 @@ class Collection:
         base = source_base(source)
         said = check_patterns(exclude)
 
-        def excluding(known: Description) -> Description:
+        def excluding(known: CollectionManifest) -> CollectionManifest:
             joined = join_patterns([Pattern(*one) for one in known.excluded], said, base)
             return replace(known, excluded=tuple((one.text, one.folder) for one in joined))
 
@@ -1119,7 +1119,7 @@ class Collection:
             manifest = None
         wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
         if manifest is None or manifest.asked != wanted:
-            return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
+            return self.build_index(wanted, min_recall=target_recall(manifest), progress=progress)
         action = self._current().upkeep()
         if action == "extend":
             try:
@@ -1129,13 +1129,13 @@ class Collection:
                 # Damaged, which only reading all of it has shown.
                 action = "build"
         if action == "build":
-            return self.build_index(wanted, min_recall=kept_recall(manifest), progress=progress)
+            return self.build_index(wanted, min_recall=target_recall(manifest), progress=progress)
         return manifest
 
     @_reads_again
     def check_recall(
         self, *, min_recall: float | None = None, k: int = 10, seed: int | None = None, progress: bool = True
-    ) -> list[Recheck]:
+    ) -> list[RecallCheck]:
         """Measure what searches find, with other queries than the index was measured with.
 
         Args:
@@ -1159,12 +1159,12 @@ class Collection:
         searcher = generation.searcher()
         if searcher.index is None or searcher.index.exhaustive:
             return []
-        contract = contract_of(searcher.manifest)
+        contract = profile_of(searcher.manifest)
         if min_recall is None and contract is not None:
             min_recall = contract.min_recall
         drawn = secrets.randbits(32) if seed is None else seed
         with searcher.store.reads_long():
-            queries = generation.hold_out(searcher.store, seed=drawn, progress=progress)
+            queries = generation.sample_eval_queries(searcher.store, seed=drawn, progress=progress)
             return recheck(searcher, queries, min_recall=min_recall, k=k)
 
     def check_items(self) -> list[str]:

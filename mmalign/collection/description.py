@@ -27,7 +27,7 @@ _REMEDY = "bring it back from a copy, or make the collection anew: mmalign index
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class CollectionManifest:
     """What a collection was made with.
 
     Attributes:
@@ -61,7 +61,7 @@ class Description:
         return folder if self.generation == 1 else folder / f"generation-{self.generation}"
 
     @classmethod
-    def read(cls, folder: Path) -> Description:
+    def read(cls, folder: Path) -> CollectionManifest:
         """Read the description of the collection in `folder`.
 
         Args:
@@ -126,7 +126,7 @@ class Description:
         write_atomic(folder / FILE, json.dumps(with_checksum(values), indent=2) + "\n")
 
 
-def amend(folder: Path, change: Callable[[Description], Description]) -> Description:
+def amend(folder: Path, change: Callable[[CollectionManifest], CollectionManifest]) -> CollectionManifest:
     """Change the description of a collection in one step, one process after the other.
 
     Args:
@@ -141,7 +141,7 @@ def amend(folder: Path, change: Callable[[Description], Description]) -> Descrip
         StorageError: The disk refused; the description is as it was.
     """
     with lock(folder / _LOCK):
-        known = Description.read(folder)
+        known = CollectionManifest.read(folder)
         changed = change(known)
         if changed != known:
             try:

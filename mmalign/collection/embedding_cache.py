@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mmalign.collection.loader import Reader, Work
+from mmalign.collection.loader import ImageLoader, IngestJob
 from mmalign.encoders import Encoder, stream_image
 from mmalign.media import Picture, row_is_there, uri_to_path
 from mmalign.store import Float16Array, Store, rewrite, to_array
@@ -32,7 +32,7 @@ _Key = tuple[str | None, str | None]
 """An item's URI and digest: where they change, it must be looked at again."""
 
 
-class Renewal:
+class ReembedJob:
     """New embeddings for the items of a collection.
 
     Args:
@@ -62,7 +62,7 @@ class Renewal:
         self.resumed = len(self._done)
         self.updated = 0
 
-    def missing(self, items: Store) -> list[Work]:
+    def missing(self, items: Store) -> list[IngestJob]:
         """Say which items' pictures must be read.
 
         Args:
@@ -78,10 +78,10 @@ class Renewal:
             if key[0] is None:
                 self._unreadable[name] = key, Skip(name, "has no picture: its vector was given")
                 continue
-            work.append(Work(Item(key[0], name), -1, None, None, key[1]))
+            work.append(IngestJob(Item(key[0], name), -1, None, None, key[1]))
         return work
 
-    def encode(self, work: list[Work]) -> None:
+    def encode(self, work: list[IngestJob]) -> None:
         """Read and encode pictures, committing every few seconds.
 
         Args:
@@ -92,7 +92,7 @@ class Renewal:
         """
         if not work:
             return
-        reader = Reader(work, lambda digest: digest not in self._done)
+        reader = ImageLoader(work, lambda digest: digest not in self._done)
         with track("Encoding", len(work), enabled=self._progress) as advance:
             pictures = reader.pictures()
             stream: Iterator[Float32Array] = iter(())
@@ -117,7 +117,7 @@ class Renewal:
             advance(reader.finished())
         self.flush()
 
-    def _take(self, picture: Picture, jobs: list[Work], vector: Float32Array) -> None:
+    def _take(self, picture: Picture, jobs: list[IngestJob], vector: Float32Array) -> None:
         self.encoded += 1
         # Bytes that were read twice at the same time come twice.
         if picture.sha256 not in self._done:
@@ -127,7 +127,7 @@ class Renewal:
         for job in jobs:
             self._compare(job, picture)
 
-    def _settle(self, reader: Reader) -> None:
+    def _settle(self, reader: ImageLoader) -> None:
         """Take over what needed no encoding: what cannot be read, and copies."""
         while reader.settled:
             job, picture = reader.settled.popleft()
@@ -136,7 +136,7 @@ class Renewal:
             else:
                 self._compare(job, picture)
 
-    def _compare(self, job: Work, picture: Picture) -> None:
+    def _compare(self, job: IngestJob, picture: Picture) -> None:
         """Remember an item whose file was edited since it was added."""
         if picture.sha256 != job.said:
             self._edited[str(job.item.id)] = (job.item.uri, job.said), picture
@@ -148,7 +148,7 @@ class Renewal:
             self._queued = []
         self._last_commit = time.monotonic()
 
-    def gone(self, work: list[Work]) -> list[Skip]:
+    def gone(self, work: list[IngestJob]) -> list[Skip]:
         """Find files that are not there, without reading those that are.
 
         Args:

@@ -26,9 +26,16 @@ from numpy.typing import ArrayLike
 from mmalign.calibration import Calibration
 from mmalign.collection.caption_store import LOCK as CAPTIONS_LOCK
 from mmalign.collection.caption_store import CaptionSearcher, purge_captions, refresh_captions
-from mmalign.collection.description import FILE, Description
+from mmalign.collection.description import FILE, CollectionManifest
 from mmalign.collection.maintenance import Action, State, choose_action, extend
-from mmalign.collection.recall import HeldOut, drift_notes, hold_out, kept_recall, measure_promise, outgrown
+from mmalign.collection.recall import (
+    EvalQueries,
+    drift_notes,
+    measure_recall,
+    needs_remeasure,
+    sample_eval_queries,
+    target_recall,
+)
 from mmalign.encoders import Encoder
 from mmalign.errors import (
     CollectionError,
@@ -100,7 +107,7 @@ class Generation:
     def __init__(
         self,
         path: Path,
-        description: Description,
+        description: CollectionManifest,
         encoder: Encoder | None,
         *,
         load: Callable[[str], Encoder],
@@ -141,7 +148,7 @@ class Generation:
         """
         # Before it is read: what is replaced in between is then seen at the next look.
         stamp = _stamp(path)
-        description = Description.read(path)
+        description = CollectionManifest.read(path)
         fits = encoder is not None and encoder.fingerprint == description.fingerprint
         return cls(path, description, encoder if fits else None, load=load, stamp=stamp)
 
@@ -312,7 +319,7 @@ class Generation:
         rows, version, dim = len(store), store.version, self.description.dim
         held = None
         if design.query_aware:
-            held = self.hold_out(store, given, sample=_SAMPLE, progress=progress)
+            held = self.sample_eval_queries(store, given, sample=_SAMPLE, progress=progress)
         meter = Meter(design, rows=rows, dim=dim, threads=installed_budget().threads)
         with track("Indexing", rows, enabled=progress) as advance:
             index, used = build_index(
@@ -327,8 +334,8 @@ class Generation:
         taken = meter.taken()
         if held is None:
             # What compares with every vector needs no measuring, and so no encoder.
-            held = HeldOut() if index.exhaustive else self.hold_out(store, given, progress=progress)
-        contract = measure_promise(store, index, held, min_recall=min_recall, progress=progress)
+            held = EvalQueries() if index.exhaustive else self.sample_eval_queries(store, given, progress=progress)
+        contract = measure_recall(store, index, held, min_recall=min_recall, progress=progress)
         manifest = IndexManifest(
             recipe=used,
             asked=asked,
@@ -393,7 +400,7 @@ class Generation:
             As `build_index`, but for a design that cannot be trained on so few.
         """
         try:
-            self.build_index(manifest.asked or manifest.recipe, min_recall=kept_recall(manifest), progress=progress)
+            self.build_index(manifest.asked or manifest.recipe, min_recall=target_recall(manifest), progress=progress)
         except RecipeError:
             # Nobody has asked for this design now, and so few are searched exactly in no time.
             lifecycle.withdraw(self.index)
@@ -423,16 +430,16 @@ class Generation:
         manifest = lifecycle.read_manifest(self.index)
 
         def measure(index: Index) -> Mapping[str, Any]:
-            held = HeldOut() if index.exhaustive else self.hold_out(store, progress=progress)
-            return measure_promise(store, index, held, min_recall=kept_recall(manifest), progress=progress).to_dict()
+            held = EvalQueries() if index.exhaustive else self.sample_eval_queries(store, progress=progress)
+            return measure_recall(store, index, held, min_recall=target_recall(manifest), progress=progress).to_dict()
 
-        again = measure if outgrown(store, manifest) else None
+        again = measure if needs_remeasure(store, manifest) else None
         with store.reads_long():
             published = extend(self.index, store, measure=again, progress=progress)
         store.compact()
         return published
 
-    def hold_out(
+    def sample_eval_queries(
         self,
         store: Store,
         given: Float32Array | None = None,
@@ -440,10 +447,10 @@ class Generation:
         sample: int = 0,
         seed: int = 0,
         progress: bool = True,
-    ) -> HeldOut:
-        """Gather queries that stand for those that will be asked of some version of the items; as `hold_out`."""
+    ) -> EvalQueries:
+        """Gather queries that stand for those that will be asked of some version of the items."""
         encoder = None if self.description.encoder is None else lambda: self.encoder
-        return hold_out(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
+        return sample_eval_queries(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
 
     def remarks(self, searcher: Searcher) -> tuple[Note, ...]:
         """Say whether the items have drifted away from those that the index in use was measured with.
@@ -461,7 +468,7 @@ class Generation:
         return self._remarks[1]
 
 
-def _check_items(store: Store, description: Description, path: Path) -> None:
+def _check_items(store: Store, description: CollectionManifest, path: Path) -> None:
     """Refuse items that are not those that `collection.json` tells of: one of the two is from another copy.
 
     Raises:
@@ -475,7 +482,7 @@ def _check_items(store: Store, description: Description, path: Path) -> None:
         )
 
 
-def check_encoder(path: Path, description: Description, encoder: Encoder) -> None:
+def check_encoder(path: Path, description: CollectionManifest, encoder: Encoder) -> None:
     """Refuse an encoder that a collection was not made with.
 
     Args:
@@ -529,7 +536,7 @@ def clear_earlier(path: Path, *, at_once: bool = False) -> None:
         path: The collection.
         at_once: Do not wait for the hour: processes that search at this moment may fail, and can search again.
     """
-    description = Description.read(path)
+    description = CollectionManifest.read(path)
     if description.generation == 1:
         return
     shutil.rmtree(description.data(path) / WORK, ignore_errors=True)
@@ -550,7 +557,7 @@ def clear_unfinished(path: Path) -> None:
     Args:
         path: The collection.
     """
-    used = Description.read(path).generation
+    used = CollectionManifest.read(path).generation
     for number, folder in _generations(path):
         if number > used:
             shutil.rmtree(folder)

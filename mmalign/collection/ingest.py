@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.collection.loader import Reader, Work
+from mmalign.collection.loader import ImageLoader, IngestJob
 from mmalign.encoders import Encoder, stream_image
 from mmalign.errors import AddInterrupted, InputError
 from mmalign.media import Exclusion, MediaPolicy, Picture, row_is_there, uri_to_path
@@ -146,7 +146,7 @@ class Ingest:
         self._encode_again: frozenset[int] = frozenset()
         # Ids of items that are made anew, whatever they hold.
         self._damaged: frozenset[str] = frozenset()
-        self._later: list[tuple[Work, Picture]] = []
+        self._later: list[tuple[IngestJob, Picture]] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         # By id, for the items among the patches that were heard: the column `said` before, and what was heard.
         self._hearings: dict[str, tuple[str | None, list[list[Part]]]] = {}
@@ -351,7 +351,7 @@ class Ingest:
 
     # What has changed ----------------------------------------------------------------------------------------------
 
-    def _compare(self, items: Sequence[Item]) -> list[Work]:
+    def _compare(self, items: Sequence[Item]) -> list[IngestJob]:
         """Settle what can be told without reading a file; return the rest."""
         known = self._known
         work = []
@@ -382,7 +382,7 @@ class Ingest:
             ):
                 self._same_bytes(row, item, said)
             else:
-                work.append(Work(item, row, size, mtime_ns, said))
+                work.append(IngestJob(item, row, size, mtime_ns, said))
         return work
 
     def _same_bytes(self, row: int, item: Item, said: str | None) -> None:
@@ -418,11 +418,11 @@ class Ingest:
 
     # Reading and encoding ------------------------------------------------------------------------------------------
 
-    def _read(self, work: Sequence[Work]) -> None:
+    def _read(self, work: Sequence[IngestJob]) -> None:
         """Read, and encode what is new to the collection, committing as it goes."""
         if not work:
             return
-        reader = Reader(
+        reader = ImageLoader(
             work,
             lambda digest: digest not in self._known.by_digest,
             refused=self._stays_out,
@@ -453,13 +453,13 @@ class Ingest:
                 self._settle(reader)
                 self._finished(reader, advance)
 
-    def _finished(self, reader: Reader, advance: Callable[[int], None]) -> None:
+    def _finished(self, reader: ImageLoader, advance: Callable[[int], None]) -> None:
         done = reader.finished()
         if self._left is not None:
             self._left -= done
         advance(done)
 
-    def _settle(self, reader: Reader) -> None:
+    def _settle(self, reader: ImageLoader) -> None:
         """Take over what needed no encoding."""
         while reader.settled:
             job, picture = reader.settled.popleft()
@@ -468,7 +468,7 @@ class Ingest:
             else:
                 self._bytes_known(job, picture)
 
-    def _bytes_known(self, job: Work, picture: Picture) -> None:
+    def _bytes_known(self, job: IngestJob, picture: Picture) -> None:
         """Settle an item whose bytes are in the collection: touched, moved or copied."""
         known = self._known
         if self._stays_out(job, picture.sha256):
@@ -541,32 +541,32 @@ class Ingest:
         old = None if uri is None or uri in self._seen else uri_to_path(uri)
         return old is not None and not (old.exists() and row_is_there(str(uri)))
 
-    def _was_removed(self, job: Work) -> bool:
+    def _was_removed(self, job: IngestJob) -> bool:
         if job.row != _NEW or self._restore or self._removed is None:
             return False
         return self._removed.has_uri(job.item.uri)
 
-    def _stays_out(self, job: Work, digest: str) -> bool:
+    def _stays_out(self, job: IngestJob, digest: str) -> bool:
         """Whether a picture stays out because it, or what lay in its place, was removed; another item may have it."""
         if job.row != _NEW or self._restore or self._removed is None or digest in self._known.by_digest:
             return False
         return self._removed.has_picture(digest) or self._removed.has_uri(job.item.uri)
 
-    def _keep_out(self, job: Work) -> None:
+    def _keep_out(self, job: IngestJob) -> None:
         assert self._removed is not None
         self._counts["kept_out"] += 1
         if not self._removed.has_uri(job.item.uri):
             # Next time it need not be read to be known.
             self._kept_out.append((job.item.uri, None))
 
-    def _move(self, row: int, job: Work, stamp: Mapping[str, Any]) -> None:
+    def _move(self, row: int, job: IngestJob, stamp: Mapping[str, Any]) -> None:
         self._counts["moved"] += 1
         self._known.uris[row] = job.item.uri
         self._patch({"id": self._known.ids[row], "uri": job.item.uri, **stamp})
         self._hear(row, job.item, job.said)
 
     def _emit(
-        self, job: Work, picture: Picture, vector: Float32Array, *, size: Mapping[str, int] | None = None
+        self, job: IngestJob, picture: Picture, vector: Float32Array, *, size: Mapping[str, int] | None = None
     ) -> None:
         """Queue a whole row for the next commit."""
         known = self._known
@@ -589,7 +589,7 @@ class Ingest:
         self._rows.append((job.row, self._parts(job.item, job.said), row))
         self._vectors.append(vector)
 
-    def _id(self, job: Work, picture: Picture) -> str:
+    def _id(self, job: IngestJob, picture: Picture) -> str:
         if job.item.id is not None:
             return job.item.id
         if job.row != _NEW:

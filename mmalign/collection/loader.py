@@ -14,7 +14,7 @@ from mmalign.types import Item, Skip
 
 
 @dataclass(slots=True)
-class Work:
+class IngestJob:
     """One item whose bytes must be read.
 
     Attributes:
@@ -32,7 +32,7 @@ class Work:
     said: str | None
 
 
-class Reader:
+class ImageLoader:
     """Reads files ahead of the encoder, and keeps account of what each embedding belongs to.
 
     Its generator may run in a thread of the encoder's, so it only queues; the run itself takes over from the queues.
@@ -46,10 +46,10 @@ class Reader:
 
     def __init__(
         self,
-        work: Sequence[Work],
+        work: Sequence[IngestJob],
         wanted: Callable[[str], bool],
         *,
-        refused: Callable[[Work, str], bool] | None = None,
+        refused: Callable[[IngestJob, str], bool] | None = None,
         policy: MediaPolicy | None = None,
     ) -> None:
         self._work = work
@@ -58,10 +58,10 @@ class Reader:
         self._policy = policy
         self._lock = threading.Lock()
         self._waiting: deque[Picture] = deque()
-        self._jobs: dict[str, list[Work]] = {}
+        self._jobs: dict[str, list[IngestJob]] = {}
         self._encoded: set[str] = set()
         self._done = 0
-        self.settled: deque[tuple[Work, Picture | Skip]] = deque()
+        self.settled: deque[tuple[IngestJob, Picture | Skip]] = deque()
 
     def pictures(self) -> Generator[Image, None, None]:
         """Yield the decoded pictures that must be encoded; queue all others as settled."""
@@ -94,7 +94,7 @@ class Reader:
     def _lacks(self, digest: str) -> bool:
         return digest not in self._encoded and self._wanted(digest)
 
-    def encoded(self) -> tuple[Picture, list[Work]]:
+    def encoded(self) -> tuple[Picture, list[IngestJob]]:
         """The picture that the next embedding belongs to, and every item with its bytes."""
         with self._lock:
             picture = self._waiting.popleft()

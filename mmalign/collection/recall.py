@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.collection.sample_queries import query_bank
+from mmalign.collection.sample_queries import synthetic_queries
 from mmalign.encoders import Encoder
 from mmalign.errors import DimensionError, IndexFileError, MMAlignError
 from mmalign.index import (
-    Asked,
-    Contract,
-    Curve,
     Index,
     IndexManifest,
     Mask,
     Measuring,
+    QuerySet,
+    RecallCurve,
+    RecallProfile,
     compare_vectors,
     describe_vectors,
     exact_truth,
@@ -48,7 +48,7 @@ _REMEDY = "mmalign doctor measures the recall again, mmalign index SOURCE rebuil
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class EvalQueries:
     """Queries that stand for those that will be asked.
 
     Attributes:
@@ -57,12 +57,12 @@ class HeldOut:
         notes: Remarks for the person who builds the index.
     """
 
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, QuerySet] = field(default_factory=dict)
     sample: Float32Array | None = None
     notes: tuple[Note, ...] = ()
 
 
-def hold_out(
+def sample_eval_queries(
     store: Store,
     encoder: Callable[[], Encoder] | None,
     *,
@@ -70,7 +70,7 @@ def hold_out(
     sample: int = 0,
     seed: int = 0,
     progress: bool = True,
-) -> HeldOut:
+) -> EvalQueries:
     """Gather queries of the kinds that will be asked.
 
     Words: captions of items drawn at random, one of each item; where too few items have captions, the bank of
@@ -94,18 +94,18 @@ def hold_out(
         DimensionError: `given` has another width.
     """
     rng = np.random.default_rng(seed)
-    asked: dict[str, Asked] = {}
+    asked: dict[str, QuerySet] = {}
     extra: Float32Array | None = None
     notes: tuple[Note, ...] = ()
     if given is not None:
-        asked["given"] = Asked(l2_normalize(given))
+        asked["given"] = QuerySet(l2_normalize(given))
     if encoder is not None:
         try:
             loaded = encoder()
             if "text" in loaded.modalities:
                 texts = _texts(store, _QUERIES + sample, rng)
                 vectors = _encode(loaded, texts, progress=progress)
-                asked["text"], extra = Asked(vectors[:_QUERIES]), vectors[_QUERIES:]
+                asked["text"], extra = QuerySet(vectors[:_QUERIES]), vectors[_QUERIES:]
         except MMAlignError as error:
             notes = (
                 Note(
@@ -117,7 +117,7 @@ def hold_out(
     pictures = _pictures(store, rng)
     if len(pictures.vectors) > 1:
         asked["image"] = pictures
-    return HeldOut(asked, extra if extra is not None and len(extra) else None, notes)
+    return EvalQueries(asked, extra if extra is not None and len(extra) else None, notes)
 
 
 def _texts(store: Store, count: int, rng: np.random.Generator) -> list[str]:
@@ -126,7 +126,7 @@ def _texts(store: Store, count: int, rng: np.random.Generator) -> list[str]:
     told = store.take(chosen, ["captions"]).column("captions").to_pylist() if len(chosen) else []
     texts = list(dict.fromkeys(captions[int(rng.integers(len(captions)))] for captions in told))
     if len(texts) < count:
-        composed = query_bank(count - len(texts), seed=int(rng.integers(1 << 31)))
+        composed = synthetic_queries(count - len(texts), seed=int(rng.integers(1 << 31)))
         # Both kinds on each side of every cut.
         texts = [texts[i] if i < len(texts) else composed[i - len(texts)] for i in rng.permutation(count)]
     return texts
@@ -142,19 +142,19 @@ def _encode(encoder: Encoder, texts: Sequence[str], *, progress: bool) -> Float3
     return np.concatenate(parts)
 
 
-def _pictures(store: Store, rng: np.random.Generator) -> Asked:
+def _pictures(store: Store, rng: np.random.Generator) -> QuerySet:
     rows = store.row_ids()
     own = rng.permutation(rows)[: min(_QUERIES, len(rows) // 2)]
     vectors = _vectors(store, own)
     if not len(own):
-        return Asked(vectors, own)
+        return QuerySet(vectors, own)
     few = slice(0, _NEIGHBOURS)
     nearest = exact_truth(vectors[few], store.iter_embeddings, 1, skip=own[few]).scores
     cosine = float(np.clip(np.median(nearest), 0.5, 0.98))
     others = _vectors(store, rng.choice(rows, len(own)))
     # The part of another item that this one has not: of the data's own directions, which noise is not.
     apart = l2_normalize(others - (others * vectors).sum(axis=1, keepdims=True) * vectors)
-    return Asked(l2_normalize(cosine * vectors + np.sqrt(1 - cosine**2) * apart), own)
+    return QuerySet(l2_normalize(cosine * vectors + np.sqrt(1 - cosine**2) * apart), own)
 
 
 def _vectors(store: Store, rows: Int64Array) -> Float32Array:
@@ -163,16 +163,16 @@ def _vectors(store: Store, rows: Int64Array) -> Float32Array:
     return l2_normalize(store.embeddings(rows)[1].astype(np.float32))
 
 
-def measure_promise(
+def measure_recall(
     store: Store,
     index: Index,
-    queries: HeldOut,
+    queries: EvalQueries,
     *,
     min_recall: float,
     where: Mask | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> Contract:
+) -> RecallProfile:
     """Measure an index of a collection.
 
     Args:
@@ -202,7 +202,7 @@ def measure_promise(
     return replace(measured, min_recall=min_recall, drift=drift, notes=notes)
 
 
-def missed(contract: Contract, min_recall: float) -> list[Note]:
+def missed(contract: RecallProfile, min_recall: float) -> list[Note]:
     """Say for which kinds of query even the largest effort does not keep a promise.
 
     Args:
@@ -229,7 +229,7 @@ def missed(contract: Contract, min_recall: float) -> list[Note]:
     return told
 
 
-def contract_of(manifest: IndexManifest | None) -> Contract | None:
+def profile_of(manifest: IndexManifest | None) -> RecallProfile | None:
     """Read what was measured of an index.
 
     Args:
@@ -239,12 +239,12 @@ def contract_of(manifest: IndexManifest | None) -> Contract | None:
         The contract; None where nothing was measured, or it cannot be read, so that nothing is promised.
     """
     try:
-        return None if manifest is None else Contract.from_dict(manifest.contract)
+        return None if manifest is None else RecallProfile.from_dict(manifest.contract)
     except IndexFileError:
         return None
 
 
-def kept_recall(manifest: IndexManifest | None) -> float:
+def target_recall(manifest: IndexManifest | None) -> float:
     """Return the recall that an index was built to keep, for the one that takes its place.
 
     Args:
@@ -253,11 +253,11 @@ def kept_recall(manifest: IndexManifest | None) -> float:
     Returns:
         The recall, 0 to 1; 0.95 where none was named.
     """
-    contract = contract_of(manifest)
+    contract = profile_of(manifest)
     return _MIN_RECALL if contract is None or contract.min_recall is None else contract.min_recall
 
 
-def told_recall(contract: Contract | None) -> dict[str, dict[str, Any]]:
+def recall_summary(contract: RecallProfile | None) -> dict[str, dict[str, Any]]:
     """Sum up what was measured, for a person: ten hits of unfiltered searches, or as near to that as was measured.
 
     Args:
@@ -281,12 +281,12 @@ def told_recall(contract: Contract | None) -> dict[str, dict[str, Any]]:
     return told
 
 
-def _telling_curve(contract: Contract, kind: str) -> Curve | None:
+def _telling_curve(contract: RecallProfile, kind: str) -> RecallCurve | None:
     curves = [curve for curve in contract.curves if curve.kind == kind and curve.share == 1]
     return min(curves, key=lambda curve: abs(curve.k - 10), default=None)
 
 
-def outgrown(store: Store, manifest: IndexManifest | None) -> bool:
+def needs_remeasure(store: Store, manifest: IndexManifest | None) -> bool:
     """Say whether recall should be measured again once the index takes in what is new.
 
     Args:
@@ -297,7 +297,7 @@ def outgrown(store: Store, manifest: IndexManifest | None) -> bool:
         True where a tenth of the items are newer than what was measured, or those that are new have drifted; False
         where nothing was measured.
     """
-    contract = contract_of(manifest)
+    contract = profile_of(manifest)
     if contract is None or not contract.curves:
         return False
     measured = int(contract.drift.get("rows", 0))
@@ -315,7 +315,7 @@ def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array |
     Returns:
         A sentence where there is something to say.
     """
-    contract, items = contract_of(manifest), len(store)
+    contract, items = profile_of(manifest), len(store)
     if contract is None or manifest is None or not contract.curves:
         return []
     since = int(contract.drift.get("version", manifest.dataset_version))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.collection.recall import HeldOut
-from mmalign.index import Asked, exact_truth, lower_bound
+from mmalign.collection.recall import EvalQueries
+from mmalign.index import QuerySet, exact_truth, lower_bound
 from mmalign.search import Searcher
 from mmalign.types import gives_json
 
@@ -17,7 +17,7 @@ _SPARE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Recheck:
+class RecallCheck:
     """What searches with queries of one kind find.
 
     Attributes:
@@ -64,7 +64,7 @@ class Recheck:
         return asdict(self) | {"ok": self.ok}
 
 
-def recheck(searcher: Searcher, queries: HeldOut, *, min_recall: float | None, k: int = 10) -> list[Recheck]:
+def recheck(searcher: Searcher, queries: EvalQueries, *, min_recall: float | None, k: int = 10) -> list[RecallCheck]:
     """Search as anyone would, and compare with exact search over all items.
 
     Args:
@@ -80,7 +80,7 @@ def recheck(searcher: Searcher, queries: HeldOut, *, min_recall: float | None, k
     return [_check(searcher, kind, asked, min_recall, k) for kind, asked in queries.asked.items()] if k > 0 else []
 
 
-def _check(searcher: Searcher, kind: str, asked: Asked, min_recall: float | None, k: int) -> Recheck:
+def _check(searcher: Searcher, kind: str, asked: QuerySet, min_recall: float | None, k: int) -> RecallCheck:
     store, own = searcher.store, asked.own
     truth = exact_truth(asked.vectors, store.iter_embeddings, k + _SPARE, skip=own)
     found = searcher.search(asked.vectors, k if own is None else k + 1, min_recall=min_recall, kind=kind)
@@ -91,7 +91,7 @@ def _check(searcher: Searcher, kind: str, asked: Asked, min_recall: float | None
     values = truth.recall(
         row_ids, k, lookup=lambda query, ids: store.embeddings(ids)[1].astype(np.float32) @ asked.vectors[query]
     )
-    return Recheck(
+    return RecallCheck(
         kind=kind,
         k=k,
         min_recall=min_recall,

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmalign.collection.caption_store import refresh_captions
-from mmalign.collection.description import Description, sync_tree
-from mmalign.collection.embedding_cache import Renewal
+from mmalign.collection.description import CollectionManifest, sync_tree
+from mmalign.collection.embedding_cache import ReembedJob
 from mmalign.collection.generation import (
     CAPTIONS,
     ITEMS,
@@ -87,7 +87,7 @@ class Reencode:
         self._encoder = encoder
         self._options = options
         self._started = time.monotonic()
-        self._renewal: Renewal | None = None
+        self._renewal: ReembedJob | None = None
         self._dropped: tuple[Skip, ...] = ()
         self._seen_version = -1
 
@@ -132,10 +132,10 @@ class Reencode:
             seconds=time.monotonic() - self._started,
         )
 
-    def _prepare(self) -> Renewal:
+    def _prepare(self) -> ReembedJob:
         """Go on with the work that an earlier run for this encoder left, or begin."""
         encoder = self._encoder
-        self._description = Description(
+        self._description = CollectionManifest(
             encoder.name, encoder.fingerprint, encoder.dim, generation=self._current.description.generation + 1
         )
         self._folder = self._description.data(self._path)
@@ -153,10 +153,10 @@ class Reencode:
                 kept = Store.create(self._folder / WORK, dim=encoder.dim)
                 # Last: a folder without it is begun again.
                 note.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
-        self._renewal = Renewal(kept, encoder, batch_size=self._options.batch_size, progress=self._options.progress)
+        self._renewal = ReembedJob(kept, encoder, batch_size=self._options.batch_size, progress=self._options.progress)
         return self._renewal
 
-    def _work_through(self, renewal: Renewal) -> None:
+    def _work_through(self, renewal: ReembedJob) -> None:
         """Do what takes long: encode what is not encoded yet of the items as they are now."""
         items = self._current.latest()
         if items.version == self._seen_version:
@@ -166,7 +166,7 @@ class Reencode:
             self._refresh_captions(items)
         self._seen_version = items.version
 
-    def _finish_when_alone(self, renewal: Renewal) -> bool:
+    def _finish_when_alone(self, renewal: ReembedJob) -> bool:
         """Put the new generation in use, unless another process is writing at this moment."""
         with lock(self._path / LOCK, wait=False) as alone:
             if not alone:
@@ -183,7 +183,7 @@ class Reencode:
             self._refresh_captions(new)
             self._build_index(following)
             # As it is by now: patterns may have been added since this was begun.
-            excluded = Description.read(self._path).excluded
+            excluded = CollectionManifest.read(self._path).excluded
             put_in_use(replace(self._description, excluded=excluded), self._path)
             self._items = len(new)
             return True
@@ -197,7 +197,7 @@ class Reencode:
                     if alone:
                         return
 
-    def _encode(self, renewal: Renewal, items: Store) -> None:
+    def _encode(self, renewal: ReembedJob, items: Store) -> None:
         """Encode what has no embedding yet; refuse what cannot be read, before the hours of encoding where possible."""
         work = renewal.missing(items)
         if not self._options.drop_missing:
@@ -245,7 +245,7 @@ class Reencode:
             following.rebuild_index(manifest, progress=self._options.progress)
 
 
-def put_in_use(description: Description, path: Path) -> None:
+def put_in_use(description: CollectionManifest, path: Path) -> None:
     """Replace `collection.json`: from here on, readers and writers see the generation that it names.
 
     Args:
@@ -260,7 +260,7 @@ def put_in_use(description: Description, path: Path) -> None:
         description.write(path)
 
 
-def reencode_notes(path: Path, description: Description) -> list[Note]:
+def reencode_notes(path: Path, description: CollectionManifest) -> list[Note]:
     """Say why and how a collection should be encoded anew.
 
     Args:

@@ -65,7 +65,7 @@ age, music festival, protest, religion, romance, adventure, danger, chaos, order
 light"""
 
 
-def query_bank(count: int = 2000, *, seed: int = 0) -> list[str]:
+def synthetic_queries(count: int = 2000, *, seed: int = 0) -> list[str]:
     """Compose sentences that differ from one another.
 
     Args:

@@ -11,10 +11,10 @@ import numpy as np
 
 from mmalign.captioning import (
     PROMPTED,
-    Agreement,
     Consensus,
     Context,
     Decoder,
+    MBRConfig,
     Retrieval,
     TextStore,
     retrieve_context,
@@ -51,7 +51,7 @@ class LadderOptions:
     """
 
     retrieval: Retrieval = Retrieval(k=150)  # noqa: RUF009 - frozen
-    agreement: Agreement = Agreement()  # noqa: RUF009 - frozen
+    agreement: MBRConfig = MBRConfig()  # noqa: RUF009 - frozen
     read: int = 150
     hf_read: int = PROMPTED
     seed: int = 0

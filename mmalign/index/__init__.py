@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mmalign.index.base import check_k as check_k
     from mmalign.index.faiss.gpu import place_index as place_index
     from mmalign.index.faiss.index import FaissIndex as FaissIndex
-    from mmalign.index.faiss.index import check_cards as check_cards
     from mmalign.index.faiss.index import check_faiss as check_faiss
+    from mmalign.index.faiss.index import require_gpu as require_gpu
     from mmalign.index.lifecycle.build import build_index as build_index
     from mmalign.index.lifecycle.extend import extend_index as extend_index
     from mmalign.index.lifecycle.versions import IndexManifest as IndexManifest
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from mmalign.index.recall.drift import describe_vectors as describe_vectors
     from mmalign.index.recall.ground_truth import Truth as Truth
     from mmalign.index.recall.ground_truth import exact_truth as exact_truth
-    from mmalign.index.recall.measure import Asked as Asked
     from mmalign.index.recall.measure import Mask as Mask
     from mmalign.index.recall.measure import Measuring as Measuring
+    from mmalign.index.recall.measure import QuerySet as QuerySet
     from mmalign.index.recall.measure import measure_contract as measure_contract
     from mmalign.index.recall.recall_curves import EXACT_ROWS as EXACT_ROWS
-    from mmalign.index.recall.recall_curves import Contract as Contract
-    from mmalign.index.recall.recall_curves import Curve as Curve
+    from mmalign.index.recall.recall_curves import RecallCurve as RecallCurve
+    from mmalign.index.recall.recall_curves import RecallProfile as RecallProfile
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -51,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["Index", "check_k"],
         "faiss.gpu": ["place_index"],
-        "faiss.index": ["FaissIndex", "check_cards", "check_faiss"],
+        "faiss.index": ["FaissIndex", "require_gpu", "check_faiss"],
         "lifecycle.build": ["build_index"],
         "lifecycle.extend": ["extend_index"],
         "lifecycle.versions": ["IndexManifest"],
@@ -64,7 +64,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recall.bounds": ["lower_bound"],
         "recall.drift": ["compare_vectors", "describe_vectors"],
         "recall.ground_truth": ["Truth", "exact_truth"],
-        "recall.measure": ["Asked", "Mask", "Measuring", "measure_contract"],
-        "recall.recall_curves": ["Contract", "Curve", "EXACT_ROWS"],
+        "recall.measure": ["QuerySet", "Mask", "Measuring", "measure_contract"],
+        "recall.recall_curves": ["RecallProfile", "RecallCurve", "EXACT_ROWS"],
     },
 )

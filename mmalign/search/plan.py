@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from mmalign.index import EXACT_ROWS, Contract, Index
+from mmalign.index import EXACT_ROWS, Index, RecallProfile
 
 Way: TypeAlias = Literal["index", "deeper", "selector", "exact"]
 """`index`: no filter. `deeper`: more hits than wanted, unfiltered, of which the allowed are kept. `selector`: the index
@@ -33,7 +33,7 @@ _COPY_ONE_IN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class IndexCapabilities:
     """What an index can do.
 
     Attributes:
@@ -89,7 +89,7 @@ class Traits:
         return self.rows * _TESTED + _GUESSED * allowed
 
 
-def traits_of(index: Index) -> Traits:
+def traits_of(index: Index) -> IndexCapabilities:
     """Say what an index can do.
 
     Args:
@@ -98,7 +98,7 @@ def traits_of(index: Index) -> Traits:
     Returns:
         Its traits; of an index that does not tell what it is made of, only what the protocol says.
     """
-    known = Traits(
+    known = IndexCapabilities(
         rows=len(index.ids),
         default_effort=index.default_effort,
         exhaustive=index.exhaustive,
@@ -115,7 +115,7 @@ def traits_of(index: Index) -> Traits:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SearchRequest:
     """What a search is asked for.
 
     Attributes:
@@ -152,7 +152,7 @@ class Plan:
     remedy: str = ""
 
 
-def plan_search(wish: Wish, index: Traits, contract: Contract | None) -> Plan:
+def plan_search(wish: SearchRequest, index: IndexCapabilities, contract: RecallProfile | None) -> Plan:
     """Choose how a search is answered.
 
     Args:
@@ -196,13 +196,13 @@ def _fallback(why: str, *, remedy: str = "") -> Plan:
     return Plan("exact", f"compared with every item, since {why}", fell_back=True, remedy=remedy)
 
 
-def _exact_if_few(wish: Wish, index: Traits) -> Plan | None:
+def _exact_if_few(wish: SearchRequest, index: IndexCapabilities) -> Plan | None:
     if wish.allowed is None or wish.allowed > EXACT_ROWS:
         return None
     return Plan("exact", f"the filter leaves {wish.allowed:,} rows, which are compared one by one")
 
 
-def _by_default(wish: Wish, index: Traits) -> Plan:
+def _by_default(wish: SearchRequest, index: IndexCapabilities) -> Plan:
     """Search as hard as the index does by itself, which promises nothing."""
     effort = index.default_effort
     if wish.allowed is None:
@@ -212,7 +212,9 @@ def _by_default(wish: Wish, index: Traits) -> Plan:
     return Plan("selector", "the index's default effort, looking further for what is allowed", effort, wish.k)
 
 
-def _by_promise(wish: Wish, index: Traits, contract: Contract, wanted: float, kind: str | None) -> Plan | None:
+def _by_promise(
+    wish: SearchRequest, index: IndexCapabilities, contract: RecallProfile, wanted: float, kind: str | None
+) -> Plan | None:
     """The cheapest search by the index that keeps the promise."""
     plans = []
     said = f"recall@{wish.k} of {wanted:g}"
@@ -241,5 +243,5 @@ def _by_promise(wish: Wish, index: Traits, contract: Contract, wanted: float, ki
     return None
 
 
-def _known(effort: int, index: Traits) -> int | None:
+def _known(effort: int, index: IndexCapabilities) -> int | None:
     return None if index.default_effort is None else effort

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import IndexFileError, MissingExtraError
-from mmalign.index import Contract, Index, IndexManifest, lifecycle
+from mmalign.index import Index, IndexManifest, RecallProfile, lifecycle
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
-from mmalign.search.plan import Plan, Wish, plan_search, traits_of
+from mmalign.search.plan import Plan, SearchRequest, plan_search, traits_of
 from mmalign.store import Copies, Store
 from mmalign.types import Note, check_share
 from mmalign.utils import Float32Array, Int64Array, as_cosines, merge_top_k
@@ -101,7 +101,7 @@ class Searcher:
             covered = Coverage.look(store, index, since=since) if known is None else known.follow(store, index)
             self._coverage, self._tail, self._mask = covered, covered.tail, covered.mask
         self._rows = ExactRows(store, self._tail)
-        self._plans: dict[Wish, Plan] = {}
+        self._plans: dict[SearchRequest, Plan] = {}
 
     @classmethod
     def open(cls, store: Store, root: Path, *, previous: Searcher | None = None) -> Searcher:
@@ -157,10 +157,10 @@ class Searcher:
         return self._mask
 
     @cached_property
-    def contract(self) -> Contract | None:
+    def contract(self) -> RecallProfile | None:
         """What recall was measured of the index; None where none was, or what is written of it cannot be read."""
         try:
-            return None if self.manifest is None else Contract.from_dict(self.manifest.contract)
+            return None if self.manifest is None else RecallProfile.from_dict(self.manifest.contract)
         except IndexFileError:
             return None
 
@@ -198,7 +198,7 @@ class Searcher:
         # The index's positions that may be found, and how many these are.
         mask = self._mask if allowed is None else self._allowed(allowed)
         rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
-        plan = self._plan(Wish(k, rows, min_recall, kind), index)
+        plan = self._plan(SearchRequest(k, rows, min_recall, kind), index)
         if plan.way == "exact":
             found = self._exact(queries, k, mask, allowed)
         else:
@@ -252,7 +252,7 @@ class Searcher:
                 return replace(found, scores=scores[:, :k], row_ids=row_ids[:, :k])
             fetch = min(_DEEPER * fetch, wanted + copies.extra)
 
-    def _plan(self, wish: Wish, index: Index) -> Plan:
+    def _plan(self, wish: SearchRequest, index: Index) -> Plan:
         plan = self._plans.get(wish)
         if plan is None:
             if len(self._plans) >= _PLANS:

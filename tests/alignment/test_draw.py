@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from mmalign.alignment.concluding import conclude
 from mmalign.alignment.drawing.draw import draw_alignment, plan_drawing
-from mmalign.alignment.drawing.labels import Placed, Rectangle, Wanted, place_labels
+from mmalign.alignment.drawing.labels import LabelPlacement, LabelRequest, Rectangle, place_labels
 from mmalign.alignment.drawing.palette import COLOURS, INK, font_for, style_of
 from mmalign.alignment.drawing.sentence import wrapped_runs
 from mmalign.alignment.result import Alignment
@@ -46,7 +46,7 @@ def aligned(
     return conclude(parsed, regions, problem, solve(problem, solver="argmax"), notes=(), heat=maps)
 
 
-def assert_apart(placed: Sequence[Placed | None], width: float, height: float) -> int:
+def assert_apart(placed: Sequence[LabelPlacement | None], width: float, height: float) -> int:
     """No two overlap, all are inside; returns how many there are."""
     places = [each.place for each in placed if each is not None]
     for i, one in enumerate(places):
@@ -68,20 +68,20 @@ def test_no_two_labels_overlap(rng: np.random.Generator, size: tuple[int, int], 
     for _ in range(8):
         corners = np.sort(rng.random((count, 2, 2)), axis=1) * [width, height]
         wanted = [
-            Wanted(Rectangle(*low, *(high + 1)), ((float(rng.integers(40, 160)), 22.0), (18.0, 22.0)))
+            LabelRequest(Rectangle(*low, *(high + 1)), ((float(rng.integers(40, 160)), 22.0), (18.0, 22.0)))
             for low, high in corners
         ]
         assert assert_apart(place_labels(wanted, width, height), width, height) == count
 
 
 def test_labels_of_one_and_the_same_box_are_apart() -> None:
-    wanted = [Wanted(Rectangle(10, 10, 60, 60), ((80.0, 20.0), (16.0, 20.0)))] * 12
+    wanted = [LabelRequest(Rectangle(10, 10, 60, 60), ((80.0, 20.0), (16.0, 20.0)))] * 12
     assert assert_apart(place_labels(wanted, 240, 160), 240, 160) == 12
 
 
 def test_a_label_goes_beside_its_box_and_not_over_another_thing() -> None:
     boxes = [Rectangle(100, 100, 200, 200), Rectangle(100, 60, 200, 98)]
-    found = place_labels([Wanted(box, ((60.0, 20.0),)) for box in boxes], 400, 300)
+    found = place_labels([LabelRequest(box, ((60.0, 20.0),)) for box in boxes], 400, 300)
     assert found[0] is not None
     assert not found[0].far
     assert found[0].place.common(boxes[1]) == 0
@@ -89,14 +89,14 @@ def test_a_label_goes_beside_its_box_and_not_over_another_thing() -> None:
 
 
 def test_a_full_picture_takes_the_short_label_or_none() -> None:
-    tiny = place_labels([Wanted(Rectangle(0, 0, 30, 20), ((90.0, 20.0), (15.0, 20.0)))] * 3, 30, 20)
+    tiny = place_labels([LabelRequest(Rectangle(0, 0, 30, 20), ((90.0, 20.0), (15.0, 20.0)))] * 3, 30, 20)
     assert [each is not None and each.size for each in tiny].count(1) == 1
     assert tiny.count(None) == 2
-    assert place_labels([Wanted(Rectangle(0, 0, 5, 5), ((20.0, 20.0),))], 5, 5) == [None]
+    assert place_labels([LabelRequest(Rectangle(0, 0, 5, 5), ((20.0, 20.0),))], 5, 5) == [None]
 
 
 def test_a_far_label_says_so() -> None:
-    crowd = [Wanted(Rectangle(0, 0, 20, 20), ((30.0, 20.0),)) for _ in range(9)]
+    crowd = [LabelRequest(Rectangle(0, 0, 20, 20), ((30.0, 20.0),)) for _ in range(9)]
     found = place_labels(crowd, 120, 120)
     assert assert_apart(found, 120, 120) == 9
     assert any(each is not None and each.far for each in found)

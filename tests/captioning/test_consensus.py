@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmalign.captioning.consensus import Agreement, Consensus, consensus, word_weights
+from mmalign.captioning.consensus import Consensus, MBRConfig, consensus, word_weights
 from mmalign.captioning.retrieval import Context
 from mmalign.errors import InputError
 from mmalign.metrics.cider import DocumentFrequencies, cider_d
@@ -35,7 +35,7 @@ def by_hand(scores: list[float], weights: DocumentFrequencies, temperature: floa
 def test_against_all_pairs() -> None:
     scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
     weights = word_weights(CAPTIONS)
-    how = Agreement(plain=0, temperature=0.3)
+    how = MBRConfig(plain=0, temperature=0.3)
     ranked = Consensus(weights, how).choose(context(scores))
     expected = by_hand(scores, weights, 0.3)
     assert [one.rank for one in ranked] == np.argsort(-np.array(expected)).tolist()
@@ -48,7 +48,7 @@ def test_the_majority_wins_and_a_strong_vote_may_change_that() -> None:
     assert agreed is not None
     assert agreed.text in {"Two dogs run on the grass.", "Dogs run on the grass."}
     assert CAPTIONS[agreed.rank] == agreed.text
-    lonely = consensus(context([0.9, 0.1, 0.1, 0.1, 0.1, 0.1]), weights, how=Agreement(temperature=0.05))
+    lonely = consensus(context([0.9, 0.1, 0.1, 0.1, 0.1, 0.1]), weights, how=MBRConfig(temperature=0.05))
     assert lonely is not None
     assert lonely.text == CAPTIONS[0]
 
@@ -62,7 +62,7 @@ def test_drafts_are_judged_by_what_was_retrieved() -> None:
 
 
 def test_few_voters_and_candidates() -> None:
-    ranked = Consensus(word_weights(CAPTIONS), Agreement(voters=2, candidates=3)).choose(context())
+    ranked = Consensus(word_weights(CAPTIONS), MBRConfig(voters=2, candidates=3)).choose(context())
     assert sorted(one.rank for one in ranked) == [0, 1, 2]
 
 
@@ -88,4 +88,4 @@ def test_of_many_captions_a_sample_is_weighed() -> None:
 @pytest.mark.parametrize("wrong", [{"voters": 0}, {"candidates": 0}, {"temperature": 0}, {"plain": -1}])
 def test_what_cannot_be_agreement(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="at least one voter"):
-        Agreement(**wrong)  # type: ignore[arg-type]
+        MBRConfig(**wrong)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.captioning.decoders.decoding import Writing, write_captions
+from mmalign.captioning.decoders.decoding import GenerationConfig, write_captions
 from mmalign.captioning.decoders.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
 from mmalign.captioning.decoders.tokenizer import BEGIN, END
 from mmalign.errors import InputError
@@ -54,7 +54,7 @@ def test_a_wide_beam_finds_the_likeliest_captions(penalty: float) -> None:
     known = every_caption(model, inputs)
     ranked = sorted(known, key=lambda words: -known[words] / (len(words) + 1) ** penalty)
     # One place more than the captions compared: at the limit of its length a caption is cut, and has no end.
-    writing = Writing("beam", count=64, longest=LENGTH + 1, length_penalty=penalty, blocked=0)
+    writing = GenerationConfig("beam", count=64, longest=LENGTH + 1, length_penalty=penalty, blocked=0)
     found = [caption for caption in write_captions(model, inputs, writing)[0] if caption.ended]
     assert [caption.tokens for caption in found[:5]] == ranked[:5]
     for caption in found:
@@ -64,7 +64,8 @@ def test_a_wide_beam_finds_the_likeliest_captions(penalty: float) -> None:
 def test_beam_of_one_with_length_is_no_better_than_a_wide_one() -> None:
     model, inputs = small_model(), small_inputs()
     scores = [
-        write_captions(model, inputs, Writing("beam", count=count, blocked=0))[0][0].score(1.0) for count in (1, 4, 16)
+        write_captions(model, inputs, GenerationConfig("beam", count=count, blocked=0))[0][0].score(1.0)
+        for count in (1, 4, 16)
     ]
     assert all(wider >= narrow - 1e-5 for narrow, wider in itertools.pairwise(scores))
 
@@ -79,14 +80,14 @@ def test_greedy_takes_the_likeliest_word_each_time() -> None:
         if int(scores.argmax()) == END:
             break
         expected.append(int(scores.argmax()))
-    found = write_captions(model, inputs, Writing("greedy", blocked=0))
+    found = write_captions(model, inputs, GenerationConfig("greedy", blocked=0))
     assert found[0][0].tokens == tuple(expected)
 
 
 @pytest.mark.parametrize("way", ["greedy", "beam"])
 def test_pictures_together_and_alone_give_the_same(way: str) -> None:
     model, inputs = small_model(), small_inputs(2)
-    writing = Writing(way, count=3)  # type: ignore[arg-type]
+    writing = GenerationConfig(way, count=3)  # type: ignore[arg-type]
     together = write_captions(model, inputs, writing)
     vectors = inputs.vectors.numpy()
     for row, context in enumerate([[[3, 4], [5]], [[6, 3, 3]]]):
@@ -106,7 +107,7 @@ def test_draws_follow_the_probabilities_within_the_nucleus() -> None:
     counts: Counter[int] = Counter()
     for seed in range(60):
         # Duplicates are dropped, so that each run tells of few draws: single words, many seeds.
-        writing = Writing("nucleus", count=1, longest=1, temperature=0.7, nucleus=0.8, seed=seed)
+        writing = GenerationConfig("nucleus", count=1, longest=1, temperature=0.7, nucleus=0.8, seed=seed)
         counts.update(caption.tokens[0] for caption in write_captions(model, inputs, writing)[0])
     assert set(counts) <= set(inside.tolist())
     expected = probabilities[inside] / probabilities[inside].sum()
@@ -116,7 +117,8 @@ def test_draws_follow_the_probabilities_within_the_nucleus() -> None:
 def test_draws_are_the_same_for_the_same_seed() -> None:
     model, inputs = toy_model(), toy_inputs()
     first, again, other = (
-        write_captions(model, inputs, Writing("nucleus", count=6, seed=seed, nucleus=1.0)) for seed in (1, 1, 2)
+        write_captions(model, inputs, GenerationConfig("nucleus", count=6, seed=seed, nucleus=1.0))
+        for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -132,7 +134,7 @@ def test_no_run_of_three_comes_twice(way: str) -> None:
 
     def repeats(blocked: int) -> int:
         count = 0
-        writing = Writing(way, count=3, blocked=blocked)  # type: ignore[arg-type]
+        writing = GenerationConfig(way, count=3, blocked=blocked)  # type: ignore[arg-type]
         for captions in write_captions(model, inputs, writing):
             for caption in captions:
                 runs = [caption.tokens[i : i + 3] for i in range(len(caption.tokens) - 2)]
@@ -147,13 +149,13 @@ def test_the_limit_of_length_is_kept_and_told() -> None:
     model, inputs = toy_model(), toy_inputs()
     with torch.no_grad():
         model.decoder.bias[END] -= 100
-    for captions in write_captions(model, inputs, Writing("beam", count=2, longest=4)):
+    for captions in write_captions(model, inputs, GenerationConfig("beam", count=2, longest=4)):
         assert all(len(caption.tokens) == 4 and not caption.ended for caption in captions)
 
 
 def test_an_explicit_end_counts_in_the_likelihood() -> None:
     model, inputs = small_model(), small_inputs()
-    for caption in write_captions(model, inputs, Writing("beam", count=4))[0]:
+    for caption in write_captions(model, inputs, GenerationConfig("beam", count=4))[0]:
         tail = [END] if caption.ended else []
         expected = log_likelihood(model, inputs, [*caption.tokens, *tail])
         assert caption.log_likelihood == pytest.approx(expected, abs=1e-4)
@@ -164,4 +166,4 @@ def test_an_explicit_end_counts_in_the_likelihood() -> None:
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="expected"):
-        Writing(**wrong)  # type: ignore[arg-type]
+        GenerationConfig(**wrong)  # type: ignore[arg-type]

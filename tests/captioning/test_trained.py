@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmalign.captioning.decoders.base import Decoder
-from mmalign.captioning.decoders.decoding import Writing
+from mmalign.captioning.decoders.decoding import GenerationConfig
 from mmalign.captioning.decoders.model import ModelConfig, make_model
 from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
 from mmalign.captioning.decoders.tokenizer import CaptionTokenizer, plain_words
@@ -97,7 +97,7 @@ def test_the_mean_of_pictures_is_taken_off(path: Path) -> None:
 def test_either_side_may_be_missing(path: Path, vector: bool, context: bool) -> None:
     drafts = open_decoder(path).caption(
         np.eye(6, dtype=np.float32)[0] if vector else None, [*CAPTIONS, "...", ""] if context else [],
-        writing=Writing("greedy"),
+        writing=GenerationConfig("greedy"),
     )  # fmt: skip
     assert len(drafts) == 1
 

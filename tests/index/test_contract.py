@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from mmalign.errors import IndexFileError, InputError
-from mmalign.index.recall.recall_curves import Contract, Curve
+from mmalign.index.recall.recall_curves import RecallCurve, RecallProfile
 from mmalign.types import Note
 
 
-def curve(kind: str = "text", share: float = 1.0, k: int = 10, *, lower: tuple[float, ...] = (0.8, 0.9, 0.97)) -> Curve:
+def curve(
+    kind: str = "text", share: float = 1.0, k: int = 10, *, lower: tuple[float, ...] = (0.8, 0.9, 0.97)
+) -> RecallCurve:
     efforts = tuple(16 * 2**i for i in range(len(lower)))
-    return Curve(kind, share, k, efforts, tuple(min(1.0, value + 0.01) for value in lower), lower, queries=200)
+    return RecallCurve(kind, share, k, efforts, tuple(min(1.0, value + 0.01) for value in lower), lower, queries=200)
 
 
-CONTRACT = Contract(
+CONTRACT = RecallProfile(
     0.95,
     (
         curve(),
@@ -80,7 +82,7 @@ def test_more_recall_never_takes_less_effort() -> None:
 
 
 def test_an_empty_contract_promises_nothing() -> None:
-    assert Contract(0.95, ()).effort_for(0.1, kind=None, k=10) is None
+    assert RecallProfile(0.95, ()).effort_for(0.1, kind=None, k=10) is None
 
 
 @pytest.mark.parametrize(
@@ -93,11 +95,11 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_survives_json() -> None:
-    assert Contract.from_dict(json.loads(json.dumps(CONTRACT.to_dict()))) == CONTRACT
+    assert RecallProfile.from_dict(json.loads(json.dumps(CONTRACT.to_dict()))) == CONTRACT
 
 
 def test_an_index_of_an_earlier_version_has_none() -> None:
-    assert Contract.from_dict({}) is None
+    assert RecallProfile.from_dict({}) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_an_index_of_an_earlier_version_has_none() -> None:
 )
 def test_damage_is_found(damage: dict[str, Any]) -> None:
     with pytest.raises(IndexFileError, match="build the index again"):
-        Contract.from_dict(CONTRACT.to_dict() | damage)
+        RecallProfile.from_dict(CONTRACT.to_dict() | damage)
 
 
 def test_a_curve_without_points_is_refused() -> None:

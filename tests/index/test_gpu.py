@@ -13,7 +13,7 @@ import pytest
 from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
 from mmalign.index.faiss import gpu as faiss_gpu
 from mmalign.index.faiss import index as faiss_module
-from mmalign.index.faiss.gpu import MOST_K, Cards, OnCards, probe, require_cards
+from mmalign.index.faiss.gpu import MOST_K, Cards, GpuReplica, probe, require_cards
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.load import load_index
@@ -170,7 +170,7 @@ def test_copies_on_cards_find_the_same(
     monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, data: Data, cards: int, rows: int, asked: Any, spread: str
 ) -> None:
     monkeypatch.setattr(faiss_gpu, "_CHUNK", 700)
-    copy = OnCards(fake(monkeypatch, cards=cards, rows=rows), flat._inner, spread=asked)
+    copy = GpuReplica(fake(monkeypatch, cards=cards, rows=rows), flat._inner, spread=asked)
     assert copy.spread == spread
     flat._cards = copy
     scores, ids = flat.search(data.queries, 10)
@@ -185,7 +185,7 @@ def test_an_index_that_fits_no_card_is_refused(
     monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, cards: int, rows: int, asked: Any
 ) -> None:
     with pytest.raises(EnvironmentConflictError, match=f"does not fit the memory of {cards} graphics card.*out of mem"):
-        OnCards(fake(monkeypatch, cards=cards, rows=rows), flat._inner, spread=asked)
+        GpuReplica(fake(monkeypatch, cards=cards, rows=rows), flat._inner, spread=asked)
 
 
 def test_an_error_that_is_not_about_memory_is_told(monkeypatch: pytest.MonkeyPatch, flat: FaissIndex) -> None:
@@ -194,7 +194,7 @@ def test_an_error_that_is_not_about_memory_is_told(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(FakeFlat, "add", fail)
     with pytest.raises(InputError, match="no kernel image"):
-        OnCards(fake(monkeypatch, cards=2), flat._inner)
+        GpuReplica(fake(monkeypatch, cards=2), flat._inner)
 
 
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF8,PQ4x4fs", "SQ8", "PQ4"])
@@ -206,7 +206,7 @@ def test_kinds_that_are_not_for_cards(monkeypatch: pytest.MonkeyPatch, factory: 
         assert faiss_gpu._copier(fake(monkeypatch, cards=1), index, []) is not None
         return
     with pytest.raises(RecipeError, match=f"no {type(index).__name__} on graphics cards"):
-        OnCards(fake(monkeypatch, cards=1), index)
+        GpuReplica(fake(monkeypatch, cards=1), index)
 
 
 def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: Data) -> None:
@@ -216,13 +216,13 @@ def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: 
     index.add(data.ids[:-1], data.vectors[:-1])
     asked: list[int] = []
 
-    def on_cards() -> OnCards:
-        copy = OnCards(fake(monkeypatch, cards=1), index._inner)
+    def to_gpu() -> GpuReplica:
+        copy = GpuReplica(fake(monkeypatch, cards=1), index._inner)
         search = copy.search
         monkeypatch.setattr(copy, "search", lambda q, k, **o: (asked.append(k), search(q, k, **o))[1])
         return copy
 
-    index._cards = on_cards()
+    index._cards = to_gpu()
     assert index.device == "cuda"
     index.search(data.queries, 5)
     index.search(data.queries, 6, where=data.ids[:50])
@@ -231,7 +231,7 @@ def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: 
     index.add(data.ids[-1:], data.vectors[-1:])
     assert index.device == "cpu"
     assert index.search(data.vectors[-1:], 1)[1][0, 0] == data.ids[-1]
-    index._cards = on_cards()
+    index._cards = to_gpu()
     index.remove(data.ids[:1])
     assert data.ids[0] not in index.search(data.vectors[:1], 10)[1]
     assert asked == [5]
@@ -285,7 +285,7 @@ def test_effort_and_candidates_reach_the_card(monkeypatch: pytest.MonkeyPatch) -
     faiss.GpuMultipleClonerOptions, faiss.INDICES_64_BIT = SimpleNamespace, 3
     faiss.index_cpu_to_gpu_multiple_py = lambda resources, index, options: lists
     faiss.IndexRefine, faiss.IndexRefineSearchParameters = refine, lambda k_factor: ("refined", k_factor)
-    copy = OnCards(faiss, IndexRefineFlat())
+    copy = GpuReplica(faiss, IndexRefineFlat())
     copy.search(np.zeros((1, 4), np.float32), 3, effort=50, k_factor=7.0)
     assert (lists.nprobe, seen.pop()) == (20, ("refined", 7.0))
     assert (copy.serves(10, 8.0), copy.serves(300, 8.0)) == (True, False)
@@ -297,7 +297,7 @@ def test_effort_and_candidates_reach_the_card(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(faiss_gpu, "probe", lambda _: Cards(True, 1, True))
     faiss.StandardGpuResources = object
     faiss.GpuIndexCagra, faiss.METRIC_INNER_PRODUCT, faiss.SearchParametersCagra = Cagra, 0, SimpleNamespace
-    graph = OnCards(faiss, IndexHNSWCagra())
+    graph = GpuReplica(faiss, IndexHNSWCagra())
     for k, effort, length in ((10, 64, 64), (100, 64, 128), (1, 1, 32)):
         graph.search(np.zeros((1, 4), np.float32), k, effort=effort, k_factor=1.0)
         assert seen.pop().itopk_size == length
@@ -313,16 +313,16 @@ def test_graphs_of_cards_are_searched_without_one(monkeypatch: pytest.MonkeyPatc
         return graph
 
     monkeypatch.setattr(faiss_gpu, "build_cagra", build)
-    index = FaissIndex.from_cards("HNSW16,Flat", data.ids, data.vectors, default_effort=128)
+    index = FaissIndex.from_gpu("HNSW16,Flat", data.ids, data.vectors, default_effort=128)
     index.save(tmp_path / "i")
     loaded = load_index(tmp_path / "i")
     assert (loaded.factory, loaded.default_effort, loaded.ntotal) == ("HNSW16,Flat", 128, ROWS)
     order = np.argsort(-(data.queries @ data.vectors.T), axis=1)[:, :10]
     assert recall(loaded.search(data.queries, 10)[1], data.ids[order]) > 0.97
     with pytest.raises(RecipeError, match="of the form HNSW32,Flat, got 'SQ8'"):
-        FaissIndex.from_cards("SQ8", data.ids, data.vectors)
+        FaissIndex.from_gpu("SQ8", data.ids, data.vectors)
     with pytest.raises(InputError, match="come twice"):
-        FaissIndex.from_cards("HNSW16", np.zeros(ROWS, np.int64), data.vectors)
+        FaissIndex.from_gpu("HNSW16", np.zeros(ROWS, np.int64), data.vectors)
 
 
 @on_card

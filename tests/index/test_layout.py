@@ -11,7 +11,7 @@ from mmalign.errors import RecipeError
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.planning.recipe import list_recipes
-from mmalign.index.planning.sizes import lay_out
+from mmalign.index.planning.sizes import size_of
 
 ROWS, DIM = 20_000, 64
 STRINGS = ["SQ4", "SQ6", "SQbf16", "PQ16np", "PQ16x4fs", "PQ8x6np", "IVF64_HNSW16,SQ8", "IDMap2,SQ8", "RaBitQ4",
@@ -46,17 +46,17 @@ def test_size_of_every_recipe(recipe: object, vectors: np.ndarray, tmp_path: Pat
     factory = recipe.resolve(rows=ROWS, dim=DIM)  # type: ignore[attr-defined]
     # A graph's links take the same room for each vector; fewer are linked in less time.
     some = vectors[: 4000 if "HNSW" in factory else ROWS]
-    assert lay_out(factory, DIM).size(len(some)) == pytest.approx(written(factory, some, tmp_path), rel=0.06)
+    assert size_of(factory, DIM).size(len(some)) == pytest.approx(written(factory, some, tmp_path), rel=0.06)
 
 
 @pytest.mark.parametrize("factory", STRINGS)
 def test_size_of_factory_strings(factory: str, vectors: np.ndarray, tmp_path: Path) -> None:
     some = vectors[:3000]
-    assert lay_out(factory, DIM).size(len(some)) == pytest.approx(written(factory, some, tmp_path), rel=0.04)
+    assert size_of(factory, DIM).size(len(some)) == pytest.approx(written(factory, some, tmp_path), rel=0.04)
 
 
 def test_what_is_searched_and_what_may_stay_on_disk() -> None:
-    layout = lay_out("IVF100,PQ32x4fs,Refine(SQfp16)", DIM)
+    layout = size_of("IVF100,PQ32x4fs,Refine(SQfp16)", DIM)
     assert layout.refined(1000) == 1000 * 2 * DIM
     # 16 bytes of codes and 8 of id for each, half a block of codes for each list, centroids and codebooks.
     assert layout.searched(1000) == 1000 * 24 + 100 * 16 * 16 + 100 * (4 * DIM + 8) + 4 * DIM * 16
@@ -71,10 +71,10 @@ def test_what_is_searched_and_what_may_stay_on_disk() -> None:
 )  # fmt: skip
 def test_what_is_not_known_is_named(factory: str, part: str) -> None:
     with pytest.raises(RecipeError, match=part) as caught:
-        lay_out(factory, DIM)
+        size_of(factory, DIM)
     assert "known are exact, PCA" in str(caught.value)
 
 
 def test_a_string_without_codes_is_refused() -> None:
     with pytest.raises(RecipeError, match="does not say what is kept of a vector"):
-        lay_out("IVF10", DIM)
+        size_of("IVF10", DIM)

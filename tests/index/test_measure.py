@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from mmalign.errors import DimensionError, InputError
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss.index import FaissIndex
-from mmalign.index.recall.measure import Asked, Measuring, efforts_to_try, measure_contract
-from mmalign.index.recall.recall_curves import Contract
+from mmalign.index.recall.measure import Measuring, QuerySet, efforts_to_try, measure_contract
+from mmalign.index.recall.recall_curves import RecallProfile
 from mmalign.utils.similarity import l2_normalize
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
@@ -127,7 +127,7 @@ def test_the_row_a_query_was_made_from_is_not_looked_for(data: Data) -> None:
     for kind, expected in ((OnlyItself, 0.0), (NeverItself, 1.0)):
         index = kind(DIM)
         index.add(data.ids, data.vectors)
-        asked = {"image": Asked(data.vectors[rows], own)}
+        asked = {"image": QuerySet(data.vectors[rows], own)}
         contract = measure_contract(index, chunks_of(data), asked, Measuring(ks=(1, 10), shares=(1.0,)))
         assert [curve.recall for curve in contract.curves] == [(expected,), (expected,)]
 
@@ -189,7 +189,7 @@ def test_is_the_same_again_and_counts_its_steps(data: Data) -> None:
     first = measure_contract(index, chunks_of(data), queries, options)
     assert first == measure_contract(index, chunks_of(data), queries, options)
     assert len(steps) == 2 * options.steps(ROWS, 2)
-    assert Contract.from_dict(first.to_dict()) == first
+    assert RecallProfile.from_dict(first.to_dict()) == first
 
 
 def test_an_index_that_compares_with_everything_needs_no_measuring(data: Data, exact: ExactIndex) -> None:

@@ -13,7 +13,7 @@ from mmalign.index.planning.choose import Budget, check_memory, choose, chooses_
 from mmalign.index.planning.costs import Costs, build_seconds, load_costs, missed, search_seconds
 from mmalign.index.planning.estimate import Meter, check_estimate, estimate
 from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe
-from mmalign.index.planning.sizes import lay_out
+from mmalign.index.planning.sizes import size_of
 from mmalign.utils.quantities import parse_bytes
 
 DIM = 384
@@ -205,15 +205,15 @@ def test_every_recipe_has_an_estimate_at_the_edges(rows: int, dim: int) -> None:
 
 
 def test_times_add_up() -> None:
-    exact = lay_out("exact", 100)
+    exact = size_of("exact", 100)
     assert search_seconds(exact, COSTS, rows=1000, effort=None) == pytest.approx(1e-5 + 1000 * 100e-9)
-    lists = lay_out("IVF10,PQ50x4fs,Refine(SQfp16)", 100)
+    lists = size_of("IVF10,PQ50x4fs,Refine(SQfp16)", 100)
     # Centroids, the codes of 2 of 10 lists, 80 candidates, which a cache holds.
     memory = 1e-5 + 10 * 100e-9 + 2e-6 + 200 * 100e-9 + 80 * 100e-9
     assert search_seconds(lists, COSTS, rows=1000, effort=2, k_factor=8) == pytest.approx(memory)
     disk = search_seconds(lists, COSTS, rows=1000, effort=2, k_factor=8, on_disk=True)
     assert disk == pytest.approx(memory + 80 * 1e-4)
-    graph = lay_out("HNSW16,SQ8", 100)
+    graph = size_of("HNSW16,SQ8", 100)
     far = 1 - 2**25 / graph.searched(10**6)
     assert search_seconds(graph, COSTS, rows=10**6, effort=64) == pytest.approx(1e-5 + 64 * (100e-9 + far * 16e-8) / 2)
     # Coded and linked; a graph of half the links takes half the time.
@@ -230,7 +230,7 @@ def test_costs_that_come_with_the_package() -> None:
     assert costs.machine
     assert costs.commit
     for recipe in list_recipes():
-        layout = lay_out(recipe.resolve(rows=10**6, dim=DIM), DIM)
+        layout = size_of(recipe.resolve(rows=10**6, dim=DIM), DIM)
         for code in (layout.code, layout.refine):
             if code is not None:
                 # Width 1 of a code takes between a picosecond and a microsecond on any machine.
@@ -267,7 +267,7 @@ def test_meter() -> None:
 
 
 def test_a_graph_that_fits_no_cache_takes_longer_for_each_vector() -> None:
-    layout = lay_out("HNSW32,SQfp16", 64)
+    layout = size_of("HNSW32,SQfp16", 64)
     costs = replace(COSTS, link=0.0, call=0.0, graph=0.0)
     # 20,000 vectors of 128 bytes and their links fit 32 MiB; of twenty million hardly any is at hand.
     small, large = (build_seconds(layout, costs, rows=rows, sample=0) / rows for rows in (20_000, 20_000_000))

@@ -15,7 +15,7 @@ from mmalign.index.lifecycle.build import build_index, sample_vectors
 from mmalign.index.load import load_index
 from mmalign.index.planning import recipe as module
 from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe, parse_recipe
-from mmalign.index.planning.sizes import lay_out
+from mmalign.index.planning.sizes import size_of
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
 # Recipes of a graphics card are built where there is one; see test_faiss_gpu.py.
@@ -70,7 +70,7 @@ def test_recipe_builds_and_filters_as_it_says(name: str, data: Data) -> None:
     assert index.factory == recipe.resolve(rows=ROWS, dim=DIM)
     assert sum(advanced) == len(index) == ROWS
     assert len(advanced) == 5
-    assert chunks.passes == (2 if lay_out(index.factory, DIM).centroids else 1)
+    assert chunks.passes == (2 if size_of(index.factory, DIM).centroids else 1)
     # Codes of four bits, which nothing mends, lose a little more.
     least = 0.88 if name == "rabitq4" else 0.93
     for share in (1.0, 0.5, 0.1, 0.02):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from mmalign.alignment.drawing.labels import Placed, Rectangle, Wanted, place_labels
+from mmalign.alignment.drawing.labels import LabelPlacement, LabelRequest, Rectangle, place_labels
 from mmalign.alignment.drawing.legend import Entry, draw_legend
 from mmalign.alignment.drawing.palette import PAPER, Style, draw_line, fitted, font_for, needs_wide, style_of
 from mmalign.alignment.drawing.sentence import draw_sentence
@@ -49,7 +49,7 @@ class Layout:
     text: int
     styles: tuple[Style, ...]
     boxes: tuple[tuple[Rectangle, ...], ...]
-    labels: tuple[tuple[int, Placed | None, tuple[str, ...]], ...]
+    labels: tuple[tuple[int, LabelPlacement | None, tuple[str, ...]], ...]
 
     @property
     def line(self) -> int:
@@ -117,7 +117,7 @@ def plan_drawing(alignment: Alignment, size: tuple[int, int]) -> Layout:
         for phrase in range(len(alignment.phrases))
     )
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    wanted: list[Wanted] = []
+    wanted: list[LabelRequest] = []
     owners: list[tuple[int, tuple[str, ...]]] = []
     seen: set[tuple[int, Rectangle]] = set()
     for phrase, own in enumerate(boxes):
@@ -131,7 +131,7 @@ def plan_drawing(alignment: Alignment, size: tuple[int, int]) -> Layout:
                 seen.add((styles[phrase].number, box))
                 high = round(text * 1.45)
                 sizes = tuple((round(measure.textlength(each, font=font)) + text // 2 + 2, high) for each in texts)
-                wanted.append(Wanted(box, sizes))
+                wanted.append(LabelRequest(box, sizes))
                 owners.append((phrase, texts))
     places = place_labels(wanted, *drawn)
     labels = tuple((phrase, place, texts) for (phrase, texts), place in zip(owners, places, strict=True))

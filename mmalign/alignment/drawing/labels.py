@@ -39,7 +39,7 @@ class Rectangle(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LabelRequest:
     """A label that wants a place.
 
     Attributes:
@@ -52,7 +52,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class LabelPlacement:
     """A label's place.
 
     Attributes:
@@ -73,7 +73,9 @@ _SHORTER = 1.2
 _STEPS = 9
 
 
-def place_labels(wanted: Sequence[Wanted], width: float, height: float, *, gap: float = 2.0) -> list[Placed | None]:
+def place_labels(
+    wanted: Sequence[LabelRequest], width: float, height: float, *, gap: float = 2.0
+) -> list[LabelPlacement | None]:
     """Find places for labels beside their boxes: none covers another, all lie in the picture.
 
     Labels of small boxes choose first: large boxes have more room along their edges. Each takes the cheapest free
@@ -98,8 +100,10 @@ def place_labels(wanted: Sequence[Wanted], width: float, height: float, *, gap: 
     return shorter if shorter.count(None) < placed.count(None) else placed
 
 
-def _place(wanted: Sequence[Wanted], width: float, height: float, gap: float, *, short: bool) -> list[Placed | None]:
-    placed: list[Placed | None] = [None] * len(wanted)
+def _place(
+    wanted: Sequence[LabelRequest], width: float, height: float, gap: float, *, short: bool
+) -> list[LabelPlacement | None]:
+    placed: list[LabelPlacement | None] = [None] * len(wanted)
     taken = np.zeros((0, 4))
     boxes = np.array([each.box for each in wanted], float).reshape(-1, 4)
     for index in sorted(range(len(wanted)), key=lambda index: (wanted[index].box.area, index)):
@@ -118,7 +122,7 @@ def _place(wanted: Sequence[Wanted], width: float, height: float, gap: float, *,
                 if costs[cheapest] < best:
                     best = costs[cheapest]
                     place = Rectangle(*map(float, places[cheapest]))
-                    placed[index] = Placed(place, number, place.distance(box) > size[1])
+                    placed[index] = LabelPlacement(place, number, place.distance(box) > size[1])
             found = placed[index]
             if found is not None:
                 taken = np.concatenate([taken, [found.place]])

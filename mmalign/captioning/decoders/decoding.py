@@ -17,7 +17,7 @@ Way = Literal["greedy", "beam", "nucleus"]
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class GenerationConfig:
     """How captions are written.
 
     Attributes:
@@ -61,7 +61,7 @@ class Writing:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GenerationOutput:
     """One caption as tokens.
 
     Attributes:
@@ -84,8 +84,8 @@ class Written:
 def write_captions(
     model: MultimodalTransformer,
     inputs: Inputs,
-    writing: Writing = Writing(),
-) -> list[list[Written]]:
+    writing: GenerationConfig = GenerationConfig(),
+) -> list[list[GenerationOutput]]:
     """Write captions.
 
     Args:
@@ -119,20 +119,20 @@ def write_captions(
 class _Search:
     """The captions under way, `count` a picture, and those that have ended."""
 
-    def __init__(self, writing: Writing, pictures: int, count: int, *, device: torch.device) -> None:
+    def __init__(self, writing: GenerationConfig, pictures: int, count: int, *, device: torch.device) -> None:
         self._writing, self._pictures, self._count = writing, pictures, count
         self._tokens: list[list[int]] = [[] for _ in range(pictures * count)]
         self._sums = torch.zeros(pictures * count, device=device)
         # The beams of a picture begin alike: only the first one counts at the first step.
         self._live = [writing.way != "beam" or row % count == 0 for row in range(pictures * count)]
-        self._ended: list[list[Written]] = [[] for _ in range(pictures)]
+        self._ended: list[list[GenerationOutput]] = [[] for _ in range(pictures)]
         self._draw = torch.Generator(device=device).manual_seed(writing.seed)
 
     @property
     def done(self) -> bool:
         return not any(self._live)
 
-    def results(self) -> list[list[Written]]:
+    def results(self) -> list[list[GenerationOutput]]:
         found = []
         for captions in self._ended:
             different = {caption.tokens: caption for caption in captions}
@@ -168,7 +168,7 @@ class _Search:
             scores[row, repeated] = -torch.inf
 
     def _end(self, row: int, total: float, *, ended: bool) -> None:
-        self._ended[row // self._count].append(Written(tuple(self._tokens[row]), total, ended))
+        self._ended[row // self._count].append(GenerationOutput(tuple(self._tokens[row]), total, ended))
 
     def _one_each(self, scores: torch.Tensor) -> tuple[None, torch.Tensor]:
         if self._writing.way == "greedy":
@@ -225,7 +225,7 @@ class _Search:
 
     def _settled(self, picture: int, best: float, length: int) -> bool:
         """Whether enough captions have ended, and none under way is likelier by length than the worst of them."""
-        ended: Sequence[Written] = self._ended[picture]
+        ended: Sequence[GenerationOutput] = self._ended[picture]
         if len(ended) < self._count:
             return False
         penalty = self._writing.length_penalty

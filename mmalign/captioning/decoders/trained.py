@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmalign.captioning.decoders.base import Draft
-from mmalign.captioning.decoders.decoding import Writing, Written, write_captions
+from mmalign.captioning.decoders.decoding import GenerationConfig, GenerationOutput, write_captions
 from mmalign.captioning.decoders.model import ModelConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
 from mmalign.captioning.decoders.tokenizer import CaptionTokenizer
 from mmalign.captioning.decoders.weight_file import read_weights, write_weights
@@ -25,8 +25,8 @@ _NOTES = ("encoder", "fingerprint", "license", "provenance")
 _MEAN = "vector_mean"
 # Pictures that are written for at once, so that memory stays bounded.
 _TOGETHER = 16
-BEAMS = Writing("beam", count=5, longest=24)
-DRAWS = Writing("nucleus", count=16, nucleus=0.9, longest=24)
+BEAMS = GenerationConfig("beam", count=5, longest=24)
+DRAWS = GenerationConfig("nucleus", count=16, nucleus=0.9, longest=24)
 """What drafts are taken from."""
 
 
@@ -160,7 +160,7 @@ class TrainedDecoder:
         return self._config.dim
 
     def caption(
-        self, vector: Float32Array | None, context: Sequence[str], *, writing: Writing | None = None
+        self, vector: Float32Array | None, context: Sequence[str], *, writing: GenerationConfig | None = None
     ) -> list[Draft]:
         """Write drafts for one picture; see `Decoder.caption`.
 
@@ -180,7 +180,11 @@ class TrainedDecoder:
         return self.caption_many(vectors, [context], writing=writing)[0]
 
     def caption_many(
-        self, vectors: Float32Array | None, contexts: Sequence[Sequence[str]], *, writing: Writing | None = None
+        self,
+        vectors: Float32Array | None,
+        contexts: Sequence[Sequence[str]],
+        *,
+        writing: GenerationConfig | None = None,
     ) -> list[list[Draft]]:
         """Write drafts for many pictures.
 
@@ -208,7 +212,7 @@ class TrainedDecoder:
         return result
 
     def _write(
-        self, vectors: Float32Array | None, contexts: Sequence[Sequence[str]], writing: Writing
+        self, vectors: Float32Array | None, contexts: Sequence[Sequence[str]], writing: GenerationConfig
     ) -> list[list[Draft]]:
         moved = self._moved(vectors, len(contexts))
         result: list[list[Draft]] = []
@@ -260,7 +264,7 @@ class TrainedDecoder:
         read = self._tokenizer.encode(list(context)[: self._config.context], longest=self._config.longest)
         return [tokens for tokens in read if tokens]
 
-    def _draft(self, written: Written, writing: Writing) -> Draft:
+    def _draft(self, written: GenerationOutput, writing: GenerationConfig) -> Draft:
         text = self._tokenizer.decode(written.tokens)
         return Draft(text, written.log_likelihood, written.score(writing.length_penalty))
 

@@ -123,7 +123,7 @@ def place_index(index: Any, device: str) -> str | None:
     return None
 
 
-class OnCards:
+class GpuReplica:
     """A copy of an index on graphics cards, for searches without a filter.
 
     Args:

@@ -77,7 +77,7 @@ def _faiss() -> Any:
     return faiss
 
 
-def check_cards(*, cagra: bool = False) -> None:
+def require_gpu(*, cagra: bool = False) -> None:
     """Refuse where FAISS has no graphics card to work with.
 
     Args:
@@ -140,13 +140,13 @@ class FaissIndex:
         self._mapped = mapped
         # The file that the index is mapped from.
         self._file: Path | None = None
-        self._anatomy = anatomy.dissect(faiss, self._inner)
+        self._anatomy = anatomy.index_structure(faiss, self._inner)
         self._storage = anatomy.scannable(faiss, self._inner)
         self._held = faiss_scan.held_vectors(faiss, self._inner)
         self._default_effort = default_effort if self._anatomy.default_effort is not None else None
         self._k_factor = k_factor
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
-        self._cards: faiss_gpu.OnCards | None = None
+        self._cards: faiss_gpu.GpuReplica | None = None
 
     @property
     def bare(self) -> tuple[Any, Any]:
@@ -209,7 +209,7 @@ class FaissIndex:
         return self._default_effort or self._anatomy.default_effort
 
     @property
-    def layers(self) -> anatomy.Anatomy:
+    def layers(self) -> anatomy.IndexStructure:
         """What the index is made of."""
         return self._anatomy
 
@@ -298,7 +298,7 @@ class FaissIndex:
         self._cards = None
 
     @classmethod
-    def from_cards(cls, factory: str, ids: ArrayLike, vectors: ArrayLike, *, default_effort: int | None = None) -> Self:
+    def from_gpu(cls, factory: str, ids: ArrayLike, vectors: ArrayLike, *, default_effort: int | None = None) -> Self:
         """Build a graph on a graphics card (CAGRA).
 
         Args:
@@ -341,7 +341,7 @@ class FaissIndex:
         """
         if device not in ("cpu", "cuda"):
             raise InputError(f"device must be cpu or cuda, got {device!r}")
-        self._cards = None if device == "cpu" else faiss_gpu.OnCards(_faiss(), self._inner, spread=spread)
+        self._cards = None if device == "cpu" else faiss_gpu.GpuReplica(_faiss(), self._inner, spread=spread)
 
     @property
     def device(self) -> str:
@@ -478,10 +478,10 @@ class FaissIndex:
                 selector=selector,
             )
         )
-        on_cards = None if scan or mask is not None else self._cards
+        to_gpu = None if scan or mask is not None else self._cards
         try:
-            if on_cards is not None and on_cards.serves(k, k_factor):
-                scores, positions = on_cards.search(queries, k, effort=effort, k_factor=float(k_factor))
+            if to_gpu is not None and to_gpu.serves(k, k_factor):
+                scores, positions = to_gpu.search(queries, k, effort=effort, k_factor=float(k_factor))
             else:
                 scores, positions = searched.search(queries, k, params=parameters)
         except RuntimeError as error:

@@ -14,7 +14,7 @@ from mmalign.index.base import Index
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.faiss.io import read_faiss
 from mmalign.index.faiss.lists import empty_lists, list_layer, need_lists
-from mmalign.index.faiss.shards import Workshop, shard_rows
+from mmalign.index.faiss.shards import ShardBuilder, shard_rows
 from mmalign.index.ids import IdMap
 from mmalign.utils import Float32Array, Int64Array
 
@@ -61,7 +61,7 @@ def build_on_disk(
     """
     faiss, bare = index.bare
     size = shard_rows(need_lists(faiss, bare, index.factory), memory=memory)
-    workshop = Workshop(faiss, folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
+    workshop = ShardBuilder(faiss, folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
     trained = workshop.trained()
     if trained is None:
         if not index.is_trained:
@@ -106,7 +106,7 @@ def extend_on_disk(
     trained = read_faiss(faiss, index.file, mmap=True)
     size = shard_rows(need_lists(faiss, trained, index.factory), memory=None)
     empty_lists(faiss, trained)
-    workshop = Workshop(faiss, folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
+    workshop = ShardBuilder(faiss, folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
     known = IdMap(np.asarray(index.ids), np.flatnonzero(~index.alive))
     path, ids = workshop.fill(trained, chunks(), rows=size, before=(index.file, len(known)), advance=advance)
     known.remove(removed)

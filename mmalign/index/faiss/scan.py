@@ -32,12 +32,12 @@ def held_vectors(faiss: Any, index: Any) -> Any | None:
     Returns:
         The index itself, its storage, its refinement, or the index of its lists, whichever does; None where none does.
     """
-    built = anatomy.dissect(faiss, index)
+    built = anatomy.index_structure(faiss, index)
     if built.exhaustive and not built.wrappers:
         return faiss.downcast_index(index)
     held = anatomy.scannable(faiss, index)
     if held is not None:
-        return held if anatomy.dissect(faiss, held).exhaustive else None
+        return held if anatomy.index_structure(faiss, held).exhaustive else None
     if built.core == "ivf" and not built.wrappers and built.true_scores:
         layer = faiss.downcast_index(index)
         # Any other way to the lists may miss some of them.

@@ -51,7 +51,7 @@ def shard_rows(layer: Any, *, memory: int | None) -> int:
     return max(_LEAST_ROWS, min(_MOST_ROWS, most // (_GROWTH * bytes_per_row(layer))))
 
 
-class Workshop:
+class ShardBuilder:
     """The folder of a build in shards.
 
     Args:

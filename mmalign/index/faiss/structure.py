@@ -21,7 +21,7 @@ Core: TypeAlias = Literal["scan", "ivf", "ivf-opaque", "hnsw", "opaque"]
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class IndexStructure:
     """The layers of a FAISS index.
 
     Attributes:
@@ -59,7 +59,7 @@ class Anatomy:
         return "k_factor" if self.refines else None
 
 
-def dissect(faiss: Any, index: Any) -> Anatomy:
+def index_structure(faiss: Any, index: Any) -> IndexStructure:
     """Describe a FAISS index.
 
     Args:
@@ -89,7 +89,7 @@ def dissect(faiss: Any, index: Any) -> Anatomy:
     min_share = {"scan": 0.0, "ivf": 0.01}.get(core, 0.1)
     if core == "hnsw" and scannable(faiss, index) is not None:
         min_share = 0.0
-    return Anatomy(
+    return IndexStructure(
         wrappers=tuple(wrappers),
         core=core,
         lists=lists,
@@ -155,7 +155,7 @@ def scannable(faiss: Any, index: Any) -> Any | None:
     return held if _core(faiss, held)[0] == "scan" else None
 
 
-def widened(anatomy: Anatomy, effort: int | None, share: float, rows: int) -> int | None:
+def widened(anatomy: IndexStructure, effort: int | None, share: float, rows: int) -> int | None:
     """Effort that keeps the recall of a filtered search near that of an unfiltered one.
 
     The k nearest of a share s of the rows are spread like the k / s nearest of all. A graph has to hold that many
@@ -179,7 +179,7 @@ def widened(anatomy: Anatomy, effort: int | None, share: float, rows: int) -> in
     return effort
 
 
-def max_effort(anatomy: Anatomy, rows: int, share: float = 1.0) -> int | None:
+def max_effort(anatomy: IndexStructure, rows: int, share: float = 1.0) -> int | None:
     """Effort beyond which nothing more is found, or None where effort does not decide how much is found.
 
     Args:
@@ -196,7 +196,7 @@ def max_effort(anatomy: Anatomy, rows: int, share: float = 1.0) -> int | None:
 
 
 def search_parameters(
-    faiss: Any, anatomy: Anatomy, *, effort: int | None, k_factor: float, selector: Any | None
+    faiss: Any, anatomy: IndexStructure, *, effort: int | None, k_factor: float, selector: Any | None
 ) -> Any | None:
     """Nest FAISS's search parameters as the index is nested.
 

@@ -85,7 +85,7 @@ def build_index(
     job = _Job(recipe, chunks, rows=rows, dim=dim, queries=queries, memory=memory, seed=seed)
     index = job.empty()
     if "cuda" in (device, recipe.device):
-        return job.on_cards(index, advance), recipe.name
+        return job.to_gpu(index, advance), recipe.name
     if isinstance(index, ExactIndex):
         job.fill(index, advance)
         return index, recipe.name
@@ -158,22 +158,22 @@ class _Job:
                     return wider, vectors
         return index, vectors
 
-    def on_cards(self, index: ExactIndex | FaissIndex, advance: Callable[[int], None] | None) -> FaissIndex:
+    def to_gpu(self, index: ExactIndex | FaissIndex, advance: Callable[[int], None] | None) -> FaissIndex:
         """Build with the help of graphics cards; the index itself is that of a processor, and serves any machine."""
         if isinstance(index, ExactIndex):
             raise RecipeError(
                 f"{self.recipe.name} cannot be built for device cuda from {self.rows:,} vectors; use gpu-flat, or "
                 "device cpu"
             )
-        from mmalign.index.faiss.index import check_cards
+        from mmalign.index.faiss.index import require_gpu
 
-        check_cards(cagra=index.layers.core == "hnsw")
+        require_gpu(cagra=index.layers.core == "hnsw")
         if index.layers.core == "hnsw":
             # A card builds the graph from all vectors at once.
             parts = list(self.chunks())
             ids, vectors = np.concatenate([i for i, _ in parts]), np.concatenate([v for _, v in parts])
             del parts
-            index = type(index).from_cards(index.factory, ids, vectors, default_effort=self.recipe.default_effort)
+            index = type(index).from_gpu(index.factory, ids, vectors, default_effort=self.recipe.default_effort)
             if advance is not None:
                 advance(len(ids))
         else:

@@ -11,7 +11,7 @@ from typing import Any
 from mmalign.errors import InputError, RecipeError
 from mmalign.index.planning.costs import Costs, build_seconds, load_costs, search_seconds
 from mmalign.index.planning.recipe import Recipe
-from mmalign.index.planning.sizes import Layout, lay_out
+from mmalign.index.planning.sizes import Layout, size_of
 from mmalign.types import Note
 from mmalign.utils import memory_in_use, show_bytes, show_seconds
 
@@ -106,7 +106,7 @@ def estimate(
     if rows < 0 or dim < 1:
         raise InputError(f"expected rows of at least 0 and dim of at least 1, got {rows} rows of dim {dim}")
     costs = costs or load_costs()
-    layout = lay_out(recipe.resolve(rows=rows, dim=dim), dim)
+    layout = size_of(recipe.resolve(rows=rows, dim=dim), dim)
     sample = training_sample(recipe, layout, rows=rows)
     effort = _effort(recipe, layout, min_recall)
     searched, refined, beside = layout.searched(rows), layout.refined(rows), rows * _BESIDE

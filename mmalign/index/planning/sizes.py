@@ -116,7 +116,7 @@ class Layout:
         return max(self.lists, self.code.centroids, self.refine.centroids if self.refine else 0, own)
 
 
-def lay_out(factory: str, dim: int) -> Layout:
+def size_of(factory: str, dim: int) -> Layout:
     """Read a factory string.
 
     Args:

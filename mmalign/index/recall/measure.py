@@ -14,7 +14,7 @@ from mmalign.index.base import Index
 from mmalign.index.lifecycle.build import Chunks
 from mmalign.index.recall.bounds import lower_bound
 from mmalign.index.recall.ground_truth import Truth, exact_truth
-from mmalign.index.recall.recall_curves import EXACT_ROWS, Contract, Curve
+from mmalign.index.recall.recall_curves import EXACT_ROWS, RecallCurve, RecallProfile
 from mmalign.utils import Float32Array, Int64Array
 
 Mask = NDArray[np.bool_]
@@ -33,7 +33,7 @@ _SPARE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuerySet:
     """Queries of one kind.
 
     Attributes:
@@ -91,8 +91,8 @@ class _Setting:
 
 
 def measure_contract(
-    index: Index, chunks: Chunks, queries: Mapping[str, Asked | Float32Array], options: Measuring | None = None
-) -> Contract:
+    index: Index, chunks: Chunks, queries: Mapping[str, QuerySet | Float32Array], options: Measuring | None = None
+) -> RecallProfile:
     """Measure the recall of an index against exact search, for each kind of query, number of hits and share.
 
     A quarter of the queries of each kind choose which efforts are worth a look; recall and its bounds come from the
@@ -102,7 +102,7 @@ def measure_contract(
     Args:
         index: The index.
         chunks: The vectors that it holds, as for `build_index`; rows that it does not hold are passed over.
-        queries: By kind: `Asked`, or just vectors of shape (q, dim). Independent of one another: no two about the
+        queries: By kind: `QuerySet`, or just vectors of shape (q, dim). Independent of one another: no two about the
             same picture.
         options: How to measure.
 
@@ -115,9 +115,9 @@ def measure_contract(
     """
     options = options or Measuring()
     if index.exhaustive or not index.ntotal or not queries:
-        return Contract(options.confidence, ())
+        return RecallProfile(options.confidence, ())
     rng = np.random.default_rng(options.seed)
-    asked = {kind: one if isinstance(one, Asked) else Asked(one) for kind, one in queries.items()}
+    asked = {kind: one if isinstance(one, QuerySet) else QuerySet(one) for kind, one in queries.items()}
     for kind, one in asked.items():
         if len(one.vectors) < 2:
             raise InputError(f"recall needs at least 2 {kind} queries, better 200, got {len(one.vectors)}")
@@ -136,7 +136,7 @@ def measure_contract(
                     curves.append(measured.curve(kind, share, k))
                 if options.advance is not None:
                     options.advance(1)
-    return Contract(options.confidence, tuple(curves))
+    return RecallProfile(options.confidence, tuple(curves))
 
 
 class _Rows:
@@ -179,7 +179,7 @@ class _Rows:
 
 
 def _truths(
-    rows: _Rows, chunks: Chunks, asked: Mapping[str, Asked], masks: Sequence[Mask | None], depth: int
+    rows: _Rows, chunks: Chunks, asked: Mapping[str, QuerySet], masks: Sequence[Mask | None], depth: int
 ) -> dict[str, Truth]:
     """Find the truth for the queries of all kinds in one scan."""
     sizes = {kind: len(one.vectors) for kind, one in asked.items()}
@@ -209,7 +209,7 @@ class _Kind:
     """Queries of one kind with their truth under one share."""
 
     def __init__(
-        self, index: Index, asked: Asked, order: Int64Array, settings: Sequence[_Setting], options: Measuring
+        self, index: Index, asked: QuerySet, order: Int64Array, settings: Sequence[_Setting], options: Measuring
     ) -> None:
         self._index = index
         self._asked = asked
@@ -218,7 +218,7 @@ class _Kind:
         tuning = max(1, round(_TUNING_SHARE * len(order)))
         self._tuning, self._verifying = np.sort(order[:tuning]), np.sort(order[tuning:])
 
-    def curve(self, kind: str, share: float, k: int) -> Curve:
+    def curve(self, kind: str, share: float, k: int) -> RecallCurve:
         """Choose efforts with the tuning queries, and measure them with the others."""
         efforts = sorted({effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)})
         recall, lower = [], []
@@ -227,7 +227,7 @@ class _Kind:
             recall.append(min(float(one.mean()) for one in values))
             lower.append(min(lower_bound(one, confidence=self._options.confidence) for one in values))
         # Rounded down: what is written must not promise more than was measured.
-        return Curve(kind, share, k, tuple(efforts), _floor(recall), _floor(lower), len(self._verifying))
+        return RecallCurve(kind, share, k, tuple(efforts), _floor(recall), _floor(lower), len(self._verifying))
 
     def _worth_a_look(self, setting: _Setting, k: int, share: float) -> list[int]:
         tried: list[int] = []

@@ -15,7 +15,7 @@ EXACT_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class RecallCurve:
     """Recall by effort, for one kind of query, one share of allowed rows and one number of hits.
 
     Recall is the share of the true k nearest that was found; a row that ties with the k-th counts as one of them.
@@ -71,7 +71,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class RecallProfile:
     """What was measured of an index when it was built.
 
     Attributes:
@@ -83,7 +83,7 @@ class Contract:
     """
 
     confidence: float
-    curves: tuple[Curve, ...]
+    curves: tuple[RecallCurve, ...]
     drift: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     min_recall: float | None = None
@@ -143,7 +143,7 @@ class Contract:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Contract | None:
+    def from_dict(cls, values: Mapping[str, Any]) -> RecallProfile | None:
         """Read what `to_dict` gave.
 
         Args:
@@ -159,7 +159,7 @@ class Contract:
             return None
         try:
             curves = tuple(
-                Curve(
+                RecallCurve(
                     kind=str(one["kind"]),
                     share=_fraction(one["share"]),
                     k=int(one["k"]),

@@ -12,9 +12,9 @@ import torch
 from mmalign.captioning import (
     CaptionTokenizer,
     DecoderFile,
+    GenerationConfig,
     ModelConfig,
     MultimodalTransformer,
-    Writing,
     make_inputs,
     make_model,
     pad_targets,
@@ -140,7 +140,7 @@ class DecoderTrainer(CaptionerLoop):
                                       longest=self._model_config.longest).to(self._device)  # fmt: skip
                 count = int((targets[:, 1:] != 0).sum())
                 nats, tokens = nats + float(self._network.loss(inputs, targets)) * count, tokens + count
-                written += write_captions(self._network, inputs, Writing("greedy"))
+                written += write_captions(self._network, inputs, GenerationConfig("greedy"))
             self._network.train()
         said = [self._tokenizer.decode(captions[0].tokens) for captions in written]
         references = [[wanted[row] for row in targets] for targets in queries.targets]
