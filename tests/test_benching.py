@@ -273,7 +273,7 @@ def test_figures_replace_those_of_the_same_data(tmp_path: Path) -> None:
 def test_write_changes_the_recipes_of_the_checkout(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "indexes").mkdir()
     (tmp_path / "indexes" / "flat.toml").write_text('name = "flat"\n')
-    monkeypatch.setattr(benching, "__file__", str(tmp_path / "mmalign" / "benching.py"))
+    monkeypatch.setattr(benching, "__file__", str(tmp_path / "mmalign" / "evaluation" / "index_bench.py"))
     options = BenchOptions(k=5, write=True, progress=False)
     with pytest.raises(InputError, match="is for a checkout"):
         bench_indexes(open_bench_source(file), ["flat"], tmp_path / "out", options)
