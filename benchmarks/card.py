@@ -23,7 +23,7 @@ Lite: TypeAlias = LiteEncoder | Lite2Encoder
 
 def card_path(spec: str) -> Path:
     """Where the card of a version such as `lite@1` is kept."""
-    return ROOT / "mmalign" / "encoders" / "weights" / f"{spec.replace('@', '-')}.json"
+    return ROOT / "mmalign" / "encoders" / "lite" / "weights" / f"{spec.replace('@', '-')}.json"
 
 
 def parameters(encoder: Lite) -> int:

@@ -229,7 +229,7 @@ def test_a_detector_proposes_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
         return detector
 
     detector = Detector()
-    monkeypatch.setattr("mmalign.regions.load.load_detector", load)
+    monkeypatch.setattr("mmalign.regions.load_detector", load)
     aligner = Aligner(PatchEncoder(), parser="rules")
     for _ in range(2):
         found = aligner.align(SCENE, "a red square and a blue square", regions="torchvision:fake")

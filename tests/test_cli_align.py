@@ -214,7 +214,7 @@ def test_a_place_that_cannot_be_drawn_to_is_told_before_anything_is_computed(
     def computed(*args: Any, **options: Any) -> None:
         raise AssertionError("it has begun")
 
-    monkeypatch.setattr("mmalign.alignment.aligner.Aligner", computed)
+    monkeypatch.setattr("mmalign.alignment.Aligner", computed)
     (tmp_path / "folder.png").mkdir()
     done = run("squares.png", "a red square", "-o", "folder.png")
     assert (done.code, done.out) == (1, "")

@@ -169,7 +169,7 @@ def test_an_error_leaves_no_empty_collection_either(
 
 @pytest.mark.parametrize("place", ["build_index", "measure_recall", "publish"])
 def test_while_the_index_is_built(run: Run, photos: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "mmalign.index.lifecycle.versions" if place == "publish" else "mmalign.collection.generation"
+    module = "mmalign.index.lifecycle" if place == "publish" else "mmalign.collection.generation"
     stop_in(monkeypatch, f"{module}.{place}")
     done = run("index", "photos", "--recipe", "IVF4,Flat")
     assert done.code == 130
@@ -191,28 +191,28 @@ def test_while_the_index_is_built(run: Run, photos: Path, place: str, monkeypatc
         ("mmalign.cli.collections.open_collection", ["info"], "stopped; nothing was changed"),
         ("mmalign.cli.searching.open_collection", ["search", "red"], "stopped; nothing was changed"),
         (
-            "mmalign.evaluation.index_bench.bench_indexes",
+            "mmalign.evaluation.bench_indexes",
             ["bench", "index", "photos.mm"],
             "kept in --out. Go on with the same",
         ),
         ("mmalign.cli.demonstration.run_demo", ["demo", "--output", "new"], "Go on with the same command."),
         (
-            "mmalign.training.contrastive.train.train_contrastive",
+            "mmalign.training.train_contrastive",
             ["train", "contrastive", "--config", "x.toml", "--out", "run"],
             "kept in --out. Go on with the same command.",
         ),
         (
-            "mmalign.training.captioner.train.train_captioner",
+            "mmalign.training.train_captioner",
             ["train", "captioner", "--text", "x.txt", "--out", "run"],
             "kept in --out. Go on with the same command.",
         ),
         (
-            "mmalign.training.grounding.train.train_grounding",
+            "mmalign.training.train_grounding",
             ["train", "grounding", "--manifest", "x.jsonl", "--out", "run"],
             "kept in --out. Go on with the same command.",
         ),
         (
-            "mmalign.evaluation.retrieval.evaluate_retrieval",
+            "mmalign.evaluation.evaluate_retrieval",
             ["eval", "retrieval", "--manifest", "x.jsonl"],
             "stopped; no figures were written",
         ),

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mmalign import regions
 from mmalign.cli import app
 from mmalign.collection import explain as explaining
 from mmalign.collection.collection import Collection
 from mmalign.collection.explain import SHORTLIST, blend, depth, places_in, words_of
 from mmalign.errors import InputError, QueryError, SearchInterrupted
-from mmalign.regions import proposals
 from mmalign.search.query import Query
 from mmalign.types import Hit
 from tests.tools.color_encoder import COLORS, ColorEncoder
@@ -58,7 +58,7 @@ def places(rng: np.random.Generator) -> Iterator[tuple[tuple[int, int], tuple[in
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regions from the words' own places and the usual boxes: to take pictures apart is tested elsewhere, and slow."""
-    monkeypatch.setattr(proposals, "propose_regions", partial(proposals.propose_regions, segments=False))
+    monkeypatch.setattr(regions, "propose_regions", partial(regions.propose_regions, segments=False))
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ class _Version:
 
     Attributes:
         dim: Width of an embedding.
-        files: Files of `mmalign/encoders/weights/` that it needs.
+        files: Files of `mmalign/encoders/lite/weights/` that it needs.
         packages: Packages with weights that it needs.
     """
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from mmalign import encoders
 from mmalign.calibration.mapping import Calibration
 from mmalign.cli import app
-from mmalign.encoders import registry
 from mmalign.errors import CalibrationError, InputError, MissingExtraError
 from tests.evaluation.helpers import TableEncoder, write
 from tests.evaluation.test_trials import THINGS, made
@@ -25,7 +25,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> TableEncoder:
     texts = {f"a {THINGS[i // 2 % 4]} on the road {i}": row for i, row in enumerate(data.texts)}
     texts |= {thing: data.images[i] for i, thing in enumerate(THINGS)} | {"road": data.images[0]}
     own = TableEncoder(texts, data.images)
-    monkeypatch.setattr(registry, "load_encoder", lambda spec: own)
+    monkeypatch.setattr(encoders, "load_encoder", lambda spec: own)
     return own
 
 

@@ -57,7 +57,7 @@ def test_a_disk_that_fails_at_the_last_moment(tmp_path: Path, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_replace", refuse)
+    monkeypatch.setattr(checkpoint, "write_atomic", refuse)
     with pytest.raises(StorageError, match="No space left on device"):
         files.save(state(2))
     assert [path.name for path in tmp_path.glob("*.pt")] == ["state-1-0.pt"]
