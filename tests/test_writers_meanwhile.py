@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mmalign import Collection
-from mmalign.searcher import Searcher
+from mmalign.search import Searcher
 from tests.tools.color_encoder import ColorEncoder, paint
 
 
