@@ -22,8 +22,8 @@ QUERIES = ["red", "blue white", "green", "grey black", "yellow"]
 
 # Every step whose interruption could be seen on disk.
 POINTS = [
-    "mmalign.collection.description:Description.write:before:1",
-    "mmalign.collection.description:Description.write:after:1",
+    "mmalign.collection.description:CollectionManifest.write:before:1",
+    "mmalign.collection.description:CollectionManifest.write:after:1",
     "mmalign.store.lance_store:Store.upsert:before:4",
     "mmalign.store.lance_store:Store.upsert:after:4",
     "mmalign.store.lance_store:Store.compact:before:1",
