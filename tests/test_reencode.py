@@ -39,17 +39,17 @@ QUERIES = ["red", "blue white", "green", "grey black", "yellow"]
 # Every step whose interruption could be seen on disk.
 POINTS = [
     "mmalign.collection.reencode:Reencode._prepare:after:1",
-    "mmalign.collection.embedding_cache:Renewal.flush:before:3",
-    "mmalign.collection.embedding_cache:Renewal.flush:after:3",
+    "mmalign.collection.embedding_cache:ReembedJob.flush:before:3",
+    "mmalign.collection.embedding_cache:ReembedJob.flush:after:3",
     "mmalign.collection.caption_store:Store.upsert:after:1",
-    "mmalign.collection.embedding_cache:Renewal.join:before:1",
+    "mmalign.collection.embedding_cache:ReembedJob.join:before:1",
     "mmalign.collection.embedding_cache:Store.embeddings:after:1",
-    "mmalign.collection.embedding_cache:Renewal.join:after:1",
+    "mmalign.collection.embedding_cache:ReembedJob.join:after:1",
     "mmalign.index.lifecycle.versions:rename_version:after:1",
     "mmalign.index.lifecycle.versions:replace_pointer:after:1",
     "mmalign.collection.reencode:put_in_use:before:1",
     "mmalign.collection.reencode:sync_tree:after:1",
-    "mmalign.collection.description:Description.write:after:1",
+    "mmalign.collection.description:CollectionManifest.write:after:1",
     "mmalign.collection.reencode:clear_earlier:before:1",
 ]
 
@@ -246,7 +246,7 @@ def test_ctrl_c_keeps_what_was_encoded(collection: Path, made: Path, reference: 
 
 
 def test_another_encoder_begins_again(collection: Path, reference: Collection) -> None:
-    process = start(collection, "mmalign.collection.embedding_cache:Renewal.join:before:1")
+    process = start(collection, "mmalign.collection.embedding_cache:ReembedJob.join:before:1")
     process.communicate(timeout=120)
 
     class Third(OtherColorEncoder):
