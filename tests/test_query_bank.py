@@ -23,7 +23,7 @@ def test_differ_and_are_sentences() -> None:
 
 
 def test_are_the_same_in_every_process() -> None:
-    code = "from mmalign.collection.sample_queries import query_bank; print('|'.join(query_bank(50)))"
+    code = "from mmalign.collection.sample_queries import synthetic_queries; print('|'.join(synthetic_queries(50)))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other.split("|") == synthetic_queries(50)
     assert synthetic_queries(50) == synthetic_queries(2000)[:50]
