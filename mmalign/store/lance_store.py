@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from lance.udf import batch_udf
 from numpy.typing import NDArray
 
-from mmalign.errors import CollectionFormatError, FilterError, MMAlignError, StorageError
+from mmalign.errors import CollectionFormatError, DamagedError, FilterError, MMAlignError, StorageError
 from mmalign.store.checksums import (
     CHECKSUM,
     CHECKSUM_FIELDS,
@@ -162,16 +162,19 @@ class Store:
         return cls(dataset)
 
     def at(self, version: int) -> Store | None:
-        """Return the store at an earlier version, or None where that version has been cleaned away.
+        """Return the store at an earlier version, or None where that was cleaned away or cannot be relied on any more.
 
         Args:
             version: Of the dataset.
         """
         try:
             with storage_errors(self._dataset.uri, reading=True):
-                return Store(lance.dataset(self._dataset.uri, version=version))
-        except StorageError:
+                dataset = lance.dataset(self._dataset.uri, version=version)
+                # Which rows it had is compared with which there are now: damage would show items as old or as gone.
+                check_version(dataset)
+        except (StorageError, DamagedError):
             return None
+        return Store(dataset)
 
     def latest(self) -> Store:
         """Return this store at its newest committed version: itself where nothing has changed since.

@@ -330,6 +330,24 @@ def test_a_damaged_list_of_deleted_rows_is_refused(copy: Path) -> None:
         file.write_bytes(right)
 
 
+def test_a_damaged_list_of_deleted_rows_of_the_version_that_an_index_was_built_from(tmp_path: Path) -> None:
+    """What the index covers is found by comparing that version with the newest: items would go missing."""
+    path = tmp_path / "updated.mm"
+    collection = Collection.create(path, encoder=None, dim=DIM)
+    add(collection, range(ROWS))
+    collection.update([name_of(row) for row in range(10, 40)], {"title": "set by hand"})
+    collection.build_index("IVF4,Flat", progress=False)
+    (file,) = (path / "items.lance" / "_deletions").iterdir()
+    collection.remove([name_of(50)])
+    right = look(path)
+    # Where the numbers of the rows lie, compressed; what is around them is refused by whoever reads it.
+    for turn, bit in enumerate(range(8 * 440, 8 * 500, 11)):
+        copy = tmp_path / str(turn)
+        shutil.copytree(path, copy)
+        flip(copy / file.relative_to(path), bit)
+        assert look(copy) == right
+
+
 def test_later_versions_keep_the_checksum_of_a_file_that_is_damaged_since(copy: Path) -> None:
     """Read anew for the next version, its damage would count as right."""
     writer = Store.open(copy / "items.lance")
