@@ -284,6 +284,35 @@ def test_captions_that_were_written_are_kept(run: Run, photos: Path, monkeypatch
     assert len(json.loads(as_json.out)) == 32
 
 
+def test_captions_are_written_every_few_seconds(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends the process, as a fault or a kill does, costs no more than that."""
+    from mmalign.captioning.captioner import Captioner
+
+    for i in range(PICTURES):
+        (photos / f"{i:02}.txt").write_text(f"{list(COLORS)[i % len(COLORS)]} wall\n", encoding="utf-8")
+    run("index", "photos")
+    plain, calls = Captioner.caption_many, 0
+
+    def failing(self: Captioner, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("a fault")
+        return plain(self, *args, **options)
+
+    monkeypatch.setattr(Captioner, "caption_many", failing)
+    collection = Collection.open("photos.mm")
+    with pytest.raises(RuntimeError, match="a fault"):
+        list(collection.caption_items(mode="nearest", progress=False))
+    assert "written_caption" not in collection.columns
+    calls = 0
+    monkeypatch.setattr("mmalign.collection.captioner._COMMIT_SECONDS", 0.0)
+    with pytest.raises(RuntimeError, match="a fault"):
+        list(collection.caption_items(mode="nearest", progress=False))
+    hits = collection.search("red", k=99, where="written_caption IS NOT NULL")
+    assert len(hits) == 32
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_while_modules_are_read(tmp_path: Path) -> None:
     """A real signal, before the command has begun."""

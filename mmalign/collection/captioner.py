@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 COLUMN = "written_caption"
 """The column that `--write` fills."""
 
-# Written to the collection in one commit: a kill costs so many captions at most.
+# Written to the collection in one commit: a kill costs so many captions, or the work of so many seconds, at most.
 _COMMIT = 256
+_COMMIT_SECONDS = 5.0
 # Pictures that are captioned at once.
 _TOGETHER = 16
 
@@ -146,23 +148,24 @@ class CollectionCaptioner:
         left = f"{COLUMN} IS NULL" if COLUMN in store.columns and not again else None
         row_ids, table = store.scan(["id"], where=where, also=left)
         names = table.column("id").to_pylist()
-        with track("Captioning", len(names), enabled=progress) as advance:
-            for start in range(0, len(names), _COMMIT):
-                part = names[start : start + _COMMIT]
-                _, vectors = store.embeddings(row_ids[start : start + _COMMIT])
-                rows: Float32Array = l2_normalize(vectors)
-                found: list[tuple[str, Caption]] = []
-                try:
-                    for first in range(0, len(part), _TOGETHER):
-                        some = part[first : first + _TOGETHER]
-                        told = self.captioner.caption_many(
-                            rows[first : first + _TOGETHER], exclude=[[name] for name in some]
-                        )
-                        found += zip(some, told, strict=True)
-                        advance(len(some))
-                except KeyboardInterrupt:
-                    # Minutes of work: what is written until now is handed over first.
-                    if found:
-                        yield found
-                    raise
+        found: list[tuple[str, Caption]] = []
+        since = time.monotonic()
+        try:
+            with store.reads_long(), track("Captioning", len(names), enabled=progress) as advance:
+                for start in range(0, len(names), _TOGETHER):
+                    some = names[start : start + _TOGETHER]
+                    _, vectors = store.embeddings(row_ids[start : start + _TOGETHER])
+                    written = self.captioner.caption_many(l2_normalize(vectors), exclude=[[name] for name in some])
+                    found += zip(some, written, strict=True)
+                    advance(len(some))
+                    if len(found) >= _COMMIT or time.monotonic() - since > _COMMIT_SECONDS:
+                        block, found = found, []
+                        yield block
+                        since = time.monotonic()
+        except KeyboardInterrupt:
+            # Seconds of work: what is written until now is handed over first.
+            if found:
                 yield found
+            raise
+        if found:
+            yield found

@@ -7,8 +7,9 @@ that a small write never rewrites a large fragment.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,8 @@ _KEEP_READ = timedelta(hours=1)
 # So many stay in any case: a search that has just begun reads one of them.
 _KEEP_NEWEST = 4
 _READERS = ".readers.lock"
+# What the tags of Lance are called that keep a version from being cleaned away while it is read.
+_READING = "mmalign-reading-"
 
 
 def worn_fragments(dataset: lance.LanceDataset) -> list[int]:
@@ -50,7 +53,9 @@ def worn_fragments(dataset: lance.LanceDataset) -> list[int]:
 
 
 def clean_versions(dataset: lance.LanceDataset) -> None:
-    """Drop earlier versions, but for the newest few, and those of the last hour where somebody `reads_long`.
+    """Drop earlier versions, but for the newest few; where somebody `reads_long`, only those older than an hour.
+
+    A version that is read for long stays, however old it is.
 
     Args:
         dataset: At its newest version.
@@ -58,6 +63,7 @@ def clean_versions(dataset: lance.LanceDataset) -> None:
     try:
         with lock(Path(dataset.uri) / _READERS, wait=False) as alone:
             if alone:
+                forget_readers(dataset)
                 dataset.cleanup_old_versions(retain_versions=_KEEP_NEWEST, error_if_tagged_old_versions=False)
             else:
                 dataset.cleanup_old_versions(older_than=_KEEP_READ, error_if_tagged_old_versions=False)
@@ -79,4 +85,25 @@ def reads_long(dataset: lance.LanceDataset) -> Iterator[None]:
         yield
         return
     with lock(Path(dataset.uri) / _READERS, shared=True):
-        yield
+        tag = _READING + secrets.token_hex(8)
+        # Without luck, as on a full disk or where the version is gone already, reading fails later or does not.
+        with suppress(OSError, ValueError):
+            dataset.tags.create(tag, dataset.version)
+        try:
+            yield
+        finally:
+            with suppress(OSError, ValueError):
+                dataset.tags.delete(tag)
+
+
+def forget_readers(dataset: lance.LanceDataset) -> None:
+    """Let go of the versions that are kept for those who read them.
+
+    Args:
+        dataset: At its newest version; nobody reads it who would not rather read again.
+    """
+    for tag in dataset.tags.list():
+        if tag.startswith(_READING):
+            # Who reads may have taken it away at the same time.
+            with suppress(OSError, ValueError):
+                dataset.tags.delete(tag)

@@ -29,7 +29,7 @@ from mmalign.store.checksums import (
 )
 from mmalign.store.columns import as_text as text_of
 from mmalign.store.columns import to_array
-from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, reads_long, worn_fragments
+from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, forget_readers, reads_long, worn_fragments
 from mmalign.store.names import renamed_columns
 from mmalign.store.settling import Settled, check_settled, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
@@ -583,7 +583,7 @@ class Store:
 
     @contextmanager
     def reads_long(self) -> Iterator[None]:
-        """Keep this version from being cleaned away by other writers while the block runs, for an hour at most."""
+        """Keep this version from being cleaned away by other writers while the block runs."""
         with reads_long(self._dataset):
             yield
 
@@ -601,6 +601,8 @@ class Store:
                     f"{self._dataset.uri} cannot be purged while other processes write to it; stop them and run the "
                     "same again"
                 )
+            # Who still reads one of them reads the newest instead.
+            forget_readers(self._dataset)
             # Also what a writer that was killed has left and no version names.
             self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
             clear_versions(self._dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,46 @@ def test_who_reads_long_keeps_the_version(tmp_path: Path) -> None:
     write_much(Collection.open(collection.path))
     assert store.at(store.version) is None, "nobody reads it any more"
     assert not (collection.path / "items.lance" / "_checksums" / f"{store.version}.json").exists()
+
+
+def test_who_reads_long_keeps_a_version_that_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That nothing was written for a day is no reason to take it away from who reads it."""
+    monkeypatch.setattr("mmalign.store.compaction._KEEP_READ", timedelta(0))
+    collection = create(tmp_path / "a.mm")
+    collection.add_embeddings(["a", "b"], vectors(2), metadata={"title": ["x", None]})
+    store = Store.open(collection.path / "items.lance")
+    before = contents(store)
+    with store.reads_long():
+        write_much(Collection.open(collection.path))
+        Collection.open(collection.path).snapshot().compact(force=True)
+        assert contents(store) == before
+        assert len(store.dataset.versions()) < 10, "the others are gone"
+    assert store.dataset.tags.list() == {}
+
+
+def test_versions_kept_for_a_reader_that_was_killed_are_cleaned_away(tmp_path: Path) -> None:
+    collection = create(tmp_path / "a.mm")
+    collection.add_embeddings(["a", "b"], vectors(2), metadata={"title": ["x", None]})
+    store = Store.open(collection.path / "items.lance")
+    reading = store.reads_long()
+    reading.__enter__()
+    (tag,) = store.dataset.tags.list()
+    reading.__exit__(None, None, None)
+    # As it would be there still, but its lock is not, which ends with its process.
+    store.dataset.tags.create(tag, store.version)
+    write_much(Collection.open(collection.path))
+    assert store.at(store.version) is None
+    assert store.dataset.tags.list() == {}
+
+
+def test_a_purge_does_not_leave_what_is_read(tmp_path: Path) -> None:
+    collection = create(tmp_path / "a.mm")
+    collection.add_embeddings(["a", "b"], vectors(2), metadata={"title": ["unheard", None]})
+    store = Store.open(collection.path / "items.lance")
+    with store.reads_long():
+        collection.remove(["a"], purge=True)
+    files = [path for path in collection.path.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"unheard" in path.read_bytes()]
 
 
 def test_a_short_search_still_finds_its_version(tmp_path: Path) -> None:
