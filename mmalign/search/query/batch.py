@@ -14,7 +14,7 @@ from mmalign.encoders import Encoder
 from mmalign.errors import InputError, QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.composed import Query
-from mmalign.search.query.embedding import Stored, embed_query, shown
+from mmalign.search.query.embedding import Stored, embed_queries, shown
 from mmalign.search.query.parsing import Term, looks_like_picture
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
@@ -86,7 +86,7 @@ def encode_queries(
     policy: MediaPolicy | None = None,
     stored: Stored = lambda uri: None,
 ) -> Encoded:
-    """Encode queries; a batch of vectors is checked and scaled in one step.
+    """Encode queries, all words in one call; a batch of vectors is checked and scaled in one step.
 
     Args:
         asked: n queries, each as `Query` takes it, or an array of shape (n, dim).
@@ -112,7 +112,7 @@ def encode_queries(
         return Encoded(queries, [str(query)] * count, vectors, [()] * count)
     queries = [Query(one, allow_media=allow_media) for one in asked]
     check(queries)
-    embedded = [embed_query(query, encoder, dim=dim, policy=policy, stored=stored) for query in queries]
+    embedded = embed_queries(queries, encoder, dim=dim, policy=policy, stored=stored)
     rows = [one.vector for one in embedded]
     named = [() if allow_media else _taken_as_words(query) for query in queries]
     return Encoded(

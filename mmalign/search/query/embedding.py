@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,7 +12,7 @@ from PIL.Image import Image
 from mmalign.encoders import Encoder, KnowsWords
 from mmalign.errors import QueryError
 from mmalign.media import Media, MediaPolicy, decode_image, to_uri
-from mmalign.search.query.parsing import PictureRef
+from mmalign.search.query.parsing import PictureRef, Term
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
@@ -42,6 +42,15 @@ class Embedded:
     meaningless: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the encoder makes of a text."""
+
+    vector: Float32Array
+    notes: tuple[Note, ...]
+    known: bool
+
+
 def embed_query(
     query: Query,
     encoder: Callable[[], Encoder],
@@ -65,35 +74,90 @@ def embed_query(
     Raises:
         As `Query.embed`.
     """
-    notes: list[Note] = []
+    return embed_queries([query], encoder, dim=dim, policy=policy, stored=stored)[0]
+
+
+def embed_queries(
+    queries: Sequence[Query],
+    encoder: Callable[[], Encoder],
+    *,
+    dim: int,
+    policy: MediaPolicy | None = None,
+    stored: Stored = lambda uri: None,
+) -> list[Embedded]:
+    """Encode queries, with one call of the encoder for the words of all of them, each text once.
+
+    A text that goes through the encoder with others may differ in the last bits from the same text alone: an encoder
+    adds up in another order where a batch has another shape.
+
+    Args:
+        queries: n queries.
+        encoder: As for `embed_query`.
+        dim: As for `embed_query`.
+        policy: As for `embed_query`.
+        stored: As for `embed_query`.
+
+    Returns:
+        n vectors, with remarks.
+
+    Raises:
+        As `Query.embed`.
+    """
+    said = list(dict.fromkeys(term.value for query in queries for term in query.terms if isinstance(term.value, str)))
+    if said:
+        _require(encoder(), "text")
+    # Before all the words: a picture that cannot be read is told of at once.
+    others = [
+        {
+            place: _vector(term, encoder, dim, policy, stored)
+            for place, term in enumerate(query.terms)
+            if not isinstance(term.value, str)
+        }
+        for query in queries
+    ]
+    words: dict[str, _Words] = {}
+    if said:
+        vectors = encoder().encode_text(said)
+        words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(said, vectors, strict=True)}
+    return [_add_up(query, found, words, dim) for query, found in zip(queries, others, strict=True)]
+
+
+def _vector(
+    term: Term, encoder: Callable[[], Encoder], dim: int, policy: MediaPolicy | None, stored: Stored
+) -> Float32Array:
+    """The embedding of a term that is no words, shape (dim,)."""
+    if isinstance(term.value, PictureRef):
+        return _look(term.value.uri, encoder, policy, stored)
+    if isinstance(term.value, Image):
+        picture: Float32Array = _require(encoder(), "image").encode_image([decode_image(term.value).image])[0]
+        return picture
+    given: Float32Array = l2_normalize(as_matrix(term.value, dim=dim, name="query vector"))[0]
+    return given
+
+
+def _add_up(query: Query, others: Mapping[int, Float32Array], words: Mapping[str, _Words], dim: int) -> Embedded:
+    """The weighted sum of a query's terms: words by their text, what else there is by its place."""
     total = np.zeros(dim, np.float32)
-    words = known = 0
-    for term in query.terms:
-        if isinstance(term.value, str):
-            vector = _require(encoder(), "text").encode_text([term.value])[0]
-            words += 1
-            known += _remark(term.value, encoder(), notes)
-        elif isinstance(term.value, PictureRef):
-            vector = _look(term.value.uri, encoder, policy, stored)
-        elif isinstance(term.value, Image):
-            vector = _require(encoder(), "image").encode_image([decode_image(term.value).image])[0]
-        else:
-            vector = l2_normalize(as_matrix(term.value, dim=dim, name="query vector"))[0]
+    read = [words[term.value] for term in query.terms if isinstance(term.value, str)]
+    for place, term in enumerate(query.terms):
+        vector = words[term.value].vector if isinstance(term.value, str) else others[place]
         total += np.float32(term.weight) * vector
     norm = float(np.linalg.norm(total))
     if not norm >= 1e-6:
         raise QueryError(f"the terms of {str(query)!r} cancel out; change a weight")
-    return Embedded(total / np.float32(norm), tuple(notes), meaningless=words > 0 and known == 0)
+    notes = tuple(note for one in read for note in one.notes)
+    return Embedded(total / np.float32(norm), notes, meaningless=bool(read) and not any(one.known for one in read))
 
 
-def _remark(text: str, encoder: Encoder, notes: list[Note]) -> bool:
-    """Note what the encoder does not read of a text, and say whether it knows any of its words."""
+def _remark(text: str, encoder: Encoder) -> tuple[tuple[Note, ...], bool]:
+    """What the encoder does not read of a text, and whether it knows any of its words."""
+    notes: list[Note] = []
     truncates = getattr(encoder, "truncates", None)
     if truncates is not None and truncates(text):
         cut = f"a text of {len(text):,} characters is longer than {encoder.name} reads; its end was ignored"
         notes.append(Note(cut, about="encoder"))
     if not isinstance(encoder, KnowsWords):
-        return True
+        return tuple(notes), True
     found = encoder.knows(text)
     if found.nothing:
         what = f"no word of {shown([text])}" if found.words else f"no word in {shown([text])}"
@@ -104,7 +168,7 @@ def _remark(text: str, encoder: Encoder, notes: list[Note]) -> bool:
         notes.append(
             Note(f"{encoder.name} does not know {shown(found.unknown)}", remedy=_OTHER_ENCODER, about="encoder")
         )
-    return not found.nothing
+    return tuple(notes), not found.nothing
 
 
 def shown(words: Sequence[str]) -> str:
