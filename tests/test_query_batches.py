@@ -103,23 +103,7 @@ def test_each_query_keeps_its_own_remarks(collection: Collection) -> None:
 def test_lite_gives_a_batch_what_it_gives_single_texts() -> None:
     lite = load_encoder("lite")
     rng = np.random.default_rng(5)
-    words = [
-        "two",
-        "small",
-        "dogs",
-        "run",
-        "in",
-        "the",
-        "snow",
-        "behind",
-        "a",
-        "red",
-        "car",
-        "near",
-        "an",
-        "old",
-        "tree",
-    ]
+    words = ["two", "small", "dogs", "run", "in", "the", "snow", "behind", "a", "red", "car"]
     queries = [" ".join(rng.choice(words, count)) for count in rng.integers(1, 15, size=150)]
     encoded = encode_queries(queries, lambda: lite, dim=lite.dim, check=lambda known: None)
     alone = np.concatenate([lite.encode_text([text]) for text in queries])

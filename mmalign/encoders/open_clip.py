@@ -5,9 +5,9 @@ Source: https://github.com/mlfoundations/open_clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mmalign.encoders.device import Precision, autocast, mixed_dtype, resolve_de
 from mmalign.encoders.fingerprint import PROBES, model_fingerprint, tokens_digest
 from mmalign.encoders.hub import HubProbe, hub_access, probe_hub, unavailable
 from mmalign.encoders.open_clip_source import OpenClipSource, resolve_source
+from mmalign.encoders.open_clip_text import CausalTower
 from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.prefetch import default_workers, prefetch_batches
 from mmalign.encoders.texts import check_texts
@@ -105,7 +106,11 @@ class OpenClipEncoder(StreamingEncoder):
         # Towers from transformers mask padding out, so that columns of nothing but padding can be left out too.
         tower: Any = getattr(self._model, "text", None)
         self._padding: int | None = tower.config.pad_token_id if type(tower).__name__ == "HFTextEncoder" else None
-        self.dim = int(self._forward(self._model.encode_text, self._tokenizer([""])).shape[1])
+        # Those that look back only do not see what follows a text.
+        self._causal = CausalTower.of(self._model)
+        whole = partial(self._model.encode_text, normalize=False)
+        self._encode_tokens: Callable[[Any], Any] = whole if self._causal is None else self._causal.encode
+        self.dim = int(self._forward(self._encode_tokens, self._tokenizer([""])).shape[1])
 
     @property
     def context_length(self) -> int:
@@ -161,7 +166,7 @@ class OpenClipEncoder(StreamingEncoder):
             for first in range(0, len(order), batch_size):
                 rows = order[first : first + batch_size]
                 batch = tokens[rows, : max(int(lengths[rows].max()), 1)]
-                result[start + rows] = self._forward(self._model.encode_text, batch)
+                result[start + rows] = self._forward(self._encode_tokens, batch)
         return result
 
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
@@ -169,7 +174,7 @@ class OpenClipEncoder(StreamingEncoder):
         import torch
 
         for batch in prefetch_batches(images, self._prepare, batch_size=batch_size, workers=self._workers):
-            yield self._forward(self._model.encode_image, torch.stack(batch))
+            yield self._forward(partial(self._model.encode_image, normalize=False), torch.stack(batch))
 
     @cached_property
     def has_patches(self) -> bool:
@@ -244,6 +249,9 @@ class OpenClipEncoder(StreamingEncoder):
     def _lengths(self, tokens: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Columns of each row that the text tower has to see."""
         count, width = tokens.shape
+        if self._causal is not None:
+            found: np.ndarray[Any, np.dtype[np.int64]] = self._causal.ends(tokens).numpy() + 1
+            return found
         if self._padding is None:
             return np.full(count, width, np.int64)
         used = (tokens != self._padding).numpy()
@@ -256,10 +264,10 @@ class OpenClipEncoder(StreamingEncoder):
         inputs = inputs.to(self._device)
         with torch.inference_mode():
             with autocast(self._device, self._dtype):
-                output = encode(inputs, normalize=False).float()
+                output = encode(inputs).float()
             if self._dtype is not None and not bool(output.isfinite().all()):
                 # Large activations overflow fp16 in a few models.
-                output = encode(inputs, normalize=False).float()
+                output = encode(inputs).float()
             array: Float32Array = torch.nn.functional.normalize(output, dim=-1).cpu().numpy()
         return array
 

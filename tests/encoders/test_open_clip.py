@@ -153,6 +153,33 @@ def test_what_is_cut_off_changes_nothing_and_what_is_kept_does(encoder: OpenClip
     assert not np.allclose(*encoder.encode_text([head, head.replace("dog", "cat")]), atol=1e-4)
 
 
+def test_a_tower_that_looks_back_only_is_not_shown_the_padding(encoder: OpenClipEncoder) -> None:
+    seen: list[tuple[int, ...]] = []
+    model = encoder.parts().model
+    hook = model.token_embedding.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape))
+    found = encoder.encode_text(["dog", "two dog cat", " ".join(["dog"] * 30)], batch_size=1)
+    hook.remove()
+    # The start, a token a word, the end.
+    assert seen == [(1, 3), (1, 5), (1, 24)]
+    # And alone as together, but for the order of sums.
+    np.testing.assert_allclose(found, encoder.encode_text(["dog", "two dog cat", " ".join(["dog"] * 30)]), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["argmax", "eos"])
+def test_causal_towers_of_their_own_equal_open_clip(tmp_path: Path, pooling: str) -> None:
+    """With `custom_text` the tower is a module of its own, and `eos` reads at a token's first place."""
+    config = {**tiny.CLIP, "custom_text": True}
+    config["text_cfg"] = {**tiny.CLIP["text_cfg"], "pool_type": pooling, "eos_id": 49407}
+    folder = tiny.save_local_dir(tmp_path / f"causal-{pooling}", config, PLAIN)
+    _, raw = tiny.raw_open_clip(f"local-dir:{folder}", None, images=tiny.pictures(1), texts=tiny.sentences(20))
+    encoder = load_encoder(f"open_clip:local-dir:{folder}", device="cpu")
+    widths: list[int] = []
+    tower = encoder.parts().model.text  # type: ignore[attr-defined]
+    tower.token_embedding.register_forward_hook(lambda _module, inputs, _output: widths.append(inputs[0].shape[1]))
+    np.testing.assert_allclose(encoder.encode_text(tiny.sentences(20), batch_size=4), raw, **TOLERANCE)
+    assert min(widths) < encoder.context_length  # type: ignore[attr-defined]
+
+
 def test_fingerprint_is_of_the_content_not_of_the_place(cases: dict[str, Case], tmp_path: Path) -> None:
     def fingerprint(spec: str) -> str:
         return load_encoder(spec, device="cpu").fingerprint
