@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 
 from mmalign.collection.collection import Collection
 from mmalign.encoders import load_encoder
-from mmalign.errors import DecodeError, QueryError
+from mmalign.errors import DecodeError, FilterError, InputError, QueryError
+from mmalign.search import Searcher
 from mmalign.search.query import Query, encode_queries
 from mmalign.types import SearchResult
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -109,3 +111,66 @@ def test_lite_gives_a_batch_what_it_gives_single_texts() -> None:
     alone = np.concatenate([lite.encode_text([text]) for text in queries])
     # Sums of float32 in another order.
     np.testing.assert_allclose(encoded.vectors, alone, rtol=0, atol=2e-6)
+
+
+def test_each_query_may_have_a_filter_of_its_own(collection: Collection) -> None:
+    queries = ["red", "blue", Query("red") + Query("blue"), "green", "red"]
+    filters = ["year = 2001", None, "color IN ('blue', 'white')", "year = 2001", "color <> 'red'"]
+    together = collection.search(queries, k=5, where=filters)
+    assert [result.query for result in together] == [str(query) for query in queries]
+    for query, where, result in zip(queries, filters, together, strict=True):
+        assert_same_hits(result, collection.search(query, k=5, where=where))
+    assert {hit.metadata["year"] for hit in together[0]} == {2001}
+    assert "red" not in {hit.metadata["color"] for hit in together[4]}
+    # One for all is as good as the same for each; an array of vectors takes them, too.
+    vectors = np.eye(ColorEncoder.dim, dtype=np.float32)[:3]
+    for one, other in zip(
+        collection.search(vectors, where="year = 2000"),
+        collection.search(vectors, where=["year = 2000"] * 3),
+        strict=True,
+    ):
+        assert_same_hits(one, other)
+    assert collection.search([], where=[]) == []
+
+
+def test_queries_with_the_same_filter_are_served_together(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    search = Searcher.search
+
+    def counted(self: Searcher, queries: np.ndarray, k: int, **options: Any) -> Any:
+        asked.append(len(queries))
+        return search(self, queries, k, **options)
+
+    monkeypatch.setattr(Searcher, "search", counted)
+    collection.search(
+        ["red", "blue", "green", "white", "black"], where=["year = 2001", None, None, "year = 2001", None]
+    )
+    assert sorted(asked) == [2, 3]
+
+
+def test_filters_that_do_not_fit_the_queries_are_refused(collection: Collection, encoder: Counting) -> None:
+    with pytest.raises(InputError, match="where has 1 filters for 2 queries"):
+        collection.search(["red", "blue"], where=[None])
+    with pytest.raises(InputError, match="where has 3 filters for 2 queries"):
+        collection.search(["red", "blue"], where=[None] * 3)
+    with pytest.raises(InputError, match="needs a list of queries"):
+        collection.search("red", where=["year = 2001"])
+    with pytest.raises(InputError, match=r"where\[1\] must be a filter"):
+        collection.search(["red", "blue"], where=[None, 3])  # type: ignore[list-item]
+    with pytest.raises(FilterError, match="height_of_tower"):
+        collection.search(["red", "blue"], where=[None, "height_of_tower > 3"])
+    assert encoder.calls == []
+
+
+def test_copies_and_likelihood_are_those_of_each_filter(collection: Collection, tmp_path: Path) -> None:
+    """What counts as a copy depends on what the filter lets through."""
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((tmp_path / "red0.png").read_bytes())
+    collection.add([{"image": str(copy), "year": 1990, "color": "red"}], progress=False)
+    old, both, none = collection.search(["red"] * 3, k=30, where=["year < 2000", None, "year > 2100"])
+    assert [Path(hit.uri).name for hit in old] == ["copy.png"]
+    assert old[0].copies == ()
+    assert {hit.copies for hit in both if hit.uri.endswith("red0.png")} == {(str(copy),)}
+    assert none.hits == ()

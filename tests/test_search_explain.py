@@ -346,3 +346,15 @@ def test_a_plain_search_loads_no_aligner() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_filters_of_their_own_leave_explained_hits_in_the_order_of_the_queries(photos: Collection) -> None:
+    seen: list[str] = []
+    queries, filters = ["red", "blue", "blue and red"], ["width > 0", None, "width > 0"]
+    together = photos.search(
+        queries, k=1, where=filters, explain=True, progress=False, on_hit=lambda hit: seen.append(hit.id)
+    )
+    assert seen == [result[0].id for result in together]
+    assert [result.query for result in together] == queries
+    for query, result in zip(queries, together, strict=True):
+        assert result[0].regions == photos.search(query, k=1, explain=True, progress=False)[0].regions

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmalign.collection.answering import Filters, answer, group_by_filter, results_of
 from mmalign.collection.caption_store import check_captions
 from mmalign.collection.description import CollectionManifest, amend, make_folder
 from mmalign.collection.explain import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
@@ -59,10 +60,7 @@ from mmalign.search import (
     belongs,
     check_probability,
     encode_queries,
-    hits_to_fetch,
-    judge,
     stored_picture,
-    with_copies,
 )
 from mmalign.store import Removed, Store, keep, readable_values
 from mmalign.types import (
@@ -76,7 +74,6 @@ from mmalign.types import (
     as_id,
     as_ids,
     as_path,
-    batch_results,
     check_choice,
     check_flag,
     check_integer,
@@ -700,7 +697,7 @@ class Collection:
         query: list[Any] | np.ndarray[tuple[int, int], np.dtype[Any]],
         *,
         k: int = 10,
-        where: str | None = None,
+        where: Filters = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
@@ -734,7 +731,7 @@ class Collection:
         query: QueryLike | list[Any] | NDArray[Any],
         *,
         k: int = 10,
-        where: str | None = None,
+        where: Filters = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
@@ -749,10 +746,13 @@ class Collection:
 
         Args:
             query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them, or an array
-                of shape (n, dim), gives a list of results.
+                of shape (n, dim), gives a list of results. The words of a list go through the encoder together, which
+                takes a fraction of the time; scores may differ from those of single queries in the last bits.
             k: How many hits; fewer where there are fewer items.
             where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`: columns as they
                 are or in double quotes, texts and dates in single ones; `docs/filters.md` says what else it may hold.
+                For a list of queries it may be a list of as many, one for each, None for no filter; queries with the
+                same filter are served together.
             min_recall: The share of the true nearest items that searches of this kind must find on average, 0 to 1;
                 None for what the index was built to keep. What the index was not measured to keep is answered
                 exactly, and a note says so; 1 is always exact.
@@ -778,8 +778,8 @@ class Collection:
             The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
 
         Raises:
-            InputError: `k` is negative, `min_recall` or `min_probability` is not from 0 to 1, or `explain` with an
-                encoder that does not take both words and pictures.
+            InputError: `k` is negative, `min_recall` or `min_probability` is not from 0 to 1, `where` is a list of
+                another length than `query`, or `explain` with an encoder that does not take both words and pictures.
             QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
                 words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
@@ -792,15 +792,17 @@ class Collection:
         check_flag("copies", copies)
         started = time.perf_counter()
         generation = self._current()
+        many, query = as_queries(query)
+        groups = group_by_filter(where, many=many, count=len(cast("list[Any]", query)) if many else 1)
 
         def check(queries: list[Query]) -> None:
             # Before an encoder is loaded.
-            generation.latest().check_filter(where)
+            for one in groups:
+                generation.latest().check_filter(one)
             check_probability(min_probability, queries)
             if explain:
                 check_words(queries)
 
-        many, query = as_queries(query)
         asked = self._encode(
             cast("list[Any] | NDArray[Any]", query) if many else [query],
             generation,
@@ -810,52 +812,44 @@ class Collection:
         )
         deep = depth(k, asked.queries, rerank) if explain else k
         searcher = generation.searcher()
-        allowed = None if where is None else searcher.store.row_ids(where=where)
-        alike = None if copies or not searcher.copies else searcher.copies.among(allowed)
-        fetched = hits_to_fetch(deep, asked.queries)
-        found = (
-            searcher.search_distinct(
-                asked.vectors, fetched, alike, allowed=allowed, min_recall=min_recall, kind=asked.kind
+        reader = self._hit_reader(searcher.store)
+        answers = [
+            answer(
+                places,
+                asked if len(groups) == 1 else asked.part(places),
+                searcher,
+                reader,
+                generation.calibration,
+                k=deep,
+                where=one,
+                min_recall=min_recall,
+                min_probability=min_probability,
+                copies=copies,
             )
-            if alike
-            else searcher.search(asked.vectors, fetched, allowed=allowed, min_recall=min_recall, kind=asked.kind)
-        )
-        judged = judge(
-            found,
-            deep,
-            asked.queries,
-            generation.calibration,
-            pictures=(searcher.items if allowed is None else len(allowed)) - (alike.extra if alike else 0),
-            min_probability=min_probability,
-            meaningless=asked.meaningless,
-        )
-        hits = self._hit_reader(searcher.store).read(judged.found, judged.probabilities)
-        if alike:
-            hits = with_copies(hits, judged.found, searcher.store, alike)
-        remarks = judged.notes
+            for one, places in groups.items()
+        ]
         explained: list[Explained] = []
         if explain:
             aligner = self._aligner_of(generation)
-            for place, one in enumerate(asked.queries):
+            hits_of = {place: partial(one.hits, at) for one in answers for at, place in enumerate(one.places)}
+            # In the order of the queries, whichever of them were served together.
+            for place, worded in enumerate(asked.queries):
+                hits = hits_of[place]()
                 if explained and explained[-1].stopped:
-                    explained.append(Explained(hits(place)[:k], (Note("its hits were not looked at"),), stopped=True))
+                    explained.append(Explained(hits[:k], (Note("its hits were not looked at"),), stopped=True))
                 else:
                     explained.append(
-                        explain_hits(hits(place), one, aligner, k=k, rerank=rerank, on_hit=on_hit, progress=progress)
+                        explain_hits(hits, worded, aligner, k=k, rerank=rerank, on_hit=on_hit, progress=progress)
                     )
-            hits = [one.hits for one in explained].__getitem__
-            remarks = tuple(said + one.notes for said, one in zip(remarks, explained, strict=True))
+            answers = [one.explained([explained[place] for place in one.places]) for one in answers]
         elif not many:
-            remarks = (remarks[0] + hint(asked.queries[0]),)
-        shared = searcher.notes + found.notes + generation.remarks(searcher)
-        results = batch_results(
-            hits,
-            queries=asked.texts,
-            notes=[notes + shared + said for notes, said in zip(asked.notes, remarks, strict=True)],
-            exact=found.exact,
+            answers = [answers[0].remarked([hint(asked.queries[0])])]
+        results = results_of(
+            answers,
             seconds=time.perf_counter() - started,
             collection=str(self.path),
-            effort=found.effort,
+            before=searcher.notes,
+            after=generation.remarks(searcher),
         )
         if explained and explained[-1].stopped:
             raise SearchInterrupted(results)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmalign.search.query import as_queries as as_queries
     from mmalign.search.query import encode_queries as encode_queries
     from mmalign.search.query import stored_picture as stored_picture
+    from mmalign.search.searcher import Found as Found
     from mmalign.search.searcher import Searcher as Searcher
 
 # Loaded at first use, so that nobody waits for what is not needed.
@@ -31,6 +32,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hit_reader": ["HitReader", "with_copies"],
         "probability": ["check_probability", "find_calibration", "hits_to_fetch", "judge"],
         "query": ["Encoded", "Query", "QueryLike", "as_queries", "encode_queries", "stored_picture"],
-        "searcher": ["Searcher"],
+        "searcher": ["Found", "Searcher"],
     },
 )

@@ -47,6 +47,23 @@ class Encoded:
         kinds = {query.kind for query in distinct(self.queries)}
         return kinds.pop() if len(kinds) == 1 else None
 
+    def part(self, places: Sequence[int]) -> Encoded:
+        """Give some of the queries.
+
+        Args:
+            places: Where they stand among these, m of them.
+
+        Returns:
+            The m queries, in that order.
+        """
+        return Encoded(
+            [self.queries[place] for place in places],
+            [self.texts[place] for place in places],
+            self.vectors[list(places)],
+            [self.notes[place] for place in places],
+            frozenset(at for at, place in enumerate(places) if place in self.meaningless),
+        )
+
 
 def as_queries(asked: Any) -> tuple[bool, Any]:
     """Say whether a caller asks many queries or one.
