@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mmalign.errors import MMAlignError
     from mmalign.evaluation import evaluate_retrieval
     from mmalign.search import Query
-    from mmalign.types import AddReport, Box, Hit, Item, Note, Phrase, Region, Relation, SearchResult, Skip
+    from mmalign.types import AddReport, Box, Hit, Item, Note, Phrase, Region, Relation, SearchResult, Skip, StoredItem
 
     __version__: str
 
@@ -35,6 +35,7 @@ _HOMES = {
     "Relation": "mmalign.types",
     "SearchResult": "mmalign.types",
     "Skip": "mmalign.types",
+    "StoredItem": "mmalign.types",
     "align": "mmalign.alignment",
     "evaluate_retrieval": "mmalign.evaluation",
     "load_encoder": "mmalign.encoders",
@@ -58,6 +59,7 @@ __all__ = [
     "Relation",
     "SearchResult",
     "Skip",
+    "StoredItem",
     "__version__",
     "align",
     "evaluate_retrieval",

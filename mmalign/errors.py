@@ -17,6 +17,7 @@
     +-- CollectionError
     |   +-- CollectionNotFoundError    no collection there
     |   +-- CollectionExistsError      a collection is there already
+    |   +-- ItemNotFoundError (KeyError)  no item with an id that was asked for
     |   +-- CollectionFormatError      written by a newer mmalign, or damaged
     |   |   +-- DamagedError           bytes on disk that are not those that were written
     |   +-- EncoderMismatchError       the collection was made with another encoder
@@ -134,6 +135,25 @@ class CollectionNotFoundError(CollectionError):
 
 class CollectionExistsError(CollectionError):
     """A collection is there already."""
+
+
+class ItemNotFoundError(CollectionError, KeyError):
+    """A collection has no item with an id that was asked for.
+
+    Args:
+        message: What was asked for.
+        unknown: The ids that no item has, each once, in the order asked for.
+    """
+
+    def __init__(self, message: str, unknown: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.unknown = unknown
+
+    def __reduce__(self) -> tuple[type[ItemNotFoundError], tuple[str, tuple[str, ...]]]:
+        return type(self), (str(self), self.unknown)
+
+    # A KeyError shows its text in quotation marks.
+    __str__ = Exception.__str__
 
 
 class CollectionFormatError(CollectionError):

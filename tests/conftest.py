@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if made.returncode:
         pytest.skip("cannot mount a small file system here")
     yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A folder on a file system of its own, and what makes that one that may only be read."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system here")
+
+    def close() -> None:
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+
+    yield folder, close
     subprocess.run(["umount", "-l", folder], check=True)
 
 

@@ -51,6 +51,30 @@ def test_a_collection_of_lite_1_opens_and_finds_what_it_found(old: Path, found: 
     assert [hit.id for hit in opened.search("a cat", where="year >= 2004")] == found[-1]["ids"]
 
 
+def test_it_can_be_read_back_in_both_formats(old: Path) -> None:
+    for step in ("as it was", "with checksums"):
+        opened = Collection.open(old)
+        items = {item.id: item for item in opened}
+        assert len(items) == 8, step
+        assert opened.get(list(items)) == list(items.values())
+        found = opened.search("a cat", k=1)[0]
+        item = opened.get(found.id)
+        assert (item.uri, list(item.captions), item.width) == (
+            found.uri,
+            found.metadata["captions"],
+            found.metadata["width"],
+        )
+        assert item.metadata == {name: found.metadata[name] for name in ("year", "mood") if name in found.metadata}
+        assert opened.to_arrow(columns=["id"], where="year >= 2004").num_rows == len(
+            [one for one in items.values() if one.metadata["year"] >= 2004]
+        )
+        names, vectors = opened.embeddings()
+        assert names == list(items)
+        assert vectors.shape == (8, opened.dim)
+        # The first write gives rows checksums.
+        opened.update([found.id], {"mood": "calm"})
+
+
 def test_it_can_be_written_to_and_stays_of_format_1(old: Path, root: Path) -> None:
     opened = Collection.open(old)
     picture = root / "examples" / "gallery" / "images" / "giraffe.png"

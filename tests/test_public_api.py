@@ -27,6 +27,7 @@ PUBLIC = [
     "Relation",
     "SearchResult",
     "Skip",
+    "StoredItem",
     "__version__",
     "align",
     "evaluate_retrieval",

@@ -22,6 +22,14 @@ from mmalign.collection.description import CollectionManifest, amend, make_folde
 from mmalign.collection.explain import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
 from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
 from mmalign.collection.ingest import Ingest
+from mmalign.collection.reading import (
+    choose_columns,
+    iter_items,
+    read_embeddings,
+    read_frame,
+    read_items,
+    read_table,
+)
 from mmalign.collection.recall import drift_notes, profile_of, recall_summary, target_recall
 from mmalign.collection.recheck import RecallCheck, recheck
 from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
@@ -71,6 +79,7 @@ from mmalign.types import (
     Note,
     ReencodeReport,
     SearchResult,
+    StoredItem,
     as_id,
     as_ids,
     as_path,
@@ -82,9 +91,10 @@ from mmalign.types import (
     check_text,
     check_type,
 )
-from mmalign.utils import lock
+from mmalign.utils import Float32Array, lock
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow as pa
 
     from mmalign.alignment import Aligner
@@ -379,6 +389,124 @@ class Collection:
         with lock(self.path / LOCK, shared=True):
             yield self._current()
             clear_earlier(self.path)
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    @overload
+    def get(self, ids: str | int) -> StoredItem: ...  # type: ignore[overload-overlap]
+    @overload
+    def get(self, ids: Iterable[str | int]) -> list[StoredItem]: ...
+    @_reads_again
+    def get(self, ids: str | int | Iterable[str | int]) -> StoredItem | list[StoredItem]:
+        """Read items by their ids.
+
+        Args:
+            ids: An id, or several in a list or the like; text or integers, such as `hit.id`.
+
+        Returns:
+            The item, or the items in the order asked for; an id that comes twice gives its item twice.
+
+        Raises:
+            ItemNotFoundError: No item has one of the ids; its `unknown` names all of these. It is a `KeyError`, too.
+            InputError: An id that is neither text nor an integer.
+            DamagedError: One is not what was written.
+        """
+        # What is no text and cannot be gone through is one id, or says what is wrong with it.
+        one = isinstance(ids, str) or not isinstance(ids, Iterable)
+        names = [as_id(ids)] if one else as_ids(ids)
+        items = read_items(self.snapshot(), names)
+        return items[0] if one else items
+
+    def __iter__(self) -> Iterator[StoredItem]:
+        """Go through all items, as they are when it begins; they are read some at a time."""
+        store = self.snapshot()
+        with store.reads_long():
+            yield from iter_items(store)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an item with this id, URI or path; as `has`."""
+        return self.has(name)  # type: ignore[arg-type]
+
+    def to_batches(
+        self, *, columns: Iterable[str] | None = None, where: str | None = None, batch_size: int = 8_192
+    ) -> Iterator[pa.RecordBatch]:
+        """Read columns in batches, as they are when it begins; never more than a few batches are in memory.
+
+        Args:
+            columns: Names of columns, in the order wanted; None for all but `embedding`, which is float16 lists of
+                length `dim`. Every item has the columns that `docs/filters.md` names; `columns` tells the others.
+            where: As for `search`.
+            batch_size: Rows of a batch, at least 1; the last has what is left.
+
+        Returns:
+            An iterator over batches of Arrow, in the order in which the items are stored: a change moves an item to
+            the end. It is gone through once, and for an hour at most while others write.
+
+        Raises:
+            InputError: No column is called so, or a batch size below 1.
+            FilterError: The filter is no condition over the columns; the text says what they hold.
+            DamagedError: While it is gone through: an item is not what was written.
+        """
+        check_integer("batch_size", batch_size, least=1)
+        store = self.snapshot()
+        chosen = choose_columns(store, columns)
+        store.check_filter(where)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with store.reads_long():
+                yield from store.iter_rows(chosen, where=where, rows=batch_size)
+
+        return batches()
+
+    @_reads_again
+    def to_arrow(self, *, columns: Iterable[str] | None = None, where: str | None = None) -> pa.Table:
+        """Read columns of all items into one table of Arrow.
+
+        Args:
+            columns: As for `to_batches`.
+            where: As for `search`.
+
+        Returns:
+            The table, one row an item.
+
+        Raises:
+            As `to_batches`.
+        """
+        return read_table(self.snapshot(), columns, where=where)
+
+    def to_pandas(self, *, columns: Iterable[str] | None = None, where: str | None = None) -> pandas.DataFrame:
+        """Read columns of all items into a data frame.
+
+        Args:
+            columns: As for `to_batches`.
+            where: As for `search`.
+
+        Returns:
+            The frame, one row an item. No value changes: integers and truth values are in pandas' nullable types.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+            As `to_batches`.
+        """
+        return read_frame(partial(self.to_arrow, columns=columns, where=where))
+
+    @_reads_again
+    def embeddings(self, ids: Iterable[str | int] | None = None) -> tuple[list[str], Float32Array]:
+        """Read embeddings into memory; `to_batches(columns=["id", "embedding"])` needs less of it.
+
+        Args:
+            ids: n ids, text or integers; None for all items.
+
+        Returns:
+            `(ids, embeddings)`: the n ids, in the order asked for, and float32 of shape (n, dim), each row of length 1
+            but for the rounding to float16, as which they are kept.
+
+        Raises:
+            ItemNotFoundError: As `get`.
+            InputError: `ids` is a text alone, or holds what is neither text nor an integer.
+            DamagedError: One is not what was written.
+        """
+        return read_embeddings(self.snapshot(), None if ids is None else as_ids(ids))
 
     # Changing ------------------------------------------------------------------------------------------------------
 

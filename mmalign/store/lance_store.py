@@ -22,6 +22,7 @@ from mmalign.errors import CollectionFormatError, DamagedError, FilterError, MMA
 from mmalign.store.checksums import (
     CHECKSUM,
     CHECKSUM_FIELDS,
+    EMBEDDING,
     EMBEDDING_CHECKSUM,
     covered,
     row_checksums,
@@ -47,6 +48,8 @@ _WRITERS = ".writers.lock"
 _CHECKSUM_ROWS = 32_768
 # What the store makes of the other columns itself.
 _MADE = frozenset({"embedding", EMBEDDING_CHECKSUM, CHECKSUM})
+# What it keeps for itself, beside its checksums.
+_KEPT = frozenset({"embedding", "said"})
 _CONFLICT_RETRIES = 10
 _READ_AHEAD = 256 << 20
 _RETRY = timedelta(minutes=5)
@@ -634,6 +637,64 @@ class Store:
         with self._filtering(where):
             return self._read(columns, condition)
 
+    @property
+    def readable(self) -> list[str]:
+        """The columns that callers may read, in the order of the dataset: those of every item, then metadata.
+
+        The embedding is not among them, though `iter_rows` reads it.
+        """
+        return [name for name in self._dataset.schema.names if name not in _KEPT and not name.startswith("_")]
+
+    def schema_of(self, columns: Sequence[str]) -> pa.Schema:
+        """Names and types of columns, as `iter_rows` gives them."""
+        return pa.schema([(name, self._dataset.schema.field(name).type) for name in columns])
+
+    def iter_rows(
+        self, columns: Sequence[str], *, where: str | None = None, rows: int = 8_192
+    ) -> Iterator[pa.RecordBatch]:
+        """Read columns in batches, so that they need not fit in memory, each row compared with its checksums.
+
+        Args:
+            columns: Column names, each once, `embedding` among them or not.
+            where: A filter as a user writes it.
+            rows: Of a batch, at least 1; the last may have fewer.
+
+        Yields:
+            Batches of the columns, in the order asked for.
+
+        Raises:
+            DamagedError: One is not what was written.
+            FilterError: The filter cannot be understood, or cannot be answered for some item.
+            StorageError: The items cannot be read.
+        """
+        condition = self._filter_sql(where)
+        if where is not None:
+            # A row that is damaged may seem to be one that the filter leaves out.
+            self.verify(most=None)
+        fields = self.schema_of(columns)
+        extra = [] if self._checked else covered(self._dataset.schema.names)
+        vectors = self._embedding_columns if EMBEDDING in columns else []
+        read = list(dict.fromkeys([*columns, *extra, *vectors]))
+        seen, held = 0, fields.empty_table()
+        with self._filtering(where):
+            for batch in self._dataset.to_batches(
+                columns=read, filter=condition, batch_size=rows, io_buffer_size=_READ_AHEAD
+            ):
+                table = pa.Table.from_batches([batch])
+                if extra:
+                    check_rows(table)
+                if vectors:
+                    self._sound(table)
+                seen += table.num_rows
+                held = pa.concat_tables([held, table.select(fields.names).cast(fields)])
+                while held.num_rows >= rows:
+                    yield _one_batch(held.slice(0, rows))
+                    held = held.slice(rows)
+            if where is None:
+                _check_count(seen, len(self))
+        if held.num_rows:
+            yield _one_batch(held)
+
     def pass_over(self, fragments: Collection[int]) -> None:
         """Leave fragments out of what is read from now on, since their columns cannot be read.
 
@@ -920,6 +981,11 @@ def _matrix(column: pa.ChunkedArray, dim: int) -> Float16Array:
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.float16), *chunks])
     return flat.reshape(-1, dim)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    (batch,) = table.combine_chunks().to_batches()
+    return batch
 
 
 def _check_count(found: int, expected: int) -> None:

@@ -15,7 +15,7 @@ from mmalign.types.arguments import (
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
 from mmalign.types.ids import ItemCount, as_id, as_ids
-from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, Unread
+from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, StoredItem, Unread
 from mmalign.types.json_ready import gives_json, json_ready, json_ready_dict
 from mmalign.types.notes import Note
 from mmalign.types.places import Box, Phrase, Region, Relation
@@ -39,6 +39,7 @@ __all__ = [
     "Relation",
     "SearchResult",
     "Skip",
+    "StoredItem",
     "Unkept",
     "Unread",
     "as_id",

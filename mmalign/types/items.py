@@ -36,6 +36,37 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One item as a collection keeps it.
+
+    Attributes:
+        id: Its identifier in the collection.
+        uri: Where its media is; empty where nobody said, as for a vector.
+        kind: `image`, or `vector` for what `add_embeddings` gave.
+        width: Of the picture as it is seen, in pixels, at least 1; None where there is no picture.
+        height: As `width`.
+        bytes: Size of the file, at least 1; None where there is none.
+        sha256: Of the file's bytes, as 64 hex digits; None where there is none.
+        captions: Sentences that describe the picture.
+        metadata: Further columns by name, those without a value left out.
+    """
+
+    id: str
+    uri: str = ""
+    kind: str | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    captions: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the item as JSON-ready values."""
+        return json_ready_dict({one.name: getattr(self, one.name) for one in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
 class Skip:
     """An item that was left out, and why.
 

@@ -81,6 +81,10 @@ def look(path: Path) -> list[Any]:
     store = opened.snapshot()
     _, table = store.scan([name for name in store.dataset.schema.names if name != "embedding"])
     row_ids, matrix = store.embeddings()
+    answers += [list(opened), opened.get([name_of(20), name_of(4)]), opened.to_arrow().to_pylist()]
+    answers += [opened.to_arrow(columns=["id", "title"], where=where).to_pylist() for where in FILTERS]
+    names, vectors_again = opened.embeddings()
+    answers += [names, vectors_again.tolist(), opened.embeddings([name_of(33)])[1].tolist()]
     return [*answers, table.to_pylist(), row_ids.tolist(), matrix.view(np.uint16).tolist()]
 
 
@@ -213,6 +217,41 @@ def test_a_damaged_hit_is_an_error_and_not_left_out(copy: Path, large: bool, mon
             opened.has(name_of(17))
         with pytest.raises(DamagedError):
             opened.snapshot().find("id", name_of(17), ["uri"])
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_no_way_of_reading_back_passes_damage_over(copy: Path, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as a value, nor as a row that a filter leaves out, nor as an id that is not there."""
+    if large:
+        kept = Store.verify.__kwdefaults__
+        assert kept is not None
+        monkeypatch.setitem(kept, "most", 10)
+    flip_in(copy, name_of(17).encode(), 1, after=8)
+    for read in (
+        lambda one: one.get(name_of(17)),
+        lambda one: list(one),
+        lambda one: list(one.to_batches(columns=["year"], batch_size=7)),
+        lambda one: one.to_arrow(columns=["year"]),
+        lambda one: one.to_arrow(columns=["year"], where=f"id = '{name_of(17)}'"),
+        lambda one: one.embeddings([name_of(17)]),
+        lambda one: one.embeddings(),
+    ):
+        with pytest.raises(DamagedError):
+            read(Collection.open(copy))
+
+
+def test_damaged_embeddings_are_not_read_back(copy: Path) -> None:
+    flip_in(copy, halves(17), 2, after=5)
+    opened = Collection.open(copy)
+    for read in (
+        lambda: opened.embeddings(),
+        lambda: opened.embeddings([name_of(17)]),
+        lambda: opened.to_arrow(columns=["embedding"]),
+    ):
+        with pytest.raises(DamagedError):
+            read()
+    assert opened.get(name_of(17)).metadata["year"] == 2007
+    assert len(opened.embeddings([name_of(18)])[1]) == 1
 
 
 def test_damage_that_comes_while_it_is_open(copy: Path) -> None:
