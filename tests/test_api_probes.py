@@ -35,6 +35,7 @@ from mmalign import (
     Relation,
     SearchResult,
     Skip,
+    StoredItem,
     align,
     evaluate_retrieval,
     load_encoder,
@@ -170,6 +171,16 @@ probe("search", lambda c, value: one_of(c.search(value)))
 probe("search in a list", lambda c, value: one_of(c.search([value, "red"])))
 for name in ("k", "where", "min_recall", "min_probability", "explain", "rerank", "allow_media", "policy"):
     probe(f"search {name}", lambda c, value, name=name: one_of(c.search("red", **{name: value})))
+probe("search where of each", lambda c, value: one_of(c.search(["red", "blue"], where=value)))
+probe("search where of one", lambda c, value: one_of(c.search(["red", "blue"], where=[None, value])))
+probe("get", lambda c, value: c.get(value))
+probe("get an id", lambda c, value: c.get(["red", value]))
+probe("embeddings", lambda c, value: c.embeddings(value))
+for name in ("columns", "where", "batch_size"):
+    probe(f"to_batches {name}", lambda c, value, name=name: list(c.to_batches(**{name: value})))
+for name in ("columns", "where"):
+    probe(f"to_arrow {name}", lambda c, value, name=name: c.to_arrow(**{name: value}))
+    probe(f"to_pandas {name}", lambda c, value, name=name: c.to_pandas(**{name: value}))
 probe("search_captions", lambda c, value: one_of(c.search_captions(value)))
 for name in ("k", "where", "allow_media", "policy"):
     probe(f"search_captions {name}", lambda c, value, name=name: one_of(c.search_captions("red", **{name: value})))
@@ -181,7 +192,7 @@ probe("add_embeddings ids", lambda c, value: c.add_embeddings(value, [GOOD, GOOD
 probe("add_embeddings an id", lambda c, value: c.add_embeddings(["a", value], [GOOD, GOOD]), writes=True)
 probe("add_embeddings vectors", lambda c, value: c.add_embeddings(["a", "b"], value), writes=True)
 probe("add_embeddings a vector", lambda c, value: c.add_embeddings(["a", "b"], [GOOD, value]), writes=True)
-for name in ("metadata", "uris"):
+for name in ("metadata", "uris", "captions"):
     probe(
         f"add_embeddings {name}",
         lambda c, value, name=name: c.add_embeddings(["a", "b"], [GOOD, GOOD], **{name: value}),
@@ -190,6 +201,7 @@ for name in ("metadata", "uris"):
 probe("add_embeddings a column", lambda c, value: c.add_embeddings(["a"], [GOOD], metadata={"m": value}), writes=True)
 probe("add_embeddings a cell", lambda c, value: c.add_embeddings(["a"], [GOOD], metadata={"m": [value]}), writes=True)
 probe("add_embeddings a uri", lambda c, value: c.add_embeddings(["a"], [GOOD], uris=[value]), writes=True)
+probe("add_embeddings a caption", lambda c, value: c.add_embeddings(["a"], [GOOD], captions=[value]), writes=True)
 probe("remove", lambda c, value: c.remove(value), writes=True)
 probe("remove an id", lambda c, value: c.remove([value]), writes=True)
 for name in ("where", "purge"):
@@ -285,6 +297,7 @@ probe("Box.clipped", lambda c, value: Box(0, 0, 4, 4).clipped(value, 4))
 probe("Hit", lambda c, value: Hit(value, "x", 0.5).to_dict())
 probe("Hit metadata", lambda c, value: json.dumps(Hit("a", "x", 0.5, metadata={"m": value}).to_dict(), allow_nan=False))
 probe("Item", lambda c, value: Item(value))
+probe("StoredItem", lambda c, value: json.dumps(StoredItem("a", metadata={"m": value}).to_dict(), allow_nan=False))
 probe("Skip", lambda c, value: Skip("a", value))
 probe("Note", lambda c, value: Note(value))
 probe("Phrase", lambda c, value: Phrase(value).to_dict())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmalign import Collection
-from mmalign.errors import FilterError, StorageError
+from mmalign.errors import FilterError, InputError, MetadataError, StorageError
 from mmalign.store.lance_store import Store
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -85,6 +85,54 @@ def test_it_finds_what_a_loop_finds(tmp_path: Path) -> None:
     assert len(collection.search_captions("x", where="number < 0")) == 0
     with pytest.raises(FilterError):
         collection.search_captions("x", where="nothing = 1")
+
+
+def test_vectors_may_bring_their_captions(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    collection = Collection.create(tmp_path / "a.mm", encoder=encoder)
+    vectors = np.random.default_rng(4).normal(size=(200, DIM))
+    given: list[object] = [[f"thing {i}", f"  seen {i % 3} times "] for i in range(200)]
+    given[:5] = ["one sentence", ("two", "three"), None, [], np.array(["of an array", " "])]
+    collection.add_embeddings([f"v{i}" for i in range(200)], vectors, captions=given)
+    kept = [item.captions for item in collection.get([f"v{i}" for i in range(6)])]
+    assert kept == [("one sentence",), ("two", "three"), (), (), ("of an array",), ("thing 5", "seen 2 times")]
+    assert collection.to_arrow(where="captions IS NULL").column("id").to_pylist() == ["v2", "v3"]
+    check(collection, "thing 8")
+    assert len(collection.search_captions("x", k=1000)) == len(expected(collection, "x", 1000)) == 394
+    # What an index is measured with.
+    encoder.texts.clear()
+    collection.build_index("IVF4,Flat", progress=False)
+    assert {text for text in encoder.texts if text.startswith("thing ")}
+    # Whoever gives a vector anew gives all of the item anew.
+    collection.add_embeddings(["v0"], vectors[:1])
+    assert collection.get("v0").captions == ()
+
+
+def test_captions_of_vectors_are_what_a_caption_is_written_from(tmp_path: Path) -> None:
+    collection = Collection.create(tmp_path / "a.mm", encoder=ColorEncoder())
+    vectors = ColorEncoder().encode_text(list(COLORS))
+    collection.add_embeddings(list(COLORS), vectors, captions=[f"all {color}" for color in COLORS])
+    assert collection.caption(paint(tmp_path / "x.png", "green"), mode="nearest").text == "all green"
+
+
+def test_what_is_no_caption_is_refused(tmp_path: Path) -> None:
+    collection = Collection.create(tmp_path / "a.mm", encoder=WordEncoder())
+    vectors = np.ones((2, DIM))
+    with pytest.raises(InputError, match="2 ids but 1 captions"):
+        collection.add_embeddings(["a", "b"], vectors, captions=[["x"]])
+    with pytest.raises(InputError, match="captions must be a list of n values"):
+        collection.add_embeddings(["a", "b"], vectors, captions="words")
+    for wrong in (3, [3], [None], {"text": "x"}, b"x", ["\ud800"]):
+        with pytest.raises(MetadataError, match="id 'b': "):
+            collection.add_embeddings(["a", "b"], vectors, captions=["fine", wrong])  # type: ignore[list-item]
+    assert len(collection) == 0
+    collection.add_embeddings(["a", "b"], vectors, captions=["fine", "too"])
+    for wrong in (3, ["x", None], [3]):
+        with pytest.raises(MetadataError, match="a sentence or a list of sentences"):
+            collection.update(["a"], {"captions": wrong})
+    collection.update(["a"], {"captions": "  other "})
+    collection.update(["b"], {"captions": [" "]})
+    assert [item.captions for item in collection] == [("other",), ()]
 
 
 def test_equal_captions_come_in_one_order_in_every_search(tmp_path: Path) -> None:

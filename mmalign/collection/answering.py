@@ -8,7 +8,7 @@ from typing import Any
 
 from mmalign.calibration import Calibration
 from mmalign.collection.explain import Explained
-from mmalign.errors import InputError
+from mmalign.errors import FilterError, InputError
 from mmalign.search import Encoded, Found, HitReader, Searcher, hits_to_fetch, judge, with_copies
 from mmalign.types import Hit, Note, SearchResult, batch_results, describe
 
@@ -141,10 +141,16 @@ def group_by_filter(where: Any, *, many: bool, count: int) -> dict[str | None, S
         The places of the queries, rising, by their filter; one entry at least.
 
     Raises:
-        InputError: A list of another length than that of the queries, or with a single query, or of other things.
+        InputError: A list of another length than that of the queries, or with a single query.
+        FilterError: Neither a text nor a list of texts and Nones.
     """
-    if where is None or isinstance(where, str) or not isinstance(where, Sequence):
+    if where is None or isinstance(where, str):
         return {where: range(count)}
+    if not isinstance(where, list | tuple):
+        raise FilterError(
+            f'a filter is a text in SQL, such as "year >= 2020", or a list of them, one for each query, got '
+            f"{describe(where)}"
+        )
     if not many:
         raise InputError(
             f"a list of filters needs a list of queries, one filter for each, got a single query and {len(where)} "
@@ -158,6 +164,6 @@ def group_by_filter(where: Any, *, many: bool, count: int) -> dict[str | None, S
     groups: dict[str | None, list[int]] = {}
     for place, one in enumerate(where):
         if one is not None and not isinstance(one, str):
-            raise InputError(f"where[{place}] must be a filter as a text, or None, got {describe(one)}")
+            raise FilterError(f"where[{place}] must be a filter as a text, or None, got {describe(one)}")
         groups.setdefault(one, []).append(place)
     return dict(groups) or {None: range(0)}

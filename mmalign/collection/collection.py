@@ -33,7 +33,7 @@ from mmalign.collection.reading import (
 from mmalign.collection.recall import drift_notes, profile_of, recall_summary, target_recall
 from mmalign.collection.recheck import RecallCheck, recheck
 from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
-from mmalign.collection.vector_rows import plain_metadata, vector_rows
+from mmalign.collection.vector_rows import caption_texts, plain_metadata, vector_rows
 from mmalign.encoders import Encoder, ImageLike, load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
@@ -607,6 +607,7 @@ class Collection:
         *,
         metadata: Mapping[str, Sequence[Any]] | None = None,
         uris: Sequence[str | None] | None = None,
+        captions: Sequence[str | Sequence[str] | None] | None = None,
     ) -> AddReport:
         """Add vectors that were computed elsewhere; an id that is there already is replaced.
 
@@ -615,6 +616,8 @@ class Collection:
             vectors: Array-like of shape (n, dim); scaled to length 1.
             metadata: Name to n values. A name that cannot be a column's is changed, which the report's `renamed` says.
             uris: n places where the media are, if any.
+            captions: For each of the n the sentences that describe it, one or a list, or None: what
+                `search_captions` and `caption` look through, and recall is measured with.
 
         Returns:
             What was done.
@@ -631,7 +634,9 @@ class Collection:
         with self._writing() as generation:
             self._check_unchanged(generation)
             dim = generation.description.dim
-            rows, given, matrix = vector_rows(ids, vectors, dim=dim, metadata=metadata or {}, uris=uris)
+            rows, given, matrix = vector_rows(
+                ids, vectors, dim=dim, metadata=metadata or {}, uris=uris, captions=captions
+            )
             store = generation.writer()
             settled = store.settle(given, strict=lambda row: f"id {rows[row]['id']!r}")
             whole = [row | values for row, values in zip(rows, settled.rows, strict=True)]
@@ -707,7 +712,8 @@ class Collection:
         Args:
             ids: A list of identifiers.
             metadata: Name to the value that every one of them gets, None for none; `captions` takes a list of
-                sentences. A name is that of a column, or the one that a source gave it.
+                sentences, of which blank ones are left out. A name is that of a column, or the one that a source gave
+                it.
 
         Returns:
             How many items were changed; its `unknown` has the ids that no item has.
@@ -720,7 +726,7 @@ class Collection:
         values = plain_metadata(metadata)
         if not values:
             raise MetadataError("no metadata given; nothing to update")
-        fixed = {"captions": values.pop("captions")} if "captions" in values else {}
+        fixed = {"captions": caption_texts(values.pop("captions"))} if "captions" in values else {}
         with self._writing() as generation:
             store = generation.writer()
             row_ids, unknown = store.match(names)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmalign.errors import InputError, ItemNotFoundError, MissingExtraError
 from mmalign.store import Store
-from mmalign.types import StoredItem, as_list
+from mmalign.types import StoredItem, as_list, describe
 from mmalign.utils import Float32Array, Int64Array
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def choose_columns(store: Store, columns: Any) -> list[str]:
     renamed = store.renamed
     chosen = []
     for name in as_list("columns", columns, "a list of names of columns"):
-        if name not in (*known, *renamed, "embedding"):
-            raise InputError(f"no column is called {name!r}; columns here: {', '.join([*known, 'embedding'])}")
+        if not isinstance(name, str) or name not in (*known, *renamed, "embedding"):
+            raise InputError(f"no column is called {describe(name)}; columns here: {', '.join([*known, 'embedding'])}")
         chosen.append(name if name in known else renamed.get(name, name))
     if not chosen:
         raise InputError(f"columns names none; columns here: {', '.join([*known, 'embedding'])}")

@@ -21,6 +21,7 @@ def vector_rows(
     dim: int,
     metadata: Mapping[str, Sequence[Any]],
     uris: Sequence[str | None] | None,
+    captions: Sequence[Any] | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Float32Array]:
     """Check vectors and what belongs to them, and make rows of them.
 
@@ -30,6 +31,7 @@ def vector_rows(
         dim: The width that is expected.
         metadata: Name to n values.
         uris: n places where the media are, or None.
+        captions: n lists of sentences, single sentences or Nones, or None.
 
     Returns:
         `(rows, metadata, vectors)`: n rows for `Store.upsert` without their metadata, the metadata of each as plain
@@ -51,6 +53,9 @@ def vector_rows(
     counts = {"vectors": len(matrix)} | {str(name): len(values) for name, values in columns.items()}
     if places is not None:
         counts["uris"] = len(places)
+    said = None if captions is None else _values("captions", captions)
+    if said is not None:
+        counts["captions"] = len(said)
     for what, count in counts.items():
         if count != len(names):
             raise InputError(f"{len(names)} ids but {count} {what}; give one for each id")
@@ -63,9 +68,39 @@ def vector_rows(
         {column: _plain(name, column, values[i]) for column, values in columns.items()} for i, name in enumerate(names)
     ]
     rows = [
-        {"id": name, "uri": None if places is None else places[i], "kind": "vector"} for i, name in enumerate(names)
+        {
+            "id": name,
+            "uri": None if places is None else places[i],
+            "kind": "vector",
+            "captions": None if said is None else _captions(name, said[i]),
+        }
+        for i, name in enumerate(names)
     ]
     return rows, given, matrix
+
+
+def caption_texts(value: Any) -> list[str] | None:
+    """Return captions as an item keeps them.
+
+    Args:
+        value: A sentence, a list or tuple of sentences, or None.
+
+    Returns:
+        The sentences without space at their ends, blank ones left out; None where that leaves none.
+
+    Raises:
+        MetadataError: Anything else.
+    """
+    if hasattr(value, "tolist"):
+        # An array of texts, as a frame of pandas holds.
+        value = value.tolist()
+    entries = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        raise MetadataError(f"captions must be a sentence or a list of sentences, got {value!r:.80}")
+    try:
+        return [text for entry in entries if (text := plain_value(entry).strip())] or None
+    except MetadataError as error:
+        raise MetadataError(f"a caption {error}") from error
 
 
 def plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +149,13 @@ def _places(uris: Any) -> list[str | None]:
         except MetadataError as error:
             raise InputError(f"uris[{at}] {error}") from error
     return found
+
+
+def _captions(name: str, value: Any) -> list[str] | None:
+    try:
+        return caption_texts(value)
+    except MetadataError as error:
+        raise MetadataError(f"id {name!r}: {error}") from None
 
 
 def _plain(name: str, column: Any, value: Any) -> Any:

@@ -678,7 +678,7 @@ class Store:
         seen, held = 0, fields.empty_table()
         with self._filtering(where):
             for batch in self._dataset.to_batches(
-                columns=read, filter=condition, batch_size=rows, io_buffer_size=_READ_AHEAD
+                columns=read, filter=condition, batch_size=min(rows, _CHECKSUM_ROWS), io_buffer_size=_READ_AHEAD
             ):
                 table = pa.Table.from_batches([batch])
                 if extra:

@@ -104,9 +104,7 @@ def embed_queries(
         As `Query.embed`.
     """
     said = list(dict.fromkeys(term.value for query in queries for term in query.terms if isinstance(term.value, str)))
-    if said:
-        _require(encoder(), "text")
-    # Before all the words: a picture that cannot be read is told of at once.
+    # Before all the words: a picture that cannot be read, and a vector of nothing, is told of at once.
     others = [
         {
             place: _vector(term, encoder, dim, policy, stored)
@@ -116,10 +114,15 @@ def embed_queries(
         for query in queries
     ]
     words: dict[str, _Words] = {}
+    wordless = {
+        place: _add_up(query, others[place], words, dim)
+        for place, query in enumerate(queries)
+        if len(others[place]) == len(query.terms)
+    }
     if said:
-        vectors = encoder().encode_text(said)
+        vectors = _require(encoder(), "text").encode_text(said)
         words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(said, vectors, strict=True)}
-    return [_add_up(query, found, words, dim) for query, found in zip(queries, others, strict=True)]
+    return [wordless.get(place) or _add_up(query, others[place], words, dim) for place, query in enumerate(queries)]
 
 
 def _vector(
