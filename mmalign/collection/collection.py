@@ -90,6 +90,7 @@ from mmalign.types import (
     check_share,
     check_text,
     check_type,
+    use_thumbnails,
 )
 from mmalign.utils import Float32Array, lock
 
@@ -100,6 +101,16 @@ if TYPE_CHECKING:
     from mmalign.alignment import Aligner
     from mmalign.collection.captioner import CollectionCaptioner
 
+
+def _thumbnail(uri: str, side: int) -> bytes | None:
+    # Late: only a notebook looks at pictures of hits, and not every search decodes any.
+    from mmalign.media import local_jpeg
+
+    return local_jpeg(uri, side)
+
+
+# From now on there may be hits to show.
+use_thumbnails(_thumbnail)
 
 # A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
 _ATTEMPTS = 10

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from mmalign.media.sources import open_source as open_source
     from mmalign.media.sources import source_base as source_base
     from mmalign.media.sources import source_folder as source_folder
+    from mmalign.media.thumbnails import as_jpeg as as_jpeg
+    from mmalign.media.thumbnails import local_jpeg as local_jpeg
+    from mmalign.media.thumbnails import thumbnail as thumbnail
     from mmalign.media.uris import is_url as is_url
     from mmalign.media.uris import same_uris as same_uris
     from mmalign.media.uris import to_uri as to_uri
@@ -47,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "policy": ["MediaPolicy", "check_policy"],
         "reading": ["Media", "read_media", "sha256_hex"],
         "sources": ["default_collection_path", "exclusion_of", "open_source", "source_base", "source_folder"],
+        "thumbnails": ["as_jpeg", "local_jpeg", "thumbnail"],
         "uris": ["is_url", "same_uris", "to_uri", "uri_to_path"],
     },
 )

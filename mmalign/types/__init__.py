@@ -14,9 +14,11 @@ from mmalign.types.arguments import (
 )
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
+from mmalign.types.html import Html, element, joined, jpeg_uri
 from mmalign.types.ids import ItemCount, as_id, as_ids
 from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, StoredItem, Unread
 from mmalign.types.json_ready import gives_json, json_ready, json_ready_dict
+from mmalign.types.notebook import brief, faint, use_thumbnails
 from mmalign.types.notes import Note
 from mmalign.types.places import Box, Phrase, Region, Relation
 from mmalign.types.values import CellError, Unkept, duration, moment, plain_value, time_of_day
@@ -30,6 +32,7 @@ __all__ = [
     "CellError",
     "Hit",
     "HitRegion",
+    "Html",
     "Item",
     "ItemCount",
     "Note",
@@ -47,6 +50,7 @@ __all__ = [
     "as_list",
     "as_path",
     "batch_results",
+    "brief",
     "check_choice",
     "check_flag",
     "check_integer",
@@ -56,10 +60,15 @@ __all__ = [
     "check_type",
     "describe",
     "duration",
+    "element",
+    "faint",
     "gives_json",
+    "joined",
+    "jpeg_uri",
     "json_ready",
     "json_ready_dict",
     "moment",
     "plain_value",
     "time_of_day",
+    "use_thumbnails",
 ]

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import Any, overload
 
+from mmalign.types.html import Html, element
 from mmalign.types.json_ready import json_ready
+from mmalign.types.notebook import MOST_FIGURES, brief, faint, figure, grid
 from mmalign.types.notes import Note
 from mmalign.types.places import Box
 
@@ -77,6 +79,19 @@ class Hit:
             told["copies"] = json_ready(self.copies)
         return told
 
+    def _repr_html_(self) -> str:
+        """Show the hit in a notebook, with its picture where that is a file that can be read."""
+        return self._figure()
+
+    def _figure(self, rank: str = "") -> Html:
+        likely = "" if self.probability is None else f" ({self.probability:.0%} likely)"
+        lines = [f"id: {self.id}"]
+        if self.regions:
+            lines.append("found: " + ", ".join(dict.fromkeys(region.phrase for region in self.regions)))
+        if self.copies:
+            lines.append(f"stands for {len(self.copies)} more of the same bytes")
+        return figure(self.uri, title=f"{rank}{self.score:.3f}{likely}", metadata=self.metadata, lines=lines)
+
 
 class _OfBatch:
     """Keeps what makes the hits of a result, given its place among those that were searched together."""
@@ -118,6 +133,14 @@ class SearchResult(_OfBatch, Sequence[Hit]):
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
+
+    def _repr_html_(self) -> str:
+        """Show the result in a notebook: the query, remarks, and the first hits with their pictures."""
+        doubt = "" if self.exact else ", perhaps not all of the nearest"
+        told = [f"{len(self):,} hits in {1000 * self.seconds:,.0f} ms{doubt}", *self.notes]
+        figures = [hit._figure(f"{rank}. ") for rank, hit in enumerate(self.hits[:MOST_FIGURES], 1)]
+        more = [faint(f"and {len(self) - MOST_FIGURES:,} more hits")] * (len(self) > MOST_FIGURES)
+        return element("div", element("b", brief(self.query, most=400)), *map(faint, told), grid(figures), *more)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mmalign.types.json_ready import json_ready_dict
+from mmalign.types.notebook import figure
 from mmalign.types.notes import Note
 
 
@@ -64,6 +65,12 @@ class StoredItem:
     def to_dict(self) -> dict[str, Any]:
         """Return the item as JSON-ready values."""
         return json_ready_dict({one.name: getattr(self, one.name) for one in fields(self)})
+
+    def _repr_html_(self) -> str:
+        """Show the item in a notebook, with its picture where that is a file that can be read."""
+        size = [f"{self.width} x {self.height} pixels"] * bool(self.width)
+        told = {"captions": self.captions, **self.metadata}
+        return figure(self.uri, title=self.id, metadata=told, lines=size)
 
 
 @dataclass(frozen=True, slots=True)
