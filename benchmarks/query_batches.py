@@ -2,8 +2,9 @@
 
 python -m benchmarks.query_batches FOLDER [--queries N] [--turns N]
 
-Both take turns, a part of the queries at a time (a fifth of them as a list, a quarter of that one by one), so that what
-else the machine does meets both alike; the ratios are those of a turn. Processor time is told beside wall time, since others may work on the same cores.
+Both take turns: a fifth of the queries as a list, a quarter of that one by one, so that what else the machine does
+meets both alike. The ratios are those of a turn. Processor time is told beside wall time, since others may work on the
+same cores.
 """
 
 from __future__ import annotations

@@ -107,6 +107,12 @@ class Alignment:
         check_flag("heat", heat)
         return draw_alignment(self, picture, heat=heat)
 
+    def _repr_html_(self) -> str:
+        """Show the alignment in a notebook: the sentence with its phrases marked, and where each of them is."""
+        from mmalign.alignment.page import alignment_html
+
+        return alignment_html(self)
+
     def probability(self, link: Link) -> float:
         """Say how probable the place of a link is, rather than its very region.
 
