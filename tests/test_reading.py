@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from mmalign import Collection
-from mmalign.errors import FilterError, InputError, ItemNotFoundError, MissingExtraError
+from mmalign.errors import FilterError, InputError, ItemNotFoundError, MissingExtraError, StorageError
+from mmalign.store.lance_store import Store
 from mmalign.types import StoredItem
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -212,6 +213,35 @@ def test_reading_sees_one_version_whatever_others_write(tmp_path: Path) -> None:
         seen += batch.to_pylist()
     assert seen == [{"id": name, "n": n} for n, name in enumerate(names)]
     assert len(list(made)) == ROWS - 40
+
+
+def test_what_is_read_again_is_asked_for_again(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may replace the files while they are read; a generator of ids cannot be gone through twice."""
+    for method in ("take", "iter_rows"):
+        real, failures = getattr(Store, method), ["once"]
+
+        def gone(*args: Any, real: Any = real, failures: list[str] = failures, **options: Any) -> Any:
+            if failures and failures.pop():
+                raise StorageError("cannot read: being replaced")
+            return real(*args, **options)
+
+        monkeypatch.setattr(Store, method, gone)
+        if method == "take":
+            assert [item.id for item in collection.get(name for name in ("v3", "v1"))] == ["v3", "v1"]
+            failures.append("again")
+            assert collection.embeddings(name for name in ("v3", "v1"))[0] == ["v3", "v1"]
+        else:
+            assert collection.to_arrow(columns=(name for name in ("id", "n"))).schema.names == ["id", "n"]
+        assert failures == []
+
+
+def test_batches_are_those_of_when_it_begins(tmp_path: Path) -> None:
+    made = Collection.create(tmp_path / "a.mm", encoder=None, dim=DIM)
+    made.add_embeddings(["a", "b"], vectors()[:2], metadata={"n": [1, 2]})
+    batches = made.to_batches(columns=["id", "n"])
+    for turn in range(40):
+        made.update(["b"], {"n": turn})
+    assert [batch.to_pylist() for batch in batches] == [[{"id": "a", "n": 1}, {"id": "b", "n": 39}]]
 
 
 def test_reading_and_writing_in_threads(tmp_path: Path) -> None:

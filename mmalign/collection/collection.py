@@ -115,6 +115,7 @@ use_thumbnails(_thumbnail)
 # A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
 _ATTEMPTS = 10
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_Read = TypeVar("_Read")
 
 
 def _reads_again(method: _Method) -> _Method:
@@ -407,7 +408,6 @@ class Collection:
     def get(self, ids: str | int) -> StoredItem: ...  # type: ignore[overload-overlap]
     @overload
     def get(self, ids: Iterable[str | int]) -> list[StoredItem]: ...
-    @_reads_again
     def get(self, ids: str | int | Iterable[str | int]) -> StoredItem | list[StoredItem]:
         """Read items by their ids.
 
@@ -425,14 +425,13 @@ class Collection:
         # What is no text and cannot be gone through is one id, or says what is wrong with it.
         one = isinstance(ids, str) or not isinstance(ids, Iterable)
         names = [as_id(ids)] if one else as_ids(ids)
-        items = read_items(self.snapshot(), names)
+        items = self._again(read_items, names)
         return items[0] if one else items
 
     def __iter__(self) -> Iterator[StoredItem]:
         """Go through all items, as they are when it begins; they are read some at a time."""
-        store = self.snapshot()
-        with store.reads_long():
-            yield from iter_items(store)
+        with self.snapshot().reads_long():
+            yield from iter_items(self.snapshot())
 
     def __contains__(self, name: object) -> bool:
         """Whether there is an item with this id, URI or path; as `has`."""
@@ -464,12 +463,11 @@ class Collection:
         store.check_filter(where)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            with store.reads_long():
-                yield from store.iter_rows(chosen, where=where, rows=batch_size)
+            with self.snapshot().reads_long():
+                yield from self.snapshot().iter_rows(chosen, where=where, rows=batch_size)
 
         return batches()
 
-    @_reads_again
     def to_arrow(self, *, columns: Iterable[str] | None = None, where: str | None = None) -> pa.Table:
         """Read columns of all items into one table of Arrow.
 
@@ -483,7 +481,8 @@ class Collection:
         Raises:
             As `to_batches`.
         """
-        return read_table(self.snapshot(), columns, where=where)
+        chosen = choose_columns(self.snapshot(), columns)
+        return self._again(read_table, chosen, where=where)
 
     def to_pandas(self, *, columns: Iterable[str] | None = None, where: str | None = None) -> pandas.DataFrame:
         """Read columns of all items into a data frame.
@@ -501,7 +500,6 @@ class Collection:
         """
         return read_frame(partial(self.to_arrow, columns=columns, where=where))
 
-    @_reads_again
     def embeddings(self, ids: Iterable[str | int] | None = None) -> tuple[list[str], Float32Array]:
         """Read embeddings into memory; `to_batches(columns=["id", "embedding"])` needs less of it.
 
@@ -517,7 +515,12 @@ class Collection:
             InputError: `ids` is a text alone, or holds what is neither text nor an integer.
             DamagedError: One is not what was written.
         """
-        return read_embeddings(self.snapshot(), None if ids is None else as_ids(ids))
+        return self._again(read_embeddings, None if ids is None else as_ids(ids))
+
+    @_reads_again
+    def _again(self, read: Callable[..., _Read], *asked: Any, **options: Any) -> _Read:
+        """Read from the items as they are now; what is asked for can be gone through more than once."""
+        return read(self.snapshot(), *asked, **options)
 
     # Changing ------------------------------------------------------------------------------------------------------
 

@@ -140,26 +140,24 @@ def read_embeddings(store: Store, names: Sequence[str] | None) -> tuple[list[str
     return ids, found
 
 
-def read_table(store: Store, columns: Any, *, where: str | None) -> pa.Table:
+def read_table(store: Store, columns: Sequence[str], *, where: str | None) -> pa.Table:
     """Read columns of all items into memory.
 
     Args:
         store: The items.
-        columns: As for `choose_columns`.
+        columns: What `choose_columns` returned.
         where: SQL over the columns; None for all items.
 
     Returns:
         The table.
 
     Raises:
-        InputError: As `choose_columns`.
         FilterError: The filter is no condition over the columns.
         DamagedError: One is not what was written.
     """
     import pyarrow as pa
 
-    chosen = choose_columns(store, columns)
-    return pa.Table.from_batches(store.iter_rows(chosen, where=where), schema=store.schema_of(chosen))
+    return pa.Table.from_batches(store.iter_rows(columns, where=where), schema=store.schema_of(columns))
 
 
 def read_frame(read: Callable[[], pa.Table]) -> pandas.DataFrame:
