@@ -64,6 +64,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.index_overhead time build/overhead.mm
 	$(BIN)/python -m benchmarks.index_contract build/contract --timing --summary
 	$(BIN)/python -m benchmarks.index_load build/load
+	$(BIN)/python -m benchmarks.query_batches build/queries
 	$(BIN)/python -m benchmarks.align_solvers
 	$(BIN)/python -m benchmarks.phrases $(DATA)/flickr8k/manifest.jsonl
 	$(BIN)/python -m benchmarks.align_stages $(DATA)/flickr8k/manifest.jsonl --split dev
