@@ -18,11 +18,12 @@ import numpy as np
 
 from benchmarks.results import write
 from mmalign import Collection
+from mmalign.encoders import EncoderBase
 
 ITEMS, EACH, DIM, ROUNDS = 20_000, 5, 384, 60
 
 
-class Random:
+class Random(EncoderBase):
     """A vector of its own for each text, at no cost, so that the search itself is what is timed."""
 
     name, dim, modalities = "random@1", DIM, frozenset({"text", "image"})

@@ -7,13 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmalign.alignment import Aligner, Alignment, align
+    from mmalign.captioning import Captioner, TextStore
     from mmalign.cli import write_contact_sheet
     from mmalign.collection import Collection
-    from mmalign.encoders import Encoder, load_encoder
+    from mmalign.encoders import Encoder, EncoderBase, load_encoder
     from mmalign.errors import MMAlignError
-    from mmalign.evaluation import evaluate_retrieval
+    from mmalign.evaluation import (
+        evaluate_calibration,
+        evaluate_captions,
+        evaluate_classes,
+        evaluate_grounding,
+        evaluate_pairs,
+        evaluate_retrieval,
+    )
+    from mmalign.index import IndexManifest, register_backend
     from mmalign.search import Query
-    from mmalign.types import AddReport, Box, Hit, Item, Note, Phrase, Region, Relation, SearchResult, Skip, StoredItem
+    from mmalign.types import (
+        AddReport,
+        Box,
+        Caption,
+        Hit,
+        Item,
+        Note,
+        Phrase,
+        ReencodeReport,
+        Region,
+        Relation,
+        SearchResult,
+        Skip,
+        StoredItem,
+    )
 
     __version__: str
 
@@ -23,22 +46,34 @@ _HOMES = {
     "Aligner": "mmalign.alignment",
     "Alignment": "mmalign.alignment",
     "Box": "mmalign.types",
+    "Caption": "mmalign.types",
+    "Captioner": "mmalign.captioning",
     "Collection": "mmalign.collection",
     "Encoder": "mmalign.encoders",
+    "EncoderBase": "mmalign.encoders",
     "Hit": "mmalign.types",
+    "IndexManifest": "mmalign.index",
     "Item": "mmalign.types",
     "MMAlignError": "mmalign.errors",
     "Note": "mmalign.types",
     "Phrase": "mmalign.types",
     "Query": "mmalign.search",
+    "ReencodeReport": "mmalign.types",
     "Region": "mmalign.types",
     "Relation": "mmalign.types",
     "SearchResult": "mmalign.types",
     "Skip": "mmalign.types",
     "StoredItem": "mmalign.types",
+    "TextStore": "mmalign.captioning",
     "align": "mmalign.alignment",
+    "evaluate_calibration": "mmalign.evaluation",
+    "evaluate_captions": "mmalign.evaluation",
+    "evaluate_classes": "mmalign.evaluation",
+    "evaluate_grounding": "mmalign.evaluation",
+    "evaluate_pairs": "mmalign.evaluation",
     "evaluate_retrieval": "mmalign.evaluation",
     "load_encoder": "mmalign.encoders",
+    "register_backend": "mmalign.index",
     "write_contact_sheet": "mmalign.cli",
 }
 
@@ -47,23 +82,35 @@ __all__ = [
     "Aligner",
     "Alignment",
     "Box",
+    "Caption",
+    "Captioner",
     "Collection",
     "Encoder",
+    "EncoderBase",
     "Hit",
+    "IndexManifest",
     "Item",
     "MMAlignError",
     "Note",
     "Phrase",
     "Query",
+    "ReencodeReport",
     "Region",
     "Relation",
     "SearchResult",
     "Skip",
     "StoredItem",
+    "TextStore",
     "__version__",
     "align",
+    "evaluate_calibration",
+    "evaluate_captions",
+    "evaluate_classes",
+    "evaluate_grounding",
+    "evaluate_pairs",
     "evaluate_retrieval",
     "load_encoder",
+    "register_backend",
     "write_contact_sheet",
 ]
 

@@ -29,6 +29,8 @@ class PatchEncoder(ColorEncoder):
     name = "color-patches@1"
     cells = (6, 8)
 
+    has_patches = True
+
     def encode_patches(self, image: Image.Image) -> np.ndarray:
         rows, columns = self.cells
         across, down = image.width / columns, image.height / rows

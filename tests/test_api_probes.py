@@ -51,6 +51,8 @@ GOOD = np.random.default_rng(0).standard_normal(DIM).astype(np.float32)
 class Locating(ColorEncoder):
     """Embeds the places of a picture as well."""
 
+    has_patches = True
+
     def encode_patches(self, image: Any) -> np.ndarray:
         pixels = np.asarray(image.convert("RGB").resize((6, 4), Image.Resampling.NEAREST))
         return np.stack(
@@ -159,6 +161,7 @@ def one_of(found: Any) -> Any:
 ALIGNER = Aligner(Locating(), head="none", parser="rules")
 PICTURE = Image.new("RGB", (48, 32), "red")
 QUICK: dict[str, Any] = {"progress": False}
+STORE = mmalign.TextStore(["a red wall", "a blue wall"], np.stack([GOOD, GOOD]).astype(np.float32))
 HITS = SearchResult((Hit("a", "/no/such.png", 0.5),), "red", True, 0.1, "c.mm")
 
 
@@ -287,6 +290,32 @@ for name in ("split", "encoder", "batch_size"):
             "rows.jsonl", **{"encoder": ColorEncoder(), name: value}, **QUICK
         ),
     )
+for name in ("evaluate_calibration", "evaluate_classes", "evaluate_grounding", "evaluate_pairs"):
+    call = getattr(mmalign, name)
+    probe(name, lambda c, value, call=call: call(value, encoder=Locating(), **QUICK))
+    for option in ("split", "encoder"):
+        probe(
+            f"{name} {option}",
+            lambda c, value, call=call, option=option: call(
+                "rows.jsonl", **{"encoder": Locating(), option: value}, **QUICK
+            ),
+        )
+probe("evaluate_captions", lambda c, value: mmalign.evaluate_captions(value, ["rows.jsonl"], encoder=ColorEncoder()))
+probe(
+    "evaluate_captions datastore",
+    lambda c, value: mmalign.evaluate_captions("rows.jsonl", value, encoder=ColorEncoder()),
+)
+probe("register_backend", lambda c, value: mmalign.register_backend(value, "module:kind"))
+probe("register_backend backend", lambda c, value: mmalign.register_backend("probed", value))
+probe("EncoderBase", lambda c, value: ColorEncoder().encode([], modality=value))
+probe("EncoderBase role", lambda c, value: ColorEncoder().encode([], modality="text", role=value))
+probe("TextStore", lambda c, value: mmalign.TextStore(value, np.ones((1, DIM), np.float32)))
+probe("TextStore vectors", lambda c, value: mmalign.TextStore(["a", "b"], value))
+probe("Captioner", lambda c, value: mmalign.Captioner(ColorEncoder(), STORE, mode=value))
+probe("Captioner retrieval", lambda c, value: mmalign.Captioner(ColorEncoder(), STORE, mode="nearest", retrieval=value))
+probe("Captioner.caption", lambda c, value: mmalign.Captioner(ColorEncoder(), STORE, mode="nearest").caption(value))
+probe("Caption", lambda c, value: json.dumps(mmalign.Caption(value, 0.5, "nearest").to_dict(), allow_nan=False))
+probe("ReencodeReport", lambda c, value: json.dumps(mmalign.ReencodeReport(value).to_dict(), allow_nan=False))
 probe("write_contact_sheet", lambda c, value: write_contact_sheet(value, "sheet.png"))
 probe("write_contact_sheet a result", lambda c, value: write_contact_sheet([value], "sheet.png"))
 probe("write_contact_sheet path", lambda c, value: write_contact_sheet([HITS], value))
@@ -333,7 +362,14 @@ def shared_collection(template: Path) -> Collection:
 def test_every_public_name_is_probed() -> None:
     """Those that hold data alone, or that nobody calls, left out."""
     told = " ".join(CALLS)
-    for name in set(mmalign.__all__) - {"__version__", "MMAlignError", "Encoder", "Alignment", "Collection"}:
+    for name in set(mmalign.__all__) - {
+        "__version__",
+        "MMAlignError",
+        "Encoder",
+        "Alignment",
+        "Collection",
+        "IndexManifest",
+    }:
         assert name in told, name
     own = {name for name in vars(Collection) if not name.startswith("_") and callable(getattr(Collection, name))}
     for name in own - {"info", "notes", "snapshot", "check_index", "check_items"}:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmalign import Collection
+from mmalign.encoders import EncoderBase
 from mmalign.errors import FilterError, InputError, MetadataError, StorageError
 from mmalign.store.lance_store import Store
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
@@ -17,7 +18,7 @@ from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 DIM = 16
 
 
-class WordEncoder:
+class WordEncoder(EncoderBase):
     """Each text a vector of its own; counts what it encodes."""
 
     name = "words@1"

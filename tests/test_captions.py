@@ -11,6 +11,7 @@ import pytest
 from mmalign.captioning.captioner import Captioner, cite
 from mmalign.captioning.decoders.base import Draft
 from mmalign.captioning.retrieval import Retrieval, TextStore
+from mmalign.encoders import EncoderBase
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.types import Caption, CaptionSpan
 from mmalign.utils.similarity import l2_normalize
@@ -19,7 +20,7 @@ CAPTIONS = ["A dog runs .", "A dog runs in snow .", "A brown dog running in the 
 VECTORS = l2_normalize([[1, 0, 0.1], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]])
 
 
-class Toy:
+class Toy(EncoderBase):
     name, dim, fingerprint, modalities = "toy", 3, "t" * 8, frozenset({"text", "image"})
 
     def encode_text(self, texts: Any, *, batch_size: int = 64) -> Any:

@@ -39,7 +39,7 @@ LAYERS = {
     "mmalign.cli": 10,
 }
 HOMES = {
-    "faiss": ("mmalign.index.faiss.index",),
+    "faiss": ("mmalign.index.faiss.library",),
     "open_clip": ("mmalign.encoders.open_clip",),
     "sentence_transformers": ("mmalign.encoders.sentence_transformers",),
     "lance": ("mmalign.store",),

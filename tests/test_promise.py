@@ -19,6 +19,7 @@ from mmalign.collection import recall as promise
 from mmalign.collection.collection import Collection
 from mmalign.collection.recall import drift_notes, profile_of, sample_eval_queries
 from mmalign.collection.sample_queries import synthetic_queries
+from mmalign.encoders import EncoderBase
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError
 from mmalign.index.recall.recall_curves import RecallProfile
 from mmalign.utils.similarity import Float32Array, l2_normalize
@@ -27,7 +28,7 @@ DIM = 24
 ROWS = 3000
 
 
-class WordEncoder:
+class WordEncoder(EncoderBase):
     """Texts as the sum of fixed vectors of their words, apart from all pictures."""
 
     name = "word@1"

@@ -31,6 +31,8 @@ SIZE = (160, 120)
 class PlaceEncoder(ColorEncoder):
     """Colours, with an embedding for each cell of a picture."""
 
+    has_patches = True
+
     def encode_patches(self, image: Image.Image) -> np.ndarray:
         parts = [image.crop((x, y, x + 20, y + 20)) for y in range(0, 120, 20) for x in range(0, 160, 20)]
         return self.encode_image(parts).reshape(6, 8, -1)

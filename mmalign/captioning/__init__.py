@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from mmalign.captioning.consensus import Consensus as Consensus
     from mmalign.captioning.consensus import MBRConfig as MBRConfig
     from mmalign.captioning.consensus import word_weights as word_weights
+    from mmalign.captioning.decoders.base import CaptionsMany as CaptionsMany
     from mmalign.captioning.decoders.base import Decoder as Decoder
+    from mmalign.captioning.decoders.base import check_trained_for as check_trained_for
     from mmalign.captioning.decoders.decoding import GenerationConfig as GenerationConfig
     from mmalign.captioning.decoders.decoding import write_captions as write_captions
     from mmalign.captioning.decoders.fusion import FusionName as FusionName
@@ -43,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "captioner": ["Captioner"],
         "consensus": ["MBRConfig", "Consensus", "word_weights"],
-        "decoders.base": ["Decoder"],
+        "decoders.base": ["CaptionsMany", "Decoder", "check_trained_for"],
         "decoders.decoding": ["GenerationConfig", "write_captions"],
         "decoders.fusion": ["FusionName"],
         "decoders.hf": ["LanguageModel"],

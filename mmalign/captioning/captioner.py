@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmalign.captioning.consensus import Consensus, word_weights
-from mmalign.captioning.decoders.base import Draft
+from mmalign.captioning.decoders.base import CaptionsMany, Draft, ReadsEmbeddings, ScoresCaptions, check_trained_for
 from mmalign.captioning.decoders.prompts import PROMPTED
 from mmalign.captioning.ranking import JUDGED, rank_by_fit
 from mmalign.captioning.retrieval import Context, Retrieval, TextStore, retrieve_context
@@ -92,20 +92,15 @@ class Captioner:
             decoder = load_decoder("lite" if mode == "decoder" else mode, device=device)
         except InputError as error:
             raise InputError(f"mode is decoder, consensus, nearest or a decoder of your own: {error}") from error
-        trained_for = getattr(decoder, "fingerprint", "")
-        if trained_for and trained_for != self._encoder.fingerprint:
-            raise EncoderMismatchError(
-                f"the caption decoder {decoder.name} was trained for {getattr(decoder, 'encoder', 'another encoder')} "
-                f"({trained_for[:8]}), the pictures are embedded by {self._encoder.name} "
-                f"({self._encoder.fingerprint[:8]}); train one with mmalign train captioner --encoder "
-                f"{self._encoder.name}, or use --mode consensus"
-            )
+        name = self._encoder.name
+        remedy = f"train one with mmalign train captioner --encoder {name}, or use --mode consensus"
+        check_trained_for(decoder, encoder=name, fingerprint=self._encoder.fingerprint, remedy=remedy)
         return decoder
 
     @property
     def _trained(self) -> bool:
         """Whether the decoder reads the picture's embedding itself."""
-        return bool(getattr(self._decoder, "fingerprint", ""))
+        return isinstance(self._decoder, ReadsEmbeddings) and bool(self._decoder.fingerprint)
 
     def caption(
         self,
@@ -155,10 +150,9 @@ class Captioner:
         contexts = self._retrieved(matrix, exclude)
         if self._decoder is None:
             return [self._chosen(context, influence=False, judge=None) for context in contexts]
-        together = getattr(self._decoder, "caption_many", None)
-        written = (
-            together(matrix, [self._read(one).captions for one in contexts]) if together else [None] * len(contexts)
-        )
+        written: Sequence[list[Draft] | None] = [None] * len(contexts)
+        if isinstance(self._decoder, CaptionsMany):
+            written = self._decoder.caption_many(matrix, [self._read(one).captions for one in contexts])
         return [
             self._written(vector, context, influence=False, judge=None, drafts=drafts)
             for vector, context, drafts in zip(matrix, contexts, written, strict=True)
@@ -201,7 +195,7 @@ class Captioner:
 
     def _read(self, context: Context) -> Context:
         """What the decoder is given of it."""
-        return context[: READ if hasattr(self._decoder, "log_likelihoods") else PROMPTED]
+        return context[: READ if isinstance(self._decoder, ScoresCaptions) else PROMPTED]
 
     def _written(
         self,
@@ -214,14 +208,13 @@ class Captioner:
     ) -> Caption:
         decoder = self._decoder
         assert decoder is not None
-        likelihoods = getattr(decoder, "log_likelihoods", None)
         read = self._read(context)
         drafts = _judged(decoder.caption(vector, read.captions) if drafts is None else drafts, judge)
         gains = None
-        if influence and likelihoods is not None and len(read):
+        if influence and isinstance(decoder, ScoresCaptions) and len(read):
             contexts = [read.captions]
             contexts += [tuple(c for j, c in enumerate(read.captions) if j != i) for i in range(len(read))]
-            found = likelihoods(drafts[0].text, vector, contexts)
+            found = decoder.log_likelihoods(drafts[0].text, vector, contexts)
             gains = [float(found[0] - without) for without in found[1:]]
         mode = "decoder" if self.mode == "decoder" else decoder.name
         told = _told(drafts[0].text, drafts[0].score, mode, read, gains)

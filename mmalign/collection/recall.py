@@ -137,7 +137,7 @@ def _encode(encoder: Encoder, texts: Sequence[str], *, progress: bool) -> Float3
     parts = []
     with track("Encoding queries", len(texts), enabled=progress) as advance:
         for start in range(0, len(texts), batch):
-            parts.append(np.asarray(encoder.encode_text(texts[start : start + batch]), np.float32))
+            parts.append(np.asarray(encoder.encode_query(texts[start : start + batch]), np.float32))
             advance(min(batch, len(texts) - start))
     return np.concatenate(parts)
 

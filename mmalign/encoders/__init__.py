@@ -6,9 +6,15 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from mmalign.encoders.adapted import save_adapted as save_adapted
+    from mmalign.encoders.base import Calibrated as Calibrated
     from mmalign.encoders.base import Encoder as Encoder
+    from mmalign.encoders.base import EncoderBase as EncoderBase
+    from mmalign.encoders.base import EncodesBoxes as EncodesBoxes
+    from mmalign.encoders.base import EncodesPatches as EncodesPatches
     from mmalign.encoders.base import ImageLike as ImageLike
     from mmalign.encoders.base import KnowsWords as KnowsWords
+    from mmalign.encoders.base import Role as Role
+    from mmalign.encoders.base import TruncatesTexts as TruncatesTexts
     from mmalign.encoders.base import has_patches as has_patches
     from mmalign.encoders.base import stream_image as stream_image
     from mmalign.encoders.catalog import list_models as list_models
@@ -63,7 +69,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "adapted": ["save_adapted"],
-        "base": ["Encoder", "ImageLike", "KnowsWords", "has_patches", "stream_image"],
+        "base": [
+            "Calibrated",
+            "Encoder",
+            "EncoderBase",
+            "EncodesBoxes",
+            "EncodesPatches",
+            "ImageLike",
+            "KnowsWords",
+            "Role",
+            "TruncatesTexts",
+            "has_patches",
+            "stream_image",
+        ],
         "catalog": ["list_models"],
         "dense": ["cell_weights"],
         "device": ["autocast", "compute_alone", "has_bfloat16", "resolve_device"],

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.encoders.base import Encoder, ImageLike, KnownWords, KnowsWords, StreamingEncoder, stream_image
+from mmalign.encoders.base import (
+    Encoder,
+    ImageLike,
+    KnownWords,
+    KnowsWords,
+    StreamingEncoder,
+    TruncatesTexts,
+    stream_image,
+)
 from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.texts import check_texts
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
@@ -89,6 +97,13 @@ class AdaptedEncoder(StreamingEncoder):
             return np.zeros((0, self.dim), np.float32)
         return self._text(self.base.encode_text(texts, batch_size=batch_size))
 
+    def encode_query(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts that are searched with, as the encoder behind reads them; see `encode_text`."""
+        texts = check_texts(texts, batch_size=batch_size)
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        return self._text(self.base.encode_query(texts, batch_size=batch_size))
+
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
         """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
         for embeddings in stream_image(self.base, images, batch_size=batch_size):
@@ -96,8 +111,7 @@ class AdaptedEncoder(StreamingEncoder):
 
     def truncates(self, text: str) -> bool:
         """Say whether a text is longer than the encoder behind reads; False where that cannot tell."""
-        ask = getattr(self.base, "truncates", None)
-        return bool(ask(text)) if ask is not None else False
+        return isinstance(self.base, TruncatesTexts) and self.base.truncates(text)
 
     def knows(self, text: str) -> KnownWords:
         """Say which words the encoder behind knows; all of them where that cannot tell."""

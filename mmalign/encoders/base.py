@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeAlias, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, Union, get_args, runtime_checkable
 
 import numpy as np
 from PIL.Image import Image
 
+from mmalign.errors import InputError
 from mmalign.utils import Float32Array
+
+if TYPE_CHECKING:
+    from mmalign.calibration import Calibration
+    from mmalign.types import Box
 
 ImageLike: TypeAlias = Union[Image, str, Path]  # noqa: UP007 - an alias that is also evaluated at run time
 """A decoded RGB picture, or a path to one."""
+
+Role: TypeAlias = Literal["query", "document"]
+"""What an embedding is for: `query` to search with, `document` to be searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +68,9 @@ class Encoder(Protocol):
         fingerprint: Hex digest of all that decides an embedding: weights, preprocessing, tokenizer.
         modalities: What it can encode: a subset of {"text", "image"}.
 
-    An encoder may also have `stream_image(images, *, batch_size)`, which yields the embeddings of consecutive
-    batches while it prepares the next ones, and `truncates(text)`, which says whether a text is longer than it
-    reads; and `knows(text)`, which says which words it does not know (`KnowsWords`); and `calibration`, a
-    `Calibration` of its own fingerprint or None, which turns the scores of text queries into
-    probabilities; and `encode_patches(image)`, which embeds the places of one picture in the same space: an array of
-    shape (h, w, dim), float32, each row of length 1, row 0 at the top. An encoder of which some models can do that and
-    others cannot says so in `has_patches`.
+    Whoever writes one inherits from `EncoderBase`, and writes a method for each modality. What else an encoder may be
+    able to do are protocols of their own: `StreamsImages`, `TruncatesTexts`, `KnowsWords`, `EncodesPatches`,
+    `EncodesBoxes` and `Calibrated`.
     """
 
     @property
@@ -89,8 +93,33 @@ class Encoder(Protocol):
         """What it can encode."""
         ...
 
+    def encode(
+        self, items: Iterable[Any], *, modality: str, role: Role = "document", batch_size: int | None = None
+    ) -> Float32Array:
+        """Encode items of one modality.
+
+        Args:
+            items: n texts, or n pictures or paths of pictures.
+            modality: One of `modalities`.
+            role: `query` for what is searched with, `document` for what is searched; some models read them in
+                different ways, and for the others it makes no difference.
+            batch_size: How many go through the model at once; None for what suits the modality.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+
+        Raises:
+            InputError: Another modality or role.
+            DecodeError: A path cannot be decoded.
+        """
+        ...
+
+    def encode_query(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts that are searched with: `encode` with modality `text` and role `query`."""
+        ...
+
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
-        """Encode texts.
+        """Encode texts that are searched: `encode` with modality `text` and role `document`.
 
         Args:
             texts: n texts; what exceeds the model's context length is ignored.
@@ -102,7 +131,7 @@ class Encoder(Protocol):
         ...
 
     def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
-        """Encode pictures.
+        """Encode pictures: `encode` with modality `image`.
 
         Args:
             images: n decoded pictures (any PIL mode) or paths.
@@ -117,7 +146,73 @@ class Encoder(Protocol):
         ...
 
 
-def has_patches(encoder: Encoder) -> bool:
+@runtime_checkable
+class StreamsImages(Protocol):
+    """An encoder that prepares the next pictures while the model works on the last."""
+
+    def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
+        """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
+        ...
+
+
+@runtime_checkable
+class TruncatesTexts(Protocol):
+    """An encoder that can say whether a text is longer than it reads."""
+
+    def truncates(self, text: str) -> bool:
+        """Say whether the end of a text is ignored."""
+        ...
+
+
+@runtime_checkable
+class EncodesPatches(Protocol):
+    """An encoder that may embed the places of a picture, in the same space."""
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether this one does."""
+        ...
+
+    def encode_patches(self, image: ImageLike) -> Float32Array:
+        """Embed the places of one picture.
+
+        Args:
+            image: The picture.
+
+        Returns:
+            Array of shape (h, w, dim), float32, each row of length 1, row 0 at the top.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodesBoxes(Protocol):
+    """An encoder that embeds boxes of a picture from one look at all of it."""
+
+    def encode_boxes(self, image: ImageLike, boxes: Sequence[Box]) -> Float32Array:
+        """Embed boxes of one picture.
+
+        Args:
+            image: The picture.
+            boxes: n boxes in its pixels.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+        """
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """An encoder that may bring what turns the scores of text queries into probabilities."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """A calibration of the encoder's own fingerprint, or None."""
+        ...
+
+
+def has_patches(encoder: Encoder) -> TypeGuard[EncodesPatches]:
     """Say whether an encoder embeds the places of a picture.
 
     Args:
@@ -126,7 +221,7 @@ def has_patches(encoder: Encoder) -> bool:
     Returns:
         True where its `encode_patches(image)` can be called.
     """
-    return hasattr(encoder, "encode_patches") and bool(getattr(encoder, "has_patches", True))
+    return isinstance(encoder, EncodesPatches) and encoder.has_patches
 
 
 def stream_image(encoder: Encoder, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
@@ -140,16 +235,38 @@ def stream_image(encoder: Encoder, images: Iterable[ImageLike], *, batch_size: i
     Yields:
         Arrays of shape (b, dim), float32, 1 <= b <= batch_size.
     """
-    own = getattr(encoder, "stream_image", None)
-    if own is not None:
-        yield from own(images, batch_size=batch_size)
+    if isinstance(encoder, StreamsImages):
+        yield from encoder.stream_image(images, batch_size=batch_size)
         return
     iterator = iter(images)
     while batch := list(islice(iterator, min(batch_size, sys.maxsize))):
         yield encoder.encode_image(batch, batch_size=batch_size)
 
 
-class StreamingEncoder(ABC):
+class EncoderBase:
+    """What every encoder has that has a method for each of its modalities."""
+
+    modalities: frozenset[str]
+
+    def encode(
+        self, items: Iterable[Any], *, modality: str, role: Role = "document", batch_size: int | None = None
+    ) -> Float32Array:
+        """Encode items of one modality; see `Encoder.encode`."""
+        if modality not in self.modalities:
+            raise InputError(f"this encoder takes {' and '.join(sorted(self.modalities))}, got modality {modality!r}")
+        if role not in get_args(Role):
+            raise InputError(f"role must be query or document, got {role!r}")
+        name = "encode_query" if (modality, role) == ("text", "query") else f"encode_{modality}"
+        method: Callable[..., Float32Array] = getattr(self, name)
+        return method(items) if batch_size is None else method(items, batch_size=batch_size)
+
+    def encode_query(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts that are searched with; see `Encoder.encode_query`. As other texts, unless it is overridden."""
+        encoded: Float32Array = self.encode(texts, modality="text", role="document", batch_size=batch_size)
+        return encoded
+
+
+class StreamingEncoder(EncoderBase, ABC):
     """What encoders share that prepare the next pictures while the model works on the last.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mmalign.encoders.base import Encoder, ImageLike
+from mmalign.encoders.base import Encoder, EncodesBoxes, EncodesPatches, ImageLike
 from mmalign.encoders.dense import cell_weights
 from mmalign.encoders.pictures import load_rgb
 from mmalign.errors import InputError
@@ -159,11 +159,12 @@ def _whole_pixels(picture: Image.Image, box: Box) -> tuple[int, int, int, int]:
 
 
 def _method(encoder: Encoder, way: str) -> Callable[..., Float32Array]:
+    if way == "dense" and isinstance(encoder, EncodesPatches):
+        return encoder.encode_patches
+    if way == "pooled" and isinstance(encoder, EncodesBoxes):
+        return encoder.encode_boxes
     name = {"dense": "encode_patches", "pooled": "encode_boxes"}[way]
-    method: Callable[..., Float32Array] | None = getattr(encoder, name, None)
-    if method is None:
-        raise InputError(
-            f"the encoder {encoder.name} has no {name}, which the way {way!r} needs; use 'crop' or 'context', which "
-            "work with any encoder that reads pictures"
-        )
-    return method
+    raise InputError(
+        f"the encoder {encoder.name} has no {name}, which the way {way!r} needs; use 'crop' or 'context', which "
+        "work with any encoder that reads pictures"
+    )

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from mmalign.encoders.base import ImageLike, StreamingEncoder
+from mmalign.encoders.base import ImageLike, Role, StreamingEncoder
 from mmalign.encoders.device import Precision, autocast, mixed_dtype, resolve_device
 from mmalign.encoders.fingerprint import PROBES, model_fingerprint, tokens_digest
 from mmalign.encoders.hub import hub_access, probe_hub, unavailable
@@ -79,6 +79,9 @@ class SentenceTransformersEncoder(StreamingEncoder):
             "tokenizer": tokens_digest(ids, None),
             "pictures": self._picture_settings(),
         }
+        # Of models without them, what was encoded before prompts were chosen by role stays as it is.
+        if any(self._prompt(role) != self._default_prompt for role in get_args(Role)):
+            description["roles"] = [self._prompt(role) for role in get_args(Role)]
         return model_fingerprint(self._model.state_dict(), description)
 
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
@@ -94,7 +97,25 @@ class SentenceTransformersEncoder(StreamingEncoder):
         Raises:
             InputError: Not a sequence of texts.
         """
-        return self._encode(self._as_text(check_texts(texts, batch_size=batch_size)), batch_size)
+        return self._encode_text(texts, "document", batch_size)
+
+    def encode_query(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts that are searched with, behind the model's prompt for queries; see `encode_text`."""
+        return self._encode_text(texts, "query", batch_size)
+
+    def _encode_text(self, texts: Sequence[str], role: Role, batch_size: int) -> Float32Array:
+        checked = self._as_text(check_texts(texts, batch_size=batch_size))
+        return self._encode(checked, batch_size, prompt=self._prompt(role))
+
+    @property
+    def _default_prompt(self) -> str:
+        return self._model.prompts.get(self._model.default_prompt_name or "") or ""
+
+    def _prompt(self, role: Role) -> str:
+        """What the model's configuration puts before a text of a role; models for one role alone name it otherwise."""
+        names = ("query",) if role == "query" else ("document", "passage", "corpus")
+        found = (self._model.prompts.get(name) for name in names)
+        return next((prompt for prompt in found if prompt), self._default_prompt)
 
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
         """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""
@@ -118,7 +139,7 @@ class SentenceTransformersEncoder(StreamingEncoder):
         tokenizer = getattr(self._model[0], "tokenizer", None)
         if limit is None or not callable(tokenizer):
             return False
-        prompt = self._model.prompts.get(self._model.default_prompt_name or "", "")
+        prompt = self._prompt("query")
         return len(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"]) > int(limit)
 
     def _as_text(self, texts: list[str]) -> list[Any]:
@@ -127,19 +148,25 @@ class SentenceTransformersEncoder(StreamingEncoder):
         # A bare string that looks like a picture's address would be opened, or fetched, as a picture.
         return [{"text": text} for text in texts]
 
-    def _encode(self, inputs: list[Any], batch_size: int) -> Float32Array:
+    def _encode(self, inputs: list[Any], batch_size: int, *, prompt: str | None = None) -> Float32Array:
         if not inputs:
             return np.zeros((0, self.dim), np.float32)
         with autocast(self._device, self._dtype):
-            vectors = self._run(inputs, batch_size)
+            vectors = self._run(inputs, batch_size, prompt)
         if self._dtype is not None and not np.isfinite(vectors).all():
             # Large activations overflow fp16 in a few models.
-            vectors = self._run(inputs, batch_size)
+            vectors = self._run(inputs, batch_size, prompt)
         return vectors
 
-    def _run(self, inputs: list[Any], batch_size: int) -> Float32Array:
+    def _run(self, inputs: list[Any], batch_size: int, prompt: str | None) -> Float32Array:
         vectors = self._model.encode(
-            inputs, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True, convert_to_tensor=True
+            inputs,
+            # None for the model's default.
+            prompt=None if prompt == self._default_prompt else prompt,
+            batch_size=batch_size,
+            show_progress_bar=False,
+            normalize_embeddings=True,
+            convert_to_tensor=True,
         )
         # Normalised again in fp32: mixed precision leaves lengths off by 1e-3.
         array: Float32Array = vectors.float().cpu().numpy()

@@ -177,7 +177,7 @@ def evaluate_calibration(
     captions = tuple(pictures[position].captions for position in encoded.kept)
     data = Captioned(
         captions=captions,
-        texts=model.encode_text([caption for own in captions for caption in own]),
+        texts=model.encode_query([caption for own in captions for caption in own]),
         # As a collection keeps them.
         images=encoded.vectors.astype(np.float16).astype(np.float32),
     )
@@ -186,7 +186,7 @@ def evaluate_calibration(
     return measure_calibration(
         data,
         concepts=concepts,
-        words=model.encode_text(concepts),
+        words=model.encode_query(concepts),
         encoder=(model.name, model.fingerprint),
         method=method,
         fitted=fitted,

@@ -11,17 +11,19 @@ import numpy as np
 
 from mmalign.captioning import (
     PROMPTED,
+    CaptionsMany,
     Consensus,
     Context,
     Decoder,
     MBRConfig,
     Retrieval,
     TextStore,
+    check_trained_for,
     retrieve_context,
     word_weights,
 )
 from mmalign.encoders import Encoder, load_encoder
-from mmalign.errors import EncoderMismatchError, InputError
+from mmalign.errors import InputError
 from mmalign.evaluation.datastore import Twins, embed_sentences, read_sentences
 from mmalign.evaluation.ladder import RUNGS, Ladder, human_scores
 from mmalign.evaluation.pictures import encode_pictures
@@ -195,14 +197,17 @@ def _strangers(store: TextStore, rng: np.random.Generator, length: int, uri: str
 
 
 def _writing(writer: Decoder, vectors: Float32Array, contexts: Sequence[Sequence[str]]) -> Callable[[int], str]:
-    many = getattr(writer, "caption_many", None)
     ready: dict[int, str] = {}
 
     def write(row: int) -> str:
         if row not in ready:
             # Some at once, where a decoder can: that is several times faster.
-            rows = slice(row, row + _TOGETHER if many else row + 1)
-            drafts = many(vectors[rows], contexts[rows]) if many else [writer.caption(vectors[row], contexts[row])]
+            rows = slice(row, row + _TOGETHER if isinstance(writer, CaptionsMany) else row + 1)
+            drafts = (
+                writer.caption_many(vectors[rows], contexts[rows])
+                if isinstance(writer, CaptionsMany)
+                else [writer.caption(vectors[row], contexts[row])]
+            )
             ready.update((row + place, found[0].text if found else "") for place, found in enumerate(drafts))
         return ready[row]
 
@@ -210,13 +215,9 @@ def _writing(writer: Decoder, vectors: Float32Array, contexts: Sequence[Sequence
 
 
 def _check_encoder(writer: Decoder | str, encoder: Encoder) -> None:
-    trained_for = getattr(writer, "fingerprint", "")
-    if trained_for and trained_for != encoder.fingerprint:
-        raise EncoderMismatchError(
-            f"the decoder was trained for {getattr(writer, 'encoder', 'another encoder')} "
-            f"({trained_for[:8]}), the pictures are encoded with {encoder.name} ({encoder.fingerprint[:8]}); name that "
-            "encoder, or train a decoder for this one with mmalign train captioner"
-        )
+    if not isinstance(writer, str):
+        remedy = "name that encoder, or train a decoder for this one with mmalign train captioner"
+        check_trained_for(writer, encoder=encoder.name, fingerprint=encoder.fingerprint, remedy=remedy)
 
 
 def _without_twins(store: TextStore, references: Sequence[Sequence[str]], twins: Twins) -> tuple[TextStore, int]:

@@ -173,7 +173,7 @@ def evaluate_classes(
 
 
 def _encode_names(model: Encoder, names: Sequence[str], prompts: Sequence[str]) -> Float32Array:
-    blocks = [model.encode_text([prompt.replace("{}", name) for name in names]) for prompt in prompts]
+    blocks = [model.encode_query([prompt.replace("{}", name) for name in names]) for prompt in prompts]
     return l2_normalize(np.mean(blocks, axis=0))
 
 

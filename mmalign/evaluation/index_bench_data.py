@@ -117,7 +117,7 @@ def _captions(collection: Collection, count: int, rng: np.random.Generator) -> F
     if not texts:
         return None
     chosen = np.sort(rng.choice(len(texts), min(count, len(texts)), replace=False))
-    return l2_normalize(collection.encoder.encode_text([texts[i] for i in chosen]))
+    return l2_normalize(collection.encoder.encode_query([texts[i] for i in chosen]))
 
 
 def _file_chunks(path: Path) -> Callable[[], Iterable[Chunk]]:

@@ -139,7 +139,7 @@ def _encode_sides(model: Encoder, pairs: Sequence[CaptionPair]) -> tuple[Float32
     for pair in pairs:
         position.setdefault(pair.caption, len(position))
         position.setdefault(pair.negative, len(position))
-    vectors = model.encode_text(list(position))
+    vectors = model.encode_query(list(position))
     return (
         vectors[[position[pair.caption] for pair in pairs]],
         vectors[[position[pair.negative] for pair in pairs]],

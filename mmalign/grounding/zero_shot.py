@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.encoders import Encoder, cell_weights, compare_regions, encode_regions, has_patches
+from mmalign.encoders import Encoder, EncodesBoxes, cell_weights, compare_regions, encode_regions, has_patches
 from mmalign.types import Box
 from mmalign.utils import Float32Array
 
@@ -84,7 +84,7 @@ class PlainGrounding:
         if self.cells is None:
             cosines = self.text @ encode_regions(self.encoder, self.picture, boxes, ways=("crop",))["crop"].T
             return _standing_out(cosines)
-        if len(boxes) <= _FEW and hasattr(self.encoder, "encode_boxes"):
+        if len(boxes) <= _FEW and isinstance(self.encoder, EncodesBoxes):
             return _standing_out(compare_regions(self.encoder, self.picture, boxes, self.text))
         height, width = self.cells.shape[:2]
         maps = self.heat().reshape(len(self.text), height * width)
@@ -109,7 +109,7 @@ def ground_plainly(encoder: Encoder, image: Image, phrases: Sequence[str]) -> Pl
         Where they are.
     """
     text = encoder.encode_text(list(phrases)) if phrases else np.zeros((0, encoder.dim), np.float32)
-    cells: Float32Array | None = encoder.encode_patches(image) if has_patches(encoder) else None  # type: ignore[attr-defined]
+    cells: Float32Array | None = encoder.encode_patches(image) if has_patches(encoder) else None
     return PlainGrounding(encoder, image, text, cells)
 
 

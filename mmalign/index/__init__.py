@@ -6,16 +6,19 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from mmalign.index import lifecycle as lifecycle
+    from mmalign.index.backends import load_index as load_index
+    from mmalign.index.backends import register_backend as register_backend
     from mmalign.index.base import Index as Index
+    from mmalign.index.base import ScansExactly as ScansExactly
+    from mmalign.index.base import TellsLayers as TellsLayers
     from mmalign.index.base import check_k as check_k
     from mmalign.index.faiss.gpu import place_index as place_index
     from mmalign.index.faiss.index import FaissIndex as FaissIndex
-    from mmalign.index.faiss.index import check_faiss as check_faiss
     from mmalign.index.faiss.index import require_gpu as require_gpu
+    from mmalign.index.faiss.library import check_faiss as check_faiss
     from mmalign.index.lifecycle.build import build_index as build_index
     from mmalign.index.lifecycle.extend import extend_index as extend_index
     from mmalign.index.lifecycle.versions import IndexManifest as IndexManifest
-    from mmalign.index.load import load_index as load_index
     from mmalign.index.planning.choose import Candidate as Candidate
     from mmalign.index.planning.choose import Choice as Choice
     from mmalign.index.planning.choose import check_memory as check_memory
@@ -49,13 +52,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     ["lifecycle"],
     submod_attrs={
-        "base": ["Index", "check_k"],
+        "backends": ["load_index", "register_backend"],
+        "base": ["Index", "ScansExactly", "TellsLayers", "check_k"],
         "faiss.gpu": ["place_index"],
-        "faiss.index": ["FaissIndex", "require_gpu", "check_faiss"],
+        "faiss.index": ["FaissIndex", "require_gpu"],
+        "faiss.library": ["check_faiss"],
         "lifecycle.build": ["build_index"],
         "lifecycle.extend": ["extend_index"],
         "lifecycle.versions": ["IndexManifest"],
-        "load": ["load_index"],
         "planning.choose": ["Candidate", "Choice", "check_memory", "choose", "chooses_exact", "installed_budget"],
         "planning.costs": ["load_costs"],
         "planning.estimate": ["Meter", "check_estimate"],

@@ -179,6 +179,82 @@ class Index(Protocol):
         ...
 
 
+@runtime_checkable
+class ScansExactly(Protocol):
+    """An index that can hold the vectors themselves, and then compare a query with each of them."""
+
+    @property
+    def scans(self) -> bool:
+        """Whether this one holds them."""
+        ...
+
+    def scan(self, vectors: ArrayLike, k: int, *, where: Where | None = None) -> tuple[Float32Array, Int64Array]:
+        """Find the true nearest vectors; see `Index.search`."""
+        ...
+
+
+@runtime_checkable
+class Layers(Protocol):
+    """What kind of index one is, for the costs of a search."""
+
+    @property
+    def core(self) -> str:
+        """The innermost layer: `scan`, `ivf`, `hnsw` or another."""
+        ...
+
+    @property
+    def lists(self) -> int:
+        """Number of inverted lists, 0 where there are none."""
+        ...
+
+    @property
+    def refines(self) -> bool:
+        """Whether candidates are compared again with better codes."""
+        ...
+
+    @property
+    def true_scores(self) -> bool:
+        """Whether scores are inner products with the vectors, right to about 1e-3."""
+        ...
+
+
+@runtime_checkable
+class TellsLayers(Protocol):
+    """An index that tells what it is made of, so that its searches can be planned by their costs."""
+
+    @property
+    def layers(self) -> Layers:
+        """What it is made of."""
+        ...
+
+    @property
+    def k_factor(self) -> int:
+        """How many times k candidates are compared again, where there is a refinement."""
+        ...
+
+
+@runtime_checkable
+class MovesToDevice(Protocol):
+    """An index that can be searched on a graphics card."""
+
+    @property
+    def device(self) -> str:
+        """Where it is searched: `cpu` or `cuda`."""
+        ...
+
+    def to_device(self, device: str) -> None:
+        """Search on a device from now on.
+
+        Args:
+            device: `cpu` or `cuda`.
+
+        Raises:
+            RecipeError: This index cannot be searched there.
+            EnvironmentConflictError: There is no such device.
+        """
+        ...
+
+
 def check_search(k: int, effort: int | None) -> None:
     """Refuse a search that makes no sense.
 

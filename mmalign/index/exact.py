@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmalign.errors import IndexFileError, InputError
+from mmalign.errors import IndexFileError, InputError, RecipeError
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
 from mmalign.index.files import read_header, storage_errors, write_header
 from mmalign.index.ids import IdMap, load_array
 from mmalign.utils import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k
+
+if TYPE_CHECKING:
+    from mmalign.index.backends import BuildRequest
 
 _VECTORS = "vectors.npy"
 _KIND = "exact"
@@ -148,3 +151,22 @@ class ExactIndex:
         index._buffer = vectors.astype(np.float16, copy=False)
         index._map = IdMap.load(folder, rows=header["rows"], mmap=mmap)
         return index
+
+
+class ExactBackend:
+    """Builds and loads exact indexes."""
+
+    def build(self, request: BuildRequest) -> ExactIndex:
+        """Build an index of all vectors; see `IndexBackend.build`."""
+        if request.device != "cpu":
+            raise RecipeError(
+                f"{request.recipe.name} cannot be built for device {request.device} from {request.rows:,} vectors; "
+                "use gpu-flat, or device cpu"
+            )
+        index = ExactIndex(request.dim)
+        request.fill(index)
+        return index
+
+    def load(self, folder: Path, *, mmap: bool = True) -> ExactIndex:
+        """Load an index; see `IndexBackend.load`."""
+        return ExactIndex.load(folder, mmap=mmap)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from mmalign.index import EXACT_ROWS, Index, RecallProfile
+from mmalign.index import EXACT_ROWS, Index, RecallProfile, ScansExactly, TellsLayers
 
 Way: TypeAlias = Literal["index", "deeper", "selector", "exact"]
 """`index`: no filter. `deeper`: more hits than wanted, unfiltered, of which the allowed are kept. `selector`: the index
@@ -104,12 +104,12 @@ def traits_of(index: Index) -> IndexCapabilities:
         exhaustive=index.exhaustive,
         filters=index.filter_support != "none",
         min_share=index.min_share,
-        scans=bool(getattr(index, "scans", False)),
+        scans=isinstance(index, ScansExactly) and index.scans,
     )
-    layers = getattr(index, "layers", None)
-    if layers is None:
+    if not isinstance(index, TellsLayers):
         return known
-    again = getattr(index, "k_factor", 0) if layers.refines else 0
+    layers = index.layers
+    again = index.k_factor if layers.refines else 0
     codes = layers.refines or not layers.true_scores
     return replace(known, core=layers.core, lists=layers.lists, codes=codes, again=again)
 

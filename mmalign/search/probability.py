@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmalign.calibration import FILE, RIVALS, Calibration, Float64Array
-from mmalign.encoders import Encoder
+from mmalign.encoders import Calibrated, Encoder
 from mmalign.errors import CalibrationError, QueryError
 from mmalign.search.query import Query, distinct
 from mmalign.search.searcher import Found
@@ -76,9 +76,9 @@ def find_calibration(folder: Path, encoder: Encoder, *, fingerprint: str | None)
             own.check(fingerprint, name=encoder.name)
             return own
     except CalibrationError:
-        if getattr(encoder, "calibration", None) is None:
+        if not isinstance(encoder, Calibrated) or encoder.calibration is None:
             raise
-    brought: Calibration | None = getattr(encoder, "calibration", None)
+    brought = encoder.calibration if isinstance(encoder, Calibrated) else None
     if brought is not None:
         brought.check(fingerprint, name=encoder.name)
     return brought

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import IndexFileError, MissingExtraError
-from mmalign.index import Index, IndexManifest, RecallProfile, lifecycle
+from mmalign.index import Index, IndexManifest, RecallProfile, ScansExactly, lifecycle
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
 from mmalign.search.plan import Plan, SearchRequest, plan_search, traits_of
@@ -269,10 +269,9 @@ class Searcher:
 
     def _exact(self, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None) -> _Hits:
         """Compare with every item that may be found: in vectors that the index holds, else in those of the store."""
-        scan = getattr(self.index, "scan", None)
-        if scan is None or not getattr(self.index, "scans", False):
+        if not isinstance(self.index, ScansExactly) or not self.index.scans:
             return self._rows.search(queries, k, self.store.row_ids() if allowed is None else allowed)
-        found: _Hits = scan(queries, k, where=mask)
+        found: _Hits = self.index.scan(queries, k, where=mask)
         if not len(self._tail):
             return found
         return merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)

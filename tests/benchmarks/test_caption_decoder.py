@@ -11,6 +11,7 @@ import pytest
 from benchmarks.caption_decoder import cache_gain, gather, peak_of, speeds
 from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
 from mmalign.captioning.decoders.trained import TrainedDecoder, read_decoder
+from mmalign.encoders import EncoderBase
 
 CONTEXTS = [["a dog runs through the snow", "a brown dog in snow"], ["two men ride brown horses"]]
 
@@ -38,7 +39,7 @@ def test_memory_is_at_least_the_weights(vectors: np.ndarray) -> None:
 
 
 def test_own_captions_are_not_retrieved(tmp_path: Path) -> None:
-    class Encoder:
+    class Encoder(EncoderBase):
         def encode_text(self, texts: list[str]) -> np.ndarray:
             return np.eye(384, dtype=np.float32)[[len(text) for text in texts]]
 

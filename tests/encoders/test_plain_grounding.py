@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmalign.encoders import EncoderBase
 from mmalign.encoders.base import ImageLike
 from mmalign.encoders.region_features import compare_regions
 from mmalign.grounding.zero_shot import PlainGrounding
@@ -17,7 +18,7 @@ SIZE = (120, 60)
 GRID = (6, 12)
 
 
-class Places:
+class Places(EncoderBase):
     """An encoder of which a grounding with its cells at hand asks nothing."""
 
     name, fingerprint, modalities = "places", "0", frozenset({"text", "image"})

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmalign.encoders import EncoderBase
 from mmalign.encoders.base import ImageLike
 from mmalign.encoders.dense import cell_weights
 from mmalign.encoders.lite.efficientnet import preprocess
@@ -19,7 +20,7 @@ from mmalign.utils.similarity import Float32Array, l2_normalize
 BOXES = [Box(3.5, 2, 20, 30), Box(0, 0, 80, 60), Box(70, 50, 20, 20), Box(40.2, 20.4, 0.3, 0.3)]
 
 
-class Colours:
+class Colours(EncoderBase):
     """An encoder without methods of its own for regions: the mean colour, and a fourth number that is always there."""
 
     name, dim, fingerprint, modalities = "colours", 4, "0", frozenset({"text", "image"})
@@ -40,6 +41,8 @@ class Colours:
 
 
 class Cells(Colours):
+    has_patches = True
+
     def encode_patches(self, image: ImageLike) -> Float32Array:
         assert isinstance(image, Image.Image)
         reduced = np.asarray(image.resize((4, 3), Image.Resampling.BOX)) / 255

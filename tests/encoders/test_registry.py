@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.encoders import registry
+from mmalign.encoders import EncoderBase, registry
 from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import EncoderSpecError
 
 
-class Own:
+class Own(EncoderBase):
     """A caller's own encoder, whose fingerprint is costly."""
 
     name = "own@1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,58 @@ def test_text_equals_the_library_at_every_batch_size(minilm: Path) -> None:
         np.testing.assert_allclose(found, expected, **TOLERANCE)
     assert np.array_equal(encoder.encode_text(texts), encoder.encode_text(texts))
     assert encoder.encode_text([]).shape == (0, 384)
+
+
+def with_prompts(minilm: Path, folder: Path, prompts: dict[str, str], default: str | None = None) -> Path:
+    """The same model, configured with prompts."""
+    shutil.copytree(minilm, folder)
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(config | {"prompts": prompts, "default_prompt_name": default}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "query", "document"),
+    [
+        ({"query": "query: ", "document": "passage: "}, None, "query: ", "passage: "),
+        ({"query": "find: ", "passage": "text: "}, None, "find: ", "text: "),
+        ({"query": "Instruct: "}, None, "Instruct: ", ""),
+        ({"query": "", "document": "", "all": "Represent: "}, "all", "Represent: ", "Represent: "),
+        ({"query": "ask: ", "all": "Represent: "}, "all", "ask: ", "Represent: "),
+    ],
+)
+def test_prompts_by_role(
+    minilm: Path, tmp_path: Path, prompts: dict[str, str], default: str | None, query: str, document: str
+) -> None:
+    folder = with_prompts(minilm, tmp_path / "model", prompts, default)
+    texts = ["A dog in the snow.", "a red bicycle"]
+    bare = raw(minilm)
+    encoder = load_encoder(f"st:{folder}", device="cpu")
+    for role, prompt in (("query", query), ("document", document)):
+        expected = bare.encode([prompt + text for text in texts], normalize_embeddings=True)
+        found = encoder.encode(texts, modality="text", role=role)
+        np.testing.assert_allclose(found, expected, **TOLERANCE)
+    assert np.array_equal(encoder.encode_query(texts), encoder.encode(texts, modality="text", role="query"))
+    assert np.array_equal(encoder.encode_text(texts), encoder.encode(texts, modality="text"))
+
+
+def test_prompts_by_role_are_in_the_fingerprint(minilm: Path, tmp_path: Path) -> None:
+    """What is configured decides the embeddings; without such prompts it is as it always was."""
+    plain = load_encoder(f"st:{minilm}", device="cpu").fingerprint
+    made = [
+        load_encoder(f"st:{with_prompts(minilm, tmp_path / str(number), prompts)}", device="cpu").fingerprint
+        for number, prompts in enumerate([{"query": "a: "}, {"query": "b: "}, {"document": "a: "}])
+    ]
+    assert len({plain, *made}) == 4
+
+
+def test_another_modality_or_role_is_refused(minilm: Path) -> None:
+    encoder = load_encoder(f"st:{minilm}", device="cpu")
+    with pytest.raises(InputError, match="takes text, got modality 'image'"):
+        encoder.encode([], modality="image")
+    with pytest.raises(InputError, match="role must be query or document, got 'answer'"):
+        encoder.encode(["a"], modality="text", role="answer")  # type: ignore[arg-type]
 
 
 def test_a_text_model_refuses_pictures(minilm: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmalign.encoders import EncoderBase
 
-class TableEncoder:
+
+class TableEncoder(EncoderBase):
     """Looks up the vector of a text, and of a picture by the level of grey of its first pixel."""
 
     name, fingerprint, modalities = "table@1", "0", frozenset({"text", "image"})

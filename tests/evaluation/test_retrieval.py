@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmalign.encoders import EncoderBase
 from mmalign.encoders.base import ImageLike
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.retrieval import evaluate_retrieval, read_captions
@@ -16,7 +17,7 @@ from mmalign.evaluation.retrieval import evaluate_retrieval, read_captions
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
-class ColourEncoder:
+class ColourEncoder(EncoderBase):
     """A picture is its mean colour; a text is the colour that it names first."""
 
     name, dim, fingerprint, modalities = "colours@1", 3, "0", frozenset({"text", "image"})

@@ -30,6 +30,6 @@ def exact(data: Data) -> ExactIndex:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Keep FAISS to one thread: its threads wait by spinning, which takes minutes on a busy machine."""
-    from mmalign.index.faiss import index as faiss
+    from mmalign.index.faiss.library import load_faiss
 
-    faiss._faiss().omp_set_num_threads(1)
+    load_faiss().omp_set_num_threads(1)

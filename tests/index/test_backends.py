@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mmalign.errors import DimensionError, InputError
+from mmalign.index.backends import load_index
 from mmalign.index.base import Index
 from mmalign.index.exact import ExactIndex
-from mmalign.index.load import load_index
 from tests.index.helpers import DIM, QUERIES, ROWS, Data, naive, recall, true_scores
 
 # Factory -> least recall@10, and whether scores are those of the vectors, to 1e-3.

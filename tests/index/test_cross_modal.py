@@ -152,7 +152,7 @@ def test_no_vectors_are_refused() -> None:
 def test_the_file_finds_the_same_in_bare_faiss(tmp_path: Path) -> None:
     vectors, queries = cross_modal(8)
     index = FaissIndex(FACTORY.format(16), 32)
-    fit_transform(*index.bare, vectors[:1000], queries)
+    fit_transform(index.bare, vectors[:1000], queries)
     index.train(vectors[:1000])
     index.add(np.arange(len(vectors)) + 7, vectors)
     scores, ids = index.search(queries, 10, effort=200)
@@ -178,7 +178,7 @@ def test_the_index_uses_the_projection_that_was_set() -> None:
     vectors, queries = cross_modal(9)
     bare = faiss.index_factory(32, "PCA8,Flat", faiss.METRIC_INNER_PRODUCT)
     matrix = fit_projection(vectors, queries, width=8)
-    set_projection(faiss, bare, matrix)
+    set_projection(bare, matrix)
     bare.train(vectors)
     bare.add(vectors)
     scores, positions = bare.search(queries, 5)
@@ -191,7 +191,7 @@ def test_an_index_without_a_transform_cannot_be_fitted() -> None:
     vectors, queries = cross_modal(11, rows=50)
     index = faiss.index_factory(32, "HNSW16,SQ8", faiss.METRIC_INNER_PRODUCT)
     with pytest.raises(RecipeError, match="begins with a linear transform"):
-        fit_transform(faiss, index, vectors, queries)
+        fit_transform(index, vectors, queries)
 
 
 @pytest.mark.parametrize("factory", ["HNSW16,SQ8", "Flat", "PCA16,Flat", "RR8,Flat"])
@@ -199,7 +199,7 @@ def test_a_projection_that_does_not_fit_is_refused(factory: str) -> None:
     index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
     matrix = np.eye(9, 32, dtype=np.float32)
     with pytest.raises(RecipeError, match="begins with"):
-        set_projection(faiss, index, matrix)
+        set_projection(index, matrix)
 
 
 def test_a_projection_is_refused_once_there_are_vectors() -> None:
@@ -208,4 +208,4 @@ def test_a_projection_is_refused_once_there_are_vectors() -> None:
     index.train(vectors)
     index.add(vectors)
     with pytest.raises(RecipeError, match="200 vectors"):
-        set_projection(faiss, index, fit_projection(vectors, queries, width=8))
+        set_projection(index, fit_projection(vectors, queries, width=8))

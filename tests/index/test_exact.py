@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mmalign.errors import IndexFileError, InputError, StorageError
+from mmalign.index.backends import load_index
 from mmalign.index.exact import ExactIndex
-from mmalign.index.load import load_index
 from tests.index.helpers import DIM, ROWS, Data, naive
 
 

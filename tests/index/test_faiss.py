@@ -20,10 +20,10 @@ from mmalign.errors import (
     RecipeError,
     StorageError,
 )
+from mmalign.index.backends import load_index
 from mmalign.index.exact import ExactIndex
-from mmalign.index.faiss import index as module
-from mmalign.index.faiss.index import FaissIndex, check_faiss
-from mmalign.index.load import load_index
+from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.faiss.library import check_faiss, load_faiss
 from tests.index.helpers import DIM, QUERIES, ROWS, Data, naive, recall
 
 
@@ -34,6 +34,7 @@ def pretend_installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+    load_faiss.cache_clear()
 
 
 def built(factory: str, data: Data) -> FaissIndex:
@@ -74,7 +75,7 @@ def test_the_room_is_imported_without_faiss() -> None:
     code = (
         "import sys, mmalign.index.faiss.index, mmalign.index.planning.recipe\n"
         "import mmalign.index.lifecycle.versions, mmalign.index.exact\n"
-        "mmalign.index.faiss.index.check_faiss(); mmalign.index.planning.recipe.list_recipes()\n"
+        "mmalign.index.faiss.library.check_faiss(); mmalign.index.planning.recipe.list_recipes()\n"
         "sys.exit('faiss' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -182,7 +183,7 @@ def test_default_effort_is_kept_on_disk(data: Data, tmp_path: Path) -> None:
 
 
 def raw(factory: str, data: Data) -> Any:
-    faiss = module._faiss()
+    faiss = load_faiss()
     index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(data.vectors)
     index.add(data.vectors)
@@ -201,7 +202,7 @@ def test_trap_padding(data: Data) -> None:
 
 
 def test_trap_refinement_ignores_its_own_selector(data: Data) -> None:
-    faiss = module._faiss()
+    faiss = load_faiss()
     mask = np.random.default_rng(1).random(ROWS) < 0.1
     selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
     parameters = faiss.IndexRefineSearchParameters(k_factor=8, sel=selector)
@@ -212,7 +213,7 @@ def test_trap_refinement_ignores_its_own_selector(data: Data) -> None:
 
 
 def test_trap_codes_refuse_selectors(data: Data) -> None:
-    faiss = module._faiss()
+    faiss = load_faiss()
     selector = faiss.IDSelectorRange(0, 100)
     for factory in ("PQ12x4np", "PQ12x4fs"):
         with pytest.raises(RuntimeError):
@@ -228,7 +229,7 @@ def test_trap_codes_refuse_selectors(data: Data) -> None:
 
 
 def test_trap_graph_recall_under_a_rare_filter(data: Data) -> None:
-    faiss = module._faiss()
+    faiss = load_faiss()
     mask = np.random.default_rng(2).random(ROWS) < 0.01
     truth = naive(data, 10, mask)[1]
     selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
@@ -275,7 +276,7 @@ def test_trap_no_ids_in_refinements(data: Data) -> None:
 
 @pytest.mark.parametrize("factory", ["HNSW32", "IDMap2,IVF16,Flat", "IVF16,PQ12x4fs,RFlat"])
 def test_file_is_a_plain_faiss_file(factory: str, data: Data, tmp_path: Path) -> None:
-    faiss = module._faiss()
+    faiss = load_faiss()
     index = built(factory, data)
     index.save(tmp_path)
     plain = faiss.read_index(str(tmp_path / "index.faiss"))
@@ -287,7 +288,7 @@ def test_file_is_a_plain_faiss_file(factory: str, data: Data, tmp_path: Path) ->
 
 
 def test_file_of_another_metric_is_refused(data: Data, tmp_path: Path) -> None:
-    faiss = module._faiss()
+    faiss = load_faiss()
     faiss.write_index(faiss.IndexFlatL2(DIM), str(tmp_path / "l2.faiss"))
     with pytest.raises(IndexFileError, match="by inner product"):
         FaissIndex.from_file(tmp_path / "l2.faiss")

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
+from mmalign.index.backends import load_index
 from mmalign.index.faiss import gpu as faiss_gpu
-from mmalign.index.faiss import index as faiss_module
 from mmalign.index.faiss.gpu import MOST_K, Cards, GpuReplica, probe, require_cards
 from mmalign.index.faiss.index import FaissIndex
+from mmalign.index.faiss.library import load_faiss
 from mmalign.index.lifecycle.build import build_index
-from mmalign.index.load import load_index
 from tests.index.helpers import DIM, ROWS, Data, recall
 
-CARDS = probe(faiss_module._faiss())
+CARDS = probe()
 WITHOUT = "no graphics card, or a FAISS that was not built for one"
 on_card = pytest.mark.skipif(not CARDS.count, reason=WITHOUT)
 on_two_cards = pytest.mark.skipif(CARDS.count < 2, reason="fewer than two graphics cards")
@@ -85,7 +85,7 @@ class FakeReplicas(FakeFlat):
 
 def fake(monkeypatch: pytest.MonkeyPatch, *, cards: int, rows: int = ROWS) -> Any:
     """The installed FAISS, with made-up cards that search whole vectors."""
-    real = faiss_module._faiss()
+    real = load_faiss()
     waiting = [Card(rows) for _ in range(cards)]
     made = SimpleNamespace(
         StandardGpuResources=lambda: waiting.pop(),
@@ -97,8 +97,9 @@ def fake(monkeypatch: pytest.MonkeyPatch, *, cards: int, rows: int = ROWS) -> An
         get_num_gpus=lambda: cards,
         downcast_index=lambda index: index,
     )
-    monkeypatch.setattr(faiss_gpu, "probe", lambda _: Cards(True, cards, False))
+    monkeypatch.setattr(faiss_gpu, "probe", lambda: Cards(True, cards, False))
     made.real = real
+    monkeypatch.setattr(faiss_gpu, "load_faiss", lambda: made)
     return made
 
 
@@ -110,14 +111,18 @@ def flat(data: Data) -> FaissIndex:
     return index
 
 
-def test_probe_tells_symbols_cards_and_cuvs() -> None:
+def test_probe_tells_symbols_cards_and_cuvs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probed(**faiss: Any) -> Cards:
+        monkeypatch.setattr(faiss_gpu, "load_faiss", lambda: SimpleNamespace(**faiss))
+        return probe()
+
     def refuse() -> int:
         raise RuntimeError("CUDA driver version is insufficient")
 
     symbols: dict[str, Any] = dict.fromkeys(["StandardGpuResources", "index_cpu_to_gpu", "GpuIndexFlatIP"])
-    assert probe(SimpleNamespace(get_num_gpus=lambda: 3)) == Cards(False, 0, False)
-    assert probe(SimpleNamespace(**symbols, get_num_gpus=lambda: 3)) == Cards(True, 3, False)
-    assert probe(SimpleNamespace(**symbols, get_num_gpus=refuse, GpuIndexCagra=1)) == Cards(True, 0, True)
+    assert probed(get_num_gpus=lambda: 3) == Cards(False, 0, False)
+    assert probed(**symbols, get_num_gpus=lambda: 3) == Cards(True, 3, False)
+    assert probed(**symbols, get_num_gpus=refuse, GpuIndexCagra=1) == Cards(True, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +134,9 @@ def test_probe_tells_symbols_cards_and_cuvs() -> None:
     ],
 )
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, cards: Cards, cagra: bool, words: str) -> None:
-    monkeypatch.setattr(faiss_gpu, "probe", lambda _: cards)
+    monkeypatch.setattr(faiss_gpu, "probe", lambda: cards)
     with pytest.raises(EnvironmentConflictError, match=words):
-        require_cards(None, cagra=cagra)
+        require_cards(cagra=cagra)
 
 
 @without_cards
@@ -170,7 +175,8 @@ def test_copies_on_cards_find_the_same(
     monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, data: Data, cards: int, rows: int, asked: Any, spread: str
 ) -> None:
     monkeypatch.setattr(faiss_gpu, "_CHUNK", 700)
-    copy = GpuReplica(fake(monkeypatch, cards=cards, rows=rows), flat._inner, spread=asked)
+    fake(monkeypatch, cards=cards, rows=rows)
+    copy = GpuReplica(flat._inner, spread=asked)
     assert copy.spread == spread
     flat._cards = copy
     scores, ids = flat.search(data.queries, 10)
@@ -184,8 +190,9 @@ def test_copies_on_cards_find_the_same(
 def test_an_index_that_fits_no_card_is_refused(
     monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, cards: int, rows: int, asked: Any
 ) -> None:
+    fake(monkeypatch, cards=cards, rows=rows)
     with pytest.raises(EnvironmentConflictError, match=f"does not fit the memory of {cards} graphics card.*out of mem"):
-        GpuReplica(fake(monkeypatch, cards=cards, rows=rows), flat._inner, spread=asked)
+        GpuReplica(flat._inner, spread=asked)
 
 
 def test_an_error_that_is_not_about_memory_is_told(monkeypatch: pytest.MonkeyPatch, flat: FaissIndex) -> None:
@@ -193,20 +200,22 @@ def test_an_error_that_is_not_about_memory_is_told(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("Error: no kernel image is available")
 
     monkeypatch.setattr(FakeFlat, "add", fail)
+    fake(monkeypatch, cards=2)
     with pytest.raises(InputError, match="no kernel image"):
-        GpuReplica(fake(monkeypatch, cards=2), flat._inner)
+        GpuReplica(flat._inner)
 
 
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF8,PQ4x4fs", "SQ8", "PQ4"])
 def test_kinds_that_are_not_for_cards(monkeypatch: pytest.MonkeyPatch, factory: str) -> None:
-    faiss = faiss_module._faiss()
+    faiss = load_faiss()
     index = faiss.downcast_index(faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT))
+    fake(monkeypatch, cards=1)
     if factory == "SQ8":
         # Decoded on its way, it is whole vectors there.
-        assert faiss_gpu._copier(fake(monkeypatch, cards=1), index, []) is not None
+        assert faiss_gpu._copier(index, []) is not None
         return
     with pytest.raises(RecipeError, match=f"no {type(index).__name__} on graphics cards"):
-        GpuReplica(fake(monkeypatch, cards=1), index)
+        GpuReplica(index)
 
 
 def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: Data) -> None:
@@ -217,7 +226,8 @@ def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: 
     asked: list[int] = []
 
     def to_gpu() -> GpuReplica:
-        copy = GpuReplica(fake(monkeypatch, cards=1), index._inner)
+        fake(monkeypatch, cards=1)
+        copy = GpuReplica(index._inner)
         search = copy.search
         monkeypatch.setattr(copy, "search", lambda q, k, **o: (asked.append(k), search(q, k, **o))[1])
         return copy
@@ -237,9 +247,10 @@ def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: 
     assert asked == [5]
 
 
-def test_options_of_copies() -> None:
+def test_options_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     faiss = SimpleNamespace(GpuMultipleClonerOptions=SimpleNamespace, INDICES_64_BIT=3)
-    options = faiss_gpu.cloner_options(faiss, shard=True)
+    monkeypatch.setattr(faiss_gpu, "load_faiss", lambda: faiss)
+    options = faiss_gpu.cloner_options(shard=True)
     assert vars(options) == {
         "useFloat16": True,
         "useFloat16CoarseQuantizer": False,
@@ -285,19 +296,19 @@ def test_effort_and_candidates_reach_the_card(monkeypatch: pytest.MonkeyPatch) -
     faiss.GpuMultipleClonerOptions, faiss.INDICES_64_BIT = SimpleNamespace, 3
     faiss.index_cpu_to_gpu_multiple_py = lambda resources, index, options: lists
     faiss.IndexRefine, faiss.IndexRefineSearchParameters = refine, lambda k_factor: ("refined", k_factor)
-    copy = GpuReplica(faiss, IndexRefineFlat())
+    copy = GpuReplica(IndexRefineFlat())
     copy.search(np.zeros((1, 4), np.float32), 3, effort=50, k_factor=7.0)
     assert (lists.nprobe, seen.pop()) == (20, ("refined", 7.0))
     assert (copy.serves(10, 8.0), copy.serves(300, 8.0)) == (True, False)
-    assert [type(part) for part in faiss_gpu._parts(faiss, SimpleNamespace(count=lambda: 2, at=lambda i: Lists()))] == [
+    assert [type(part) for part in faiss_gpu._parts(SimpleNamespace(count=lambda: 2, at=lambda i: Lists()))] == [
         Lists,
         Lists,
     ]
 
-    monkeypatch.setattr(faiss_gpu, "probe", lambda _: Cards(True, 1, True))
+    monkeypatch.setattr(faiss_gpu, "probe", lambda: Cards(True, 1, True))
     faiss.StandardGpuResources = object
     faiss.GpuIndexCagra, faiss.METRIC_INNER_PRODUCT, faiss.SearchParametersCagra = Cagra, 0, SimpleNamespace
-    graph = GpuReplica(faiss, IndexHNSWCagra())
+    graph = GpuReplica(IndexHNSWCagra())
     for k, effort, length in ((10, 64, 64), (100, 64, 128), (1, 1, 32)):
         graph.search(np.zeros((1, 4), np.float32), k, effort=effort, k_factor=1.0)
         assert seen.pop().itopk_size == length
@@ -306,7 +317,8 @@ def test_effort_and_candidates_reach_the_card(monkeypatch: pytest.MonkeyPatch) -
 def test_graphs_of_cards_are_searched_without_one(monkeypatch: pytest.MonkeyPatch, data: Data, tmp_path: Path) -> None:
     """What CAGRA leaves is saved, loaded and searched like any graph; here a processor has built it."""
 
-    def build(faiss: Any, vectors: np.ndarray, *, degree: int) -> Any:
+    def build(vectors: np.ndarray, *, degree: int) -> Any:
+        faiss = load_faiss()
         graph = faiss.IndexHNSWCagra(vectors.shape[1], degree // 2, faiss.METRIC_INNER_PRODUCT)
         graph.base_level_only = False
         graph.add(vectors)

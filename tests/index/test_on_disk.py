@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from mmalign.errors import IndexFileError, InputError, RecipeError
+from mmalign.index.backends import load_index
 from mmalign.index.faiss import shards
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.faiss.on_disk import build_on_disk, extend_on_disk, fits_disk
 from mmalign.index.faiss.shards import cut
-from mmalign.index.load import load_index
 
 DIM, ROWS = 16, 1000
 ROOT = Path(__file__).resolve().parents[2]

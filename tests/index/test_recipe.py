@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from mmalign.errors import InputError, MissingExtraError, RecipeError
+from mmalign.index.backends import load_index
+from mmalign.index.chunks import sample_vectors
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.lifecycle import build as building
-from mmalign.index.lifecycle.build import build_index, sample_vectors
-from mmalign.index.load import load_index
+from mmalign.index.lifecycle.build import build_index
 from mmalign.index.planning import recipe as module
 from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe, parse_recipe
 from mmalign.index.planning.sizes import size_of
@@ -228,9 +229,10 @@ def test_auto_without_faiss_is_exact(data: Data, monkeypatch: pytest.MonkeyPatch
 
 
 def test_named_recipe_without_faiss_says_what_to_type(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmalign.index.faiss import index as faiss
+    from mmalign.index.faiss import library
 
-    monkeypatch.setattr(faiss, "_DISTRIBUTIONS", ())
+    library.load_faiss.cache_clear()
+    monkeypatch.setattr(library, "_DISTRIBUTIONS", ())
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert not module.has_faiss_installed()
     with pytest.raises(MissingExtraError, match="faiss-cpu"):

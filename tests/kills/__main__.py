@@ -25,6 +25,7 @@ from mmalign import Collection
 
 VECTORS = 60_500
 SECRET = "zebrafinchsecret"
+TOO_LATE = "done before it was killed"
 Look = Callable[[Path], str]
 
 
@@ -226,13 +227,13 @@ def main() -> None:
             base, words, look = getattr(kills, what)()
             work = Path(folder) / "work.mm"
             found: Counter[str] = Counter()
-            for _ in range(given.times):
+            while sum(found.values()) - found[TOO_LATE] < given.times:
                 shutil.rmtree(work)
                 shutil.copytree(base, work)
                 was_killed = kill(words, local.uniform(0, kills.seconds))
-                state = look(work) if was_killed else "done before it was killed"
+                state = look(work) if was_killed else TOO_LATE
                 found[state] += 1
-                print(f"{what} {sum(found.values())} of {given.times}: {state}", file=sys.stderr, flush=True)
+                print(f"{what} {sum(found.values())} for {given.times}: {state}", file=sys.stderr, flush=True)
             told = ", ".join(f"{count} times {state}" for state, count in sorted(found.items()))
             print(f"{what}: {kills.seconds:.1f} s when not killed; found after it was: {told}", flush=True)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmalign.encoders import EncoderBase
+
 COLORS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -27,7 +29,7 @@ COLORS = {
 _FINE = 23
 
 
-class ColorEncoder:
+class ColorEncoder(EncoderBase):
     """Encoder protocol over `COLORS`; a few further dimensions tell pictures of one colour apart."""
 
     name = "color@1"

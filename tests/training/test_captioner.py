@@ -16,6 +16,7 @@ from PIL import Image
 from mmalign.captioning.decoders.trained import open_decoder
 from mmalign.collection.collection import Collection
 from mmalign.collection.generation import ITEMS
+from mmalign.encoders import EncoderBase
 from mmalign.errors import (
     CollectionNotFoundError,
     EncoderMismatchError,
@@ -37,7 +38,7 @@ THINGS = ("wall", "door", "car", "boat", "kite")
 PATTERNS = ("a {} {}", "there is a {} {} here", "the {} {} alone", "one {} {} in front")
 
 
-class WordEncoder:
+class WordEncoder(EncoderBase):
     """Colours and things as directions; a picture is one flat colour, and its name tells the thing."""
 
     name, dim, fingerprint, modalities = "words", 16, "w" * 16, frozenset({"text", "image"})

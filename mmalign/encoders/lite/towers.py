@@ -205,6 +205,11 @@ class TwoTowerEncoder(StreamingEncoder):
                 whole = l2_normalize(whole + np.float32(seen.centre) * self.image_adapter(features[:, 1]))
             yield whole
 
+    @property
+    def has_patches(self) -> bool:
+        """True: `encode_patches` can be called."""
+        return True
+
     def encode_patches(
         self, image: ImageLike, *, resolution: Resolution = "fine", context: float = CONTEXT
     ) -> Float32Array:

@@ -18,7 +18,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
+from mmalign.index.base import Index, MovesToDevice
 from mmalign.index.faiss.io import reason
+from mmalign.index.faiss.library import load_faiss
 from mmalign.utils import Float32Array, Int64Array
 
 Spread: TypeAlias = Literal["auto", "replicas", "shards"]
@@ -46,15 +48,13 @@ class Cards:
     cuvs: bool
 
 
-def probe(faiss: Any) -> Cards:
+def probe() -> Cards:
     """Find out what this FAISS can do with graphics cards.
-
-    Args:
-        faiss: The module.
 
     Returns:
         What it can do; nothing is set up on a card.
     """
+    faiss = load_faiss()
     symbols = all(hasattr(faiss, name) for name in ("StandardGpuResources", "index_cpu_to_gpu", "GpuIndexFlatIP"))
     count = 0
     if symbols:
@@ -66,11 +66,10 @@ def probe(faiss: Any) -> Cards:
     return Cards(symbols, count, symbols and hasattr(faiss, "GpuIndexCagra"))
 
 
-def require_cards(faiss: Any, *, cagra: bool = False) -> Cards:
+def require_cards(*, cagra: bool = False) -> Cards:
     """Refuse where there is no card to work with.
 
     Args:
-        faiss: The module.
         cagra: Whether CAGRA is needed.
 
     Returns:
@@ -79,7 +78,7 @@ def require_cards(faiss: Any, *, cagra: bool = False) -> Cards:
     Raises:
         EnvironmentConflictError: This FAISS was not built for cards, sees none, or lacks cuVS.
     """
-    cards = probe(faiss)
+    cards = probe()
     if not cards.symbols:
         raise EnvironmentConflictError(
             "device cuda needs a FAISS that was built for graphics cards, and this one was not: "
@@ -98,7 +97,7 @@ def require_cards(faiss: Any, *, cagra: bool = False) -> Cards:
     return cards
 
 
-def place_index(index: Any, device: str) -> str | None:
+def place_index(index: Index, device: str) -> str | None:
     """Have an index searched on a device, where it is of a kind that can be.
 
     Args:
@@ -111,10 +110,9 @@ def place_index(index: Any, device: str) -> str | None:
     Raises:
         EnvironmentConflictError: There is no card.
     """
-    now = getattr(index, "device", "cpu")
-    if now == device:
+    if device == (index.device if isinstance(index, MovesToDevice) else "cpu"):
         return None
-    if not hasattr(index, "to_device"):
+    if not isinstance(index, MovesToDevice):
         return "searched on the processor: this index is not one of FAISS; build gpu-flat for graphics cards"
     try:
         index.to_device(device)
@@ -127,7 +125,6 @@ class GpuReplica:
     """A copy of an index on graphics cards, for searches without a filter.
 
     Args:
-        faiss: The module.
         index: The FAISS index, downcast; it has to outlive the copy where it ends in a refinement, which stays on the
             processor.
         spread: How several cards share.
@@ -137,17 +134,17 @@ class GpuReplica:
         RecipeError: This kind of index has no copy on a card.
     """
 
-    def __init__(self, faiss: Any, index: Any, *, spread: Spread = "auto") -> None:
+    def __init__(self, index: Any, *, spread: Spread = "auto") -> None:
+        faiss = load_faiss()
         kind = type(index).__name__
-        cards = require_cards(faiss, cagra=kind == "IndexHNSWCagra")
+        cards = require_cards(cagra=kind == "IndexHNSWCagra")
         # Buffers of a card serve one search at a time.
         self._lock = threading.Lock()
-        self._faiss = faiss
         self._cagra = kind == "IndexHNSWCagra"
         self._refined = kind in ("IndexRefine", "IndexRefineFlat")
         self._resources = [faiss.StandardGpuResources() for _ in range(1 if self._cagra else cards.count)]
         inner = faiss.downcast_index(index.base_index) if self._refined else index
-        copy = _copier(faiss, inner, self._resources)
+        copy = _copier(inner, self._resources)
         self._base, self.spread = _first_that_fits(copy, len(self._resources), spread)
         self._index = faiss.IndexRefine(self._base, index.refine_index) if self._refined else self._base
 
@@ -168,13 +165,13 @@ class GpuReplica:
         parameters = None
         if self._cagra:
             most = max(k, effort or 0)
-            parameters = self._faiss.SearchParametersCagra()
+            parameters = load_faiss().SearchParametersCagra()
             parameters.itopk_size = -(-most // _CAGRA_STEP) * _CAGRA_STEP
         elif self._refined:
-            parameters = self._faiss.IndexRefineSearchParameters(k_factor=k_factor)
+            parameters = load_faiss().IndexRefineSearchParameters(k_factor=k_factor)
         with self._lock:
             if effort is not None and not self._cagra:
-                for part in _parts(self._faiss, self._base):
+                for part in _parts(self._base):
                     part.nprobe = min(effort, part.nlist)
             scores, positions = self._index.search(queries, k, params=parameters)
         return scores, positions
@@ -184,8 +181,9 @@ class GpuReplica:
         return k * (k_factor if self._refined else 1) <= MOST_K
 
 
-def _copier(faiss: Any, index: Any, resources: list[Any]) -> Callable[[bool], Any]:
+def _copier(index: Any, resources: list[Any]) -> Callable[[bool], Any]:
     """A function that copies an index to cards, in parts where it is called with True."""
+    faiss = load_faiss()
     kind = type(index).__name__
     if kind == "IndexHNSWCagra":
 
@@ -196,25 +194,25 @@ def _copier(faiss: Any, index: Any, resources: list[Any]) -> Callable[[bool], An
 
         return graph
     if kind in ("IndexScalarQuantizer", "IndexFlat", "IndexFlatIP"):
-        return lambda shard: _flat(faiss, index, resources, shard=shard)
+        return lambda shard: _flat(index, resources, shard=shard)
     if kind in ("IndexIVFFlat", "IndexIVFPQ", "IndexIVFScalarQuantizer", "IndexPreTransform"):
-        return lambda shard: faiss.index_cpu_to_gpu_multiple_py(resources, index, cloner_options(faiss, shard=shard))
+        return lambda shard: faiss.index_cpu_to_gpu_multiple_py(resources, index, cloner_options(shard=shard))
     raise RecipeError(
         f"FAISS has no {kind} on graphics cards; use one of the recipes gpu-flat, gpu-ivf-pq and cagra, a factory "
         "string of Flat, SQfp16, IVF...,Flat or IVF...,PQ with codes of 8 bits, or device cpu"
     )
 
 
-def cloner_options(faiss: Any, *, shard: bool) -> Any:
+def cloner_options(*, shard: bool) -> Any:
     """Say how an index is copied to cards: float16 where it holds whole vectors, and in parts or not.
 
     Args:
-        faiss: The module.
         shard: Whether each card gets a part.
 
     Returns:
         `GpuMultipleClonerOptions`.
     """
+    faiss = load_faiss()
     options = faiss.GpuMultipleClonerOptions()
     options.useFloat16 = True
     options.useFloat16CoarseQuantizer = False
@@ -225,8 +223,9 @@ def cloner_options(faiss: Any, *, shard: bool) -> Any:
     return options
 
 
-def _flat(faiss: Any, index: Any, resources: list[Any], *, shard: bool) -> Any:
+def _flat(index: Any, resources: list[Any], *, shard: bool) -> Any:
     """Whole vectors in float16, decoded piece by piece so that they are never in memory together as float32."""
+    faiss = load_faiss()
     count = len(resources)
     bounds = np.linspace(0, index.ntotal, count + 1).astype(int) if shard else np.array([0, index.ntotal])
     made = []
@@ -266,24 +265,24 @@ def _first_that_fits(copy: Callable[[bool], Any], count: int, spread: Spread) ->
     )
 
 
-def _parts(faiss: Any, index: Any) -> Iterator[Any]:
+def _parts(index: Any) -> Iterator[Any]:
     """The indexes with lists that an index on cards is made of."""
+    faiss = load_faiss()
     index = faiss.downcast_index(index)
     if hasattr(index, "nprobe"):
         yield index
     elif type(index).__name__ == "IndexPreTransform":
-        yield from _parts(faiss, index.index)
+        yield from _parts(index.index)
     elif hasattr(index, "count") and hasattr(index, "at"):
         for i in range(index.count()):
-            yield from _parts(faiss, index.at(i))
+            yield from _parts(index.at(i))
 
 
 @contextmanager
-def trained_on_cards(faiss: Any, lists: Any | None) -> Iterator[None]:
+def trained_on_cards(lists: Any | None) -> Iterator[None]:
     """Let cards assign vectors to centroids while an index with lists is trained, which is nearly all the work.
 
     Args:
-        faiss: The module.
         lists: The index with lists, downcast; None where there is none, which changes nothing.
 
     Yields:
@@ -292,7 +291,8 @@ def trained_on_cards(faiss: Any, lists: Any | None) -> Iterator[None]:
     Raises:
         EnvironmentConflictError: There is no card.
     """
-    require_cards(faiss)
+    faiss = load_faiss()
+    require_cards()
     if lists is None:
         yield
         return
@@ -304,11 +304,10 @@ def trained_on_cards(faiss: Any, lists: Any | None) -> Iterator[None]:
         lists.clustering_index = None
 
 
-def build_cagra(faiss: Any, vectors: Float32Array, *, degree: int) -> Any:
+def build_cagra(vectors: Float32Array, *, degree: int) -> Any:
     """Build a graph on a card and turn it into one that any FAISS searches.
 
     Args:
-        faiss: The module, with cuVS.
         vectors: All of them, shape (n, dim), float32.
         degree: Neighbours of each vector in the lowest layer.
 
@@ -318,7 +317,8 @@ def build_cagra(faiss: Any, vectors: Float32Array, *, degree: int) -> Any:
     Raises:
         EnvironmentConflictError: There is no card, or no cuVS.
     """
-    require_cards(faiss, cagra=True)
+    faiss = load_faiss()
+    require_cards(cagra=True)
     dim = vectors.shape[1]
     config = faiss.GpuIndexCagraConfig()
     config.graph_degree, config.intermediate_graph_degree = degree, 2 * degree

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import importlib.util
 import math
 import re
-import sys
-import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
@@ -16,19 +11,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmalign.errors import EnvironmentConflictError, IndexFileError, InputError, MissingExtraError, RecipeError
+from mmalign.errors import IndexFileError, InputError, RecipeError
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
 from mmalign.index.faiss import gpu as faiss_gpu
 from mmalign.index.faiss import scan as faiss_scan
 from mmalign.index.faiss import structure as anatomy
 from mmalign.index.faiss.io import read_faiss, reason, write_faiss
+from mmalign.index.faiss.library import load_faiss
 from mmalign.index.files import read_header, storage_errors, write_header
 from mmalign.index.ids import IdMap
 from mmalign.utils import Float32Array, Int64Array, as_matrix, link_or_copy
 
 _INDEX = "index.faiss"
 _KIND = "faiss"
-_DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cuvs")
 _EXAMPLES = "Flat, SQ8, HNSW32, IVF256,Flat, IVF1024,PQ32x4fs,RFlat"
 # A refinement compares this many times k candidates again where the effort does not say otherwise.
 _K_FACTOR = 8
@@ -36,45 +31,6 @@ _K_FACTOR = 8
 _DEGREE = 16
 # FAISS aborts or crashes the process on these instead of refusing them.
 _DEADLY = re.compile(r"(?:^|[,_(])(?:HNSW[01]|NSG0|IVF0)(?!\d)")
-
-
-def check_faiss() -> str:
-    """Say which FAISS is installed, without importing it.
-
-    Returns:
-        Distribution and version, such as `faiss-cpu 1.15.1`.
-
-    Raises:
-        MissingExtraError: None is installed.
-        EnvironmentConflictError: More than one is; they overwrite one another's files.
-    """
-    found: dict[str, str] = {}
-    for name in _DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    if len(found) > 1:
-        raise EnvironmentConflictError(
-            f"{' and '.join(found)} are both installed and overwrite one another's files; keep one: "
-            f"pip uninstall -y {' '.join(found)} && pip install 'mmalign[cpu]'"
-        )
-    if importlib.util.find_spec("faiss") is None:
-        raise MissingExtraError("this index", package="faiss-cpu", extra="cpu")
-    return " ".join(next(iter(found.items()), ("faiss", "of unknown version")))
-
-
-def _faiss() -> Any:
-    version = check_faiss()
-    with warnings.catch_warnings():
-        # SWIG's types warn on import that they have no __module__; nothing here can change that.
-        warnings.filterwarnings("ignore", message=".*has no __module__ attribute", category=DeprecationWarning)
-        try:
-            import faiss
-        except ImportError as error:
-            raise EnvironmentConflictError(
-                f"{version} is installed but cannot be imported ({error}); "
-                "pip uninstall -y faiss-cpu faiss-gpu && pip install 'mmalign[cpu]'"
-            ) from error
-    return faiss
 
 
 def require_gpu(*, cagra: bool = False) -> None:
@@ -87,7 +43,7 @@ def require_gpu(*, cagra: bool = False) -> None:
         EnvironmentConflictError: This FAISS was not built for cards, sees none, or lacks cuVS.
         MissingExtraError: FAISS is not installed.
     """
-    faiss_gpu.require_cards(_faiss(), cagra=cagra)
+    faiss_gpu.require_cards(cagra=cagra)
 
 
 class FaissIndex:
@@ -112,7 +68,7 @@ class FaissIndex:
     def __init__(self, factory: str, dim: int, *, default_effort: int | None = None, k_factor: int = _K_FACTOR) -> None:
         if dim < 1:
             raise InputError(f"dim must be at least 1, got {dim}")
-        faiss = _faiss()
+        faiss = load_faiss()
         if _DEADLY.search(factory):
             raise RecipeError(f"factory string {factory!r} has a part of size 0 or 1; try one like: {_EXAMPLES}")
         try:
@@ -129,7 +85,7 @@ class FaissIndex:
     def _set(
         self, index: Any, factory: str, ids: IdMap, *, default_effort: int | None, k_factor: int, mapped: bool
     ) -> None:
-        faiss = _faiss()
+        faiss = load_faiss()
         self._factory = factory
         self._index = index
         outer = faiss.downcast_index(index)
@@ -140,18 +96,18 @@ class FaissIndex:
         self._mapped = mapped
         # The file that the index is mapped from.
         self._file: Path | None = None
-        self._anatomy = anatomy.index_structure(faiss, self._inner)
-        self._storage = anatomy.scannable(faiss, self._inner)
-        self._held = faiss_scan.held_vectors(faiss, self._inner)
+        self._anatomy = anatomy.index_structure(self._inner)
+        self._storage = anatomy.scannable(self._inner)
+        self._held = faiss_scan.held_vectors(self._inner)
         self._default_effort = default_effort if self._anatomy.default_effort is not None else None
         self._k_factor = k_factor
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
         self._cards: faiss_gpu.GpuReplica | None = None
 
     @property
-    def bare(self) -> tuple[Any, Any]:
-        """The `faiss` module and the FAISS index itself, for the modules of this room."""
-        return _faiss(), self._index
+    def bare(self) -> Any:
+        """The FAISS index itself, for the other modules of this package."""
+        return self._index
 
     @property
     def file(self) -> Path | None:
@@ -240,7 +196,7 @@ class FaissIndex:
     @property
     def least_training(self) -> int:
         """How many vectors training takes at least; 0 where the index needs none."""
-        return anatomy.training_need(_faiss(), self._inner)
+        return anatomy.training_need(self._inner)
 
     def advised_training(self, per_centroid: int) -> int:
         """Say how many vectors to train on.
@@ -261,14 +217,13 @@ class FaissIndex:
         matrix = as_matrix(vectors, dim=self.dim)
         if self.is_trained:
             return
-        faiss = _faiss()
         if len(matrix) < self.least_training:
             raise RecipeError(
                 f"index {self.factory!r} needs at least {self.least_training} training vectors (better 39 times as "
                 f"many), got {len(matrix)}; use fewer lists or codes, or the recipe flat"
             )
         try:
-            with anatomy.quiet_training(faiss, self._inner):
+            with anatomy.quiet_training(self._inner):
                 self._index.train(matrix)
         except RuntimeError as error:
             raise RecipeError(
@@ -321,7 +276,7 @@ class FaissIndex:
         matrix = as_matrix(vectors)
         known = IdMap()
         known.extend(known.check_new(ids, len(matrix)))
-        graph = faiss_gpu.build_cagra(_faiss(), matrix, degree=2 * int(found[1]))
+        graph = faiss_gpu.build_cagra(matrix, degree=2 * int(found[1]))
         return cls._wrap(graph, factory, known, {"default_effort": default_effort}, mapped=False)
 
     def to_device(self, device: str, *, spread: faiss_gpu.Spread = "auto") -> None:
@@ -341,7 +296,7 @@ class FaissIndex:
         """
         if device not in ("cpu", "cuda"):
             raise InputError(f"device must be cpu or cuda, got {device!r}")
-        self._cards = None if device == "cpu" else faiss_gpu.GpuReplica(_faiss(), self._inner, spread=spread)
+        self._cards = None if device == "cpu" else faiss_gpu.GpuReplica(self._inner, spread=spread)
 
     @property
     def device(self) -> str:
@@ -350,8 +305,8 @@ class FaissIndex:
 
     def training_on_cards(self) -> AbstractContextManager[None]:
         """While this context is open, `train` has graphics cards assign vectors to lists."""
-        faiss = _faiss()
-        return faiss_gpu.trained_on_cards(faiss, faiss.try_extract_index_ivf(self._index))
+        faiss = load_faiss()
+        return faiss_gpu.trained_on_cards(faiss.try_extract_index_ivf(self._index))
 
     def remove(self, ids: ArrayLike) -> int:
         """Remove vectors; see `Index.remove`."""
@@ -406,7 +361,7 @@ class FaissIndex:
         scores, positions = no_hits(len(queries), min(k, self.ntotal))
         want = min(k, len(self._map) if mask is None else int(np.count_nonzero(mask)))
         if want and len(queries):
-            scores[:, :want], positions[:, :want] = faiss_scan.scan(_faiss(), self._held, queries, want, mask)
+            scores[:, :want], positions[:, :want] = faiss_scan.scan(self._held, queries, want, mask)
         return scores, self._map.at(positions)
 
     def _select(
@@ -462,8 +417,7 @@ class FaissIndex:
         scan: bool = False,
     ) -> tuple[Float32Array, Int64Array]:
         """One FAISS search; hits that are not allowed are dropped, and empty places are last, marked -1 and -inf."""
-        # This index is one of it, so it was checked; to look which are installed takes longer than a search.
-        faiss = sys.modules.get("faiss") or _faiss()
+        faiss = load_faiss()
         k_factor = effort if self.effort_name == "k_factor" and effort is not None else self._k_factor
         searched: Any = self._storage if scan else self._inner
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
@@ -471,7 +425,6 @@ class FaissIndex:
             faiss.SearchParameters(sel=selector)
             if scan
             else anatomy.search_parameters(
-                faiss,
                 self._anatomy,
                 effort=effort,
                 k_factor=max(1.0, min(float(k_factor), len(self._map) / k)),
@@ -519,7 +472,7 @@ class FaissIndex:
             IndexFileError: Not a FAISS file, or damaged.
         """
         options = {"default_effort": self._default_effort, "k_factor": self._k_factor}
-        index = self._wrap(read_faiss(_faiss(), path, mmap=True), self.factory, ids, options, mapped=True)
+        index = self._wrap(read_faiss(path, mmap=True), self.factory, ids, options, mapped=True)
         index._file = path
         return index
 
@@ -528,7 +481,7 @@ class FaissIndex:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if self._file is None:
-                write_faiss(_faiss(), self._index, folder / _INDEX)
+                write_faiss(self._index, folder / _INDEX)
             else:
                 link_or_copy(self._file, folder / _INDEX)
             self._map.save(folder)
@@ -541,7 +494,7 @@ class FaissIndex:
         """Read what `save` wrote; see `Index.load`."""
         # The header's sizes are checked first: FAISS crashes the process when it maps a file that is cut off.
         header = read_header(folder, _KIND)
-        index = read_faiss(_faiss(), folder / _INDEX, mmap=mmap)
+        index = read_faiss(folder / _INDEX, mmap=mmap)
         ids = IdMap.load(folder, rows=header["rows"], mmap=mmap)
         if (index.d, index.ntotal) != (header["dim"], header["rows"]):
             raise IndexFileError(
@@ -566,7 +519,7 @@ class FaissIndex:
         Raises:
             IndexFileError: Not a FAISS file, damaged, or of another metric.
         """
-        index = read_faiss(_faiss(), path, mmap=False)
+        index = read_faiss(path, mmap=False)
         if ids is None:
             ids = np.arange(index.ntotal, dtype=np.int64)
         known = IdMap()
@@ -575,7 +528,7 @@ class FaissIndex:
 
     @classmethod
     def _wrap(cls, index: Any, factory: str, ids: IdMap, header: dict[str, Any], *, mapped: bool) -> Self:
-        faiss = _faiss()
+        faiss = load_faiss()
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise IndexFileError(f"{factory}: expected an index by inner product, got metric {index.metric_type}")
         self = cls.__new__(cls)

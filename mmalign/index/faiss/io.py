@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import IndexFileError
+from mmalign.index.faiss.library import load_faiss
 
 _CHUNK = 1 << 22
 
@@ -29,17 +30,17 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def write_faiss(faiss: Any, index: Any, path: Path) -> None:
+def write_faiss(index: Any, path: Path) -> None:
     """Write an index through Python's own file: FAISS's writer only prints when the disk is full at the end.
 
     Args:
-        faiss: The module.
         index: A FAISS index.
         path: The file.
 
     Raises:
         OSError: The disk refused.
     """
+    faiss = load_faiss()
     refused: list[OSError] = []
     with path.open("wb") as file:
 
@@ -60,11 +61,10 @@ def write_faiss(faiss: Any, index: Any, path: Path) -> None:
             raise refused[0]
 
 
-def read_faiss(faiss: Any, path: Path, *, mmap: bool) -> Any:
+def read_faiss(path: Path, *, mmap: bool) -> Any:
     """Read a FAISS file.
 
     Args:
-        faiss: The module.
         path: The file; its size has to be known to be right where it is mapped, since FAISS crashes on a cut one.
         mmap: Leave codes and graph on disk until they are needed.
 
@@ -74,6 +74,7 @@ def read_faiss(faiss: Any, path: Path, *, mmap: bool) -> Any:
     Raises:
         IndexFileError: Missing, damaged, or not a FAISS file.
     """
+    faiss = load_faiss()
     try:
         try:
             os.fspath(path).encode("utf-8")

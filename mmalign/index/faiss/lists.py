@@ -18,22 +18,23 @@ import numpy as np
 
 from mmalign.errors import IndexFileError, RecipeError
 from mmalign.index.faiss.io import read_faiss, write_faiss
+from mmalign.index.faiss.library import load_faiss
 from mmalign.utils import Int64Array
 
 _ID_BYTES = 8
 
 
-def list_layer(faiss: Any, index: Any) -> Any:
+def list_layer(index: Any) -> Any:
     """Return the layer with the inverted lists where nothing beside them grows with the vectors.
 
     Args:
-        faiss: The module.
         index: A FAISS index.
 
     Returns:
         A `faiss.IndexIVF` with plain lists, at most behind a transform; None for any other index, such as a graph, a
         refinement, or the packed lists of the fast scan.
     """
+    faiss = load_faiss()
     layer = faiss.downcast_index(index)
     while isinstance(layer, faiss.IndexPreTransform):
         layer = faiss.downcast_index(layer.index)
@@ -43,11 +44,10 @@ def list_layer(faiss: Any, index: Any) -> Any:
     return layer if plain else None
 
 
-def need_lists(faiss: Any, index: Any, factory: str) -> Any:
+def need_lists(index: Any, factory: str) -> Any:
     """Return what `list_layer` does, or say why the index cannot be built on disk.
 
     Args:
-        faiss: The module.
         index: A FAISS index.
         factory: Its factory string, for the error's text.
 
@@ -57,7 +57,7 @@ def need_lists(faiss: Any, index: Any, factory: str) -> Any:
     Raises:
         RecipeError: It has no plain inverted lists, or something beside them that has to be in memory.
     """
-    layer = list_layer(faiss, index)
+    layer = list_layer(index)
     if layer is None:
         raise RecipeError(
             f"index {factory!r} cannot be built on disk: that takes inverted lists alone, such as IVF1024,SQfp16 or "
@@ -75,14 +75,14 @@ def bytes_per_row(layer: Any) -> int:
     return int(layer.code_size) + _ID_BYTES
 
 
-def empty_lists(faiss: Any, index: Any) -> None:
+def empty_lists(index: Any) -> None:
     """Take all vectors out of an index that was read, so that what it was trained on can be used again.
 
     Args:
-        faiss: The module.
         index: A FAISS index for which `list_layer` gives a layer.
     """
-    layer = list_layer(faiss, index)
+    faiss = load_faiss()
+    layer = list_layer(index)
     lists = faiss.ArrayInvertedLists(layer.nlist, layer.code_size)
     layer.replace_invlists(lists, True)
     lists.this.disown()
@@ -90,11 +90,10 @@ def empty_lists(faiss: Any, index: Any) -> None:
     index.ntotal = 0
 
 
-def join_files(faiss: Any, head: Any, parts: Sequence[Path], path: Path) -> int:
+def join_files(head: Any, parts: Sequence[Path], path: Path) -> int:
     """Write an index whose lists hold those of all parts, in their order.
 
     Args:
-        faiss: The module.
         head: The trained index without vectors; its count of vectors is changed.
         parts: FAISS files of indexes trained alike, each with the positions of its vectors as their ids.
         path: The file to write.
@@ -106,10 +105,11 @@ def join_files(faiss: Any, head: Any, parts: Sequence[Path], path: Path) -> int:
         IndexFileError: A part is damaged or trained otherwise, or FAISS writes another format than the one known here.
         OSError: The disk refused.
     """
-    layer = list_layer(faiss, head)
+    faiss = load_faiss()
+    layer = list_layer(head)
     # The indexes own the lists that they map.
-    opened = [read_faiss(faiss, part, mmap=True) for part in parts]
-    layers = [list_layer(faiss, one) for one in opened]
+    opened = [read_faiss(part, mmap=True) for part in parts]
+    layers = [list_layer(one) for one in opened]
     for part, one in zip(parts, layers, strict=True):
         if layer is None or one is None or (one.nlist, one.code_size) != (layer.nlist, layer.code_size):
             raise IndexFileError(f"{part} does not belong to the index that it is joined with; build the index again")
@@ -122,7 +122,7 @@ def join_files(faiss: Any, head: Any, parts: Sequence[Path], path: Path) -> int:
     empty = faiss.vector_to_array(writer.data).tobytes()
     layer.ntotal = total
     head.ntotal = total
-    write_faiss(faiss, head, path)
+    write_faiss(head, path)
     with path.open("r+b") as file:
         file.seek(-len(empty), 2)
         if file.read() != empty:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mmalign.errors import InputError
 from mmalign.index.base import Index
+from mmalign.index.chunks import Chunks
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.faiss.io import read_faiss
 from mmalign.index.faiss.lists import empty_lists, list_layer, need_lists
 from mmalign.index.faiss.shards import ShardBuilder, shard_rows
 from mmalign.index.ids import IdMap
-from mmalign.utils import Float32Array, Int64Array
-
-Chunks: TypeAlias = Callable[[], Iterable[tuple[Int64Array, NDArray[Any]]]]
+from mmalign.utils import Float32Array
 
 
 def fits_disk(index: Index) -> TypeGuard[FaissIndex]:
@@ -27,7 +26,7 @@ def fits_disk(index: Index) -> TypeGuard[FaissIndex]:
     Args:
         index: Any index.
     """
-    return isinstance(index, FaissIndex) and list_layer(*index.bare) is not None
+    return isinstance(index, FaissIndex) and list_layer(index.bare) is not None
 
 
 def build_on_disk(
@@ -59,14 +58,13 @@ def build_on_disk(
         InputError: Duplicate or negative ids, NaN or infinity.
         StorageError: The disk refused.
     """
-    faiss, bare = index.bare
-    size = shard_rows(need_lists(faiss, bare, index.factory), memory=memory)
-    workshop = ShardBuilder(faiss, folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
+    size = shard_rows(need_lists(index.bare, index.factory), memory=memory)
+    workshop = ShardBuilder(folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
     trained = workshop.trained()
     if trained is None:
         if not index.is_trained:
             index.train(sample())
-        trained = bare
+        trained = index.bare
         workshop.keep_trained(trained)
     path, ids = workshop.fill(trained, chunks(), rows=size, advance=advance)
     known = IdMap()
@@ -102,11 +100,10 @@ def extend_on_disk(
     """
     if index.file is None:
         raise InputError("only an index that was loaded with mmap=True can be extended on disk")
-    faiss, _ = index.bare
-    trained = read_faiss(faiss, index.file, mmap=True)
-    size = shard_rows(need_lists(faiss, trained, index.factory), memory=None)
-    empty_lists(faiss, trained)
-    workshop = ShardBuilder(faiss, folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
+    trained = read_faiss(index.file, mmap=True)
+    size = shard_rows(need_lists(trained, index.factory), memory=None)
+    empty_lists(trained)
+    workshop = ShardBuilder(folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
     known = IdMap(np.asarray(index.ids), np.flatnonzero(~index.alive))
     path, ids = workshop.fill(trained, chunks(), rows=size, before=(index.file, len(known)), advance=advance)
     known.remove(removed)

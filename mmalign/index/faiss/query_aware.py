@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError, RecipeError
+from mmalign.index.faiss.library import load_faiss
 from mmalign.utils import Float32Array, as_matrix, exact_top_k
 
 # Shares of the queries in the mixture whose eigenvectors are tried.
@@ -136,11 +137,10 @@ def _moments(rows: Float32Array) -> NDArray[np.float64]:
     return np.asarray(found / max(np.trace(found), np.finfo(np.float64).tiny))
 
 
-def fit_transform(faiss: Any, index: Any, vectors: Float32Array, queries: Float32Array | None) -> None:
+def fit_transform(index: Any, vectors: Float32Array, queries: Float32Array | None) -> None:
     """Fit the transform with which a FAISS index begins to queries and vectors, instead of to vectors alone.
 
     Args:
-        faiss: The module.
         index: As for `set_projection`; the rest of it is trained afterwards.
         vectors: As for `fit_projection`.
         queries: As for `fit_projection`.
@@ -148,27 +148,27 @@ def fit_transform(faiss: Any, index: Any, vectors: Float32Array, queries: Float3
     Raises:
         RecipeError: The index does not begin with a linear transform, or holds vectors already.
     """
-    transform = first_transform(faiss, index)
+    transform = first_transform(index)
     if transform is None:
         raise RecipeError(
             "a recipe with query_aware = true needs a factory string that begins with a linear transform, such as "
             "PCA{reduced},HNSW32,SQ8"
         )
-    set_projection(faiss, index, fit_projection(vectors, queries, width=int(transform.d_out)))
+    set_projection(index, fit_projection(vectors, queries, width=int(transform.d_out)))
 
 
-def set_projection(faiss: Any, index: Any, matrix: Float32Array) -> None:
+def set_projection(index: Any, matrix: Float32Array) -> None:
     """Put a projection into the transform with which a FAISS index begins; training then leaves it as it is.
 
     Args:
-        faiss: The module.
         index: An index such as one of the factory string `PCA128,HNSW32,SQ8,Refine(SQfp16)`, without vectors.
         matrix: Shape (width, dim), of the transform's output and input.
 
     Raises:
         RecipeError: The index does not begin with a linear transform of this shape, or holds vectors already.
     """
-    transform = first_transform(faiss, index)
+    faiss = load_faiss()
+    transform = first_transform(index)
     shape = None if transform is None else (transform.d_out, transform.d_in)
     if transform is None or shape != matrix.shape:
         raise RecipeError(
@@ -185,16 +185,16 @@ def set_projection(faiss: Any, index: Any, matrix: Float32Array) -> None:
     transform.is_trained = True
 
 
-def first_transform(faiss: Any, index: Any) -> Any | None:
+def first_transform(index: Any) -> Any | None:
     """Return the linear transform with which a FAISS index begins.
 
     Args:
-        faiss: The module.
         index: An index without an id map around it.
 
     Returns:
         A `faiss.LinearTransform`, or None where it begins with something else.
     """
+    faiss = load_faiss()
     layer = faiss.downcast_index(index)
     while isinstance(layer, faiss.IndexRefine):
         layer = faiss.downcast_index(layer.base_index)

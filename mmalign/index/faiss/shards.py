@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import IndexFileError
 from mmalign.index.faiss.io import read_faiss, write_faiss
+from mmalign.index.faiss.library import load_faiss
 from mmalign.index.faiss.lists import bytes_per_row, join_files
 from mmalign.index.files import storage_errors
 from mmalign.index.ids import load_array
@@ -55,7 +56,6 @@ class ShardBuilder:
     """The folder of a build in shards.
 
     Args:
-        faiss: The module.
         folder: The folder, made where it does not exist.
         plan: What is built, as JSON-ready values. Where the folder holds another plan, it is emptied.
 
@@ -63,8 +63,7 @@ class ShardBuilder:
         StorageError: The disk refused.
     """
 
-    def __init__(self, faiss: Any, folder: Path, plan: Mapping[str, Any]) -> None:
-        self._faiss = faiss
+    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         self.folder = folder
         told = json.dumps(dict(plan), sort_keys=True)
         with storage_errors(folder):
@@ -78,7 +77,7 @@ class ShardBuilder:
         """Return the trained index of an earlier run, or None."""
         path = self.folder / _TRAINED
         try:
-            return read_faiss(self._faiss, path, mmap=False) if path.exists() else None
+            return read_faiss(path, mmap=False) if path.exists() else None
         except IndexFileError:
             return None
 
@@ -89,7 +88,7 @@ class ShardBuilder:
             StorageError: The disk refused.
         """
         with storage_errors(self.folder):
-            write_atomic(self.folder / _TRAINED, lambda path: write_faiss(self._faiss, index, path))
+            write_atomic(self.folder / _TRAINED, lambda path: write_faiss(index, path))
 
     def fill(
         self,
@@ -137,7 +136,7 @@ class ShardBuilder:
                     ids = self._fill(index, pieces, path, start, advance)
                 parts.append(path)
                 known.append(ids)
-            write_atomic(joined, lambda path: join_files(self._faiss, self._empty(index), [*first, *parts], path))
+            write_atomic(joined, lambda path: join_files(self._empty(index), [*first, *parts], path))
             for path in parts:
                 path.unlink()
         return joined, _join(known)
@@ -173,13 +172,13 @@ class ShardBuilder:
             if advance is not None:
                 advance(len(ids))
         ids = _join(known)
-        write_atomic(path, lambda part: write_faiss(self._faiss, shard, part))
+        write_atomic(path, lambda part: write_faiss(shard, part))
         write_atomic(path.with_suffix(".npy"), lambda part: _save_ids(part, ids))
         return ids
 
     def _empty(self, index: Any) -> Any:
         """A copy, to which vectors can be added."""
-        return self._faiss.clone_index(index)
+        return load_faiss().clone_index(index)
 
 
 def cut(

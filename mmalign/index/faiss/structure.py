@@ -2,8 +2,7 @@
 
 FAISS nests indexes: ids around a transform around a refinement around the part that searches. Search parameters have to
 be nested the same way, each layer with its own class. A layer that is given the wrong class says so, or ignores the
-selector without a word: a refinement does so with a selector of its own, a transform likewise. Functions here take the
-`faiss` module as an argument, so that importing this file does not import FAISS.
+selector without a word: a refinement does so with a selector of its own, a transform likewise.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from mmalign.index.base import FilterSupport
+from mmalign.index.faiss.library import load_faiss
 
 Core: TypeAlias = Literal["scan", "ivf", "ivf-opaque", "hnsw", "opaque"]
 """The innermost layer: `scan` compares with every code and can skip, `opaque` takes no parameters at all."""
@@ -59,24 +59,24 @@ class IndexStructure:
         return "k_factor" if self.refines else None
 
 
-def index_structure(faiss: Any, index: Any) -> IndexStructure:
+def index_structure(index: Any) -> IndexStructure:
     """Describe a FAISS index.
 
     Args:
-        faiss: The module.
         index: Any `faiss.Index` of floats, without an id map around it.
 
     Returns:
         Its anatomy.
     """
+    faiss = load_faiss()
     wrappers = []
     inner = index
-    for inner in _layers(faiss, index):
+    for inner in _layers(index):
         if isinstance(inner, faiss.IndexPreTransform):
             wrappers.append("transform")
         elif isinstance(inner, faiss.IndexRefine):
             wrappers.append("refine")
-    core, lists = _core(faiss, inner)
+    core, lists = _core(inner)
     effort: int | None = None
     if core == "hnsw":
         effort = 64
@@ -87,7 +87,7 @@ def index_structure(faiss: Any, index: Any) -> IndexStructure:
     support: FilterSupport = "exact" if core == "scan" else "selector" if core in ("ivf", "hnsw") else "none"
     # Lists lose recall; a graph's search, and fetching in vain, cost more the fewer rows are allowed.
     min_share = {"scan": 0.0, "ivf": 0.01}.get(core, 0.1)
-    if core == "hnsw" and scannable(faiss, index) is not None:
+    if core == "hnsw" and scannable(index) is not None:
         min_share = 0.0
     return IndexStructure(
         wrappers=tuple(wrappers),
@@ -96,23 +96,25 @@ def index_structure(faiss: Any, index: Any) -> IndexStructure:
         default_effort=effort,
         filter_support=support,
         min_share=min_share,
-        true_scores=_scores_truly(faiss, index),
-        exhaustive=core == "scan" and "transform" not in wrappers and _scores_truly(faiss, inner),
+        true_scores=_scores_truly(index),
+        exhaustive=core == "scan" and "transform" not in wrappers and _scores_truly(inner),
     )
 
 
-def _scores_truly(faiss: Any, index: Any) -> bool:
+def _scores_truly(index: Any) -> bool:
+    faiss = load_faiss()
     layer = faiss.downcast_index(index)
     if isinstance(layer, faiss.IndexRefine):
-        return _scores_truly(faiss, layer.refine_index)
+        return _scores_truly(layer.refine_index)
     if isinstance(layer, (faiss.IndexHNSW, faiss.IndexNSG)):
-        return _scores_truly(faiss, layer.storage)
+        return _scores_truly(layer.storage)
     if isinstance(layer, (faiss.IndexScalarQuantizer, faiss.IndexIVFScalarQuantizer)):
         return bool(layer.sq.qtype == faiss.ScalarQuantizer.QT_fp16)
     return isinstance(layer, (faiss.IndexFlat, faiss.IndexIVFFlat))
 
 
-def _layers(faiss: Any, index: Any) -> Iterator[Any]:
+def _layers(index: Any) -> Iterator[Any]:
+    faiss = load_faiss()
     layer = faiss.downcast_index(index)
     while True:
         yield layer
@@ -124,7 +126,8 @@ def _layers(faiss: Any, index: Any) -> Iterator[Any]:
             return
 
 
-def _core(faiss: Any, index: Any) -> tuple[Core, int]:
+def _core(index: Any) -> tuple[Core, int]:
+    faiss = load_faiss()
     if isinstance(index, faiss.IndexIVF):
         # Lists of additively quantised codes take nprobe but no selector.
         return ("ivf-opaque" if isinstance(index, faiss.IndexIVFAdditiveQuantizer) else "ivf"), int(index.nlist)
@@ -135,16 +138,16 @@ def _core(faiss: Any, index: Any) -> tuple[Core, int]:
     return "opaque", 0
 
 
-def scannable(faiss: Any, index: Any) -> Any | None:
+def scannable(index: Any) -> Any | None:
     """Return the vectors that a graph or a refinement holds, as an index that compares with all and can skip.
 
     Args:
-        faiss: The module.
         index: An index without an id map around it.
 
     Returns:
         The index, or None where there is none, or its codes cannot be scanned with a filter.
     """
+    faiss = load_faiss()
     layer = faiss.downcast_index(index)
     if isinstance(layer, faiss.IndexHNSW):
         held = faiss.downcast_index(layer.storage)
@@ -152,7 +155,7 @@ def scannable(faiss: Any, index: Any) -> Any | None:
         held = faiss.downcast_index(layer.refine_index)
     else:
         return None
-    return held if _core(faiss, held)[0] == "scan" else None
+    return held if _core(held)[0] == "scan" else None
 
 
 def widened(anatomy: IndexStructure, effort: int | None, share: float, rows: int) -> int | None:
@@ -196,14 +199,13 @@ def max_effort(anatomy: IndexStructure, rows: int, share: float = 1.0) -> int | 
 
 
 def search_parameters(
-    faiss: Any, anatomy: IndexStructure, *, effort: int | None, k_factor: float, selector: Any | None
+    anatomy: IndexStructure, *, effort: int | None, k_factor: float, selector: Any | None
 ) -> Any | None:
     """Nest FAISS's search parameters as the index is nested.
 
     Nothing is set on the index itself, so that searches with different parameters may run at once.
 
     Args:
-        faiss: The module.
         anatomy: What is searched.
         effort: nprobe or efSearch for the core.
         k_factor: How many times k candidates a refinement compares again.
@@ -212,6 +214,7 @@ def search_parameters(
     Returns:
         The parameters, or None where the index takes none.
     """
+    faiss = load_faiss()
     parameters: Any | None = None
     if anatomy.lists:
         parameters = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
@@ -227,25 +230,25 @@ def search_parameters(
     return parameters
 
 
-def training_need(faiss: Any, index: Any) -> int:
+def training_need(index: Any) -> int:
     """Say how many vectors an index has to be trained on at least: its largest number of centroids.
 
     Args:
-        faiss: The module.
         index: An index without an id map around it.
 
     Returns:
         The number; 0 where the index needs no training.
     """
+    faiss = load_faiss()
     if index.is_trained:
         return 0
     centroids = 1
-    for part in _parts(faiss, index):
+    for part in _parts(index):
         if isinstance(part, faiss.IndexIVF):
             centroids = max(centroids, int(part.nlist))
         if hasattr(part, "pq"):
             # A rotation holds the quantiser that it is trained with only while it is trained.
-            bits = _code_bits(faiss, index) if part.pq is None else int(part.pq.nbits)
+            bits = _code_bits(index) if part.pq is None else int(part.pq.nbits)
             centroids = max(centroids, 1 << bits)
         if isinstance(part, faiss.OPQMatrix):
             # With fewer vectors than dimensions FAISS aborts the process.
@@ -254,19 +257,19 @@ def training_need(faiss: Any, index: Any) -> int:
 
 
 @contextmanager
-def quiet_training(faiss: Any, index: Any) -> Iterator[None]:
+def quiet_training(index: Any) -> Iterator[None]:
     """Stop FAISS from printing, while it trains, that more training vectors would be better.
 
     A rotation (OPQ) is lent a quantiser of the codes that follow it; FAISS's own has 256 codes, whatever follows, and
     takes many times as long to train than the 16 of 4 bits.
 
     Args:
-        faiss: The module.
         index: An index without an id map around it; its clustering parameters are changed.
     """
+    faiss = load_faiss()
     lent = []
-    bits = _code_bits(faiss, index)
-    for part in _parts(faiss, index):
+    bits = _code_bits(index)
+    for part in _parts(index):
         for holder in (part, getattr(part, "pq", None), getattr(part, "rq", None)):
             if holder is not None and hasattr(holder, "cp"):
                 holder.cp.min_points_per_centroid = 1
@@ -283,14 +286,16 @@ def quiet_training(faiss: Any, index: Any) -> Iterator[None]:
             part.pq = None
 
 
-def _code_bits(faiss: Any, index: Any) -> int:
+def _code_bits(index: Any) -> int:
     """Bits of a code of the product quantiser inside, 8 where there is none."""
-    found = [part.pq for part in _parts(faiss, index) if not isinstance(part, faiss.OPQMatrix) and hasattr(part, "pq")]
+    faiss = load_faiss()
+    found = [part.pq for part in _parts(index) if not isinstance(part, faiss.OPQMatrix) and hasattr(part, "pq")]
     return int(found[0].nbits) if found else 8
 
 
-def _parts(faiss: Any, index: Any) -> Iterator[Any]:
-    for layer in _layers(faiss, index):
+def _parts(index: Any) -> Iterator[Any]:
+    faiss = load_faiss()
+    for layer in _layers(index):
         yield layer
         if isinstance(layer, faiss.IndexPreTransform):
             for i in range(layer.chain.size()):

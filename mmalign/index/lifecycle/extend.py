@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mmalign.index.backends import load_index
 from mmalign.index.base import Index
-from mmalign.index.lifecycle.build import Chunks
-from mmalign.index.load import load_index
+from mmalign.index.chunks import Chunks
 from mmalign.utils import Int64Array
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import IndexFileError
+from mmalign.index.backends import load_index
 from mmalign.index.base import Index
 from mmalign.index.files import storage_errors
 from mmalign.index.lifecycle import workspace as workspaces
-from mmalign.index.load import load_index
 from mmalign.utils import holds_checksum, is_running, sync_path, with_checksum
 
 FORMAT = 1

@@ -29,6 +29,7 @@ class Recipe:
     Attributes:
         name: How it is asked for.
         summary: What it is, in a sentence.
+        backend: What builds it: `exact`, `faiss`, or another one that was registered; see `register_backend`.
         factory: `exact`, or a FAISS factory string with placeholders for what fits the data; see `resolve`.
         metric: Always `inner_product`.
         device: `cpu`, or `cuda` for a graphics card.
@@ -51,6 +52,7 @@ class Recipe:
     name: str
     summary: str
     factory: str
+    backend: str = "faiss"
     metric: str = "inner_product"
     device: Device = "cpu"
     storage: Storage = "memory"
@@ -126,6 +128,8 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
     """
     try:
         values = tomllib.loads(text)
+        if values.get("factory") == "exact":
+            values.setdefault("backend", "exact")
         use, search, kept = values.pop("use", {}), values.pop("search", {}), values.pop("filter", {})
         recipe = Recipe(
             **use,
@@ -152,7 +156,7 @@ def _check(recipe: Recipe, *, origin: str) -> None:
     for name, allowed in choices.items():
         if getattr(recipe, name) not in allowed:
             raise RecipeError(f"{origin}: {name} must be {' or '.join(allowed)}, got {getattr(recipe, name)!r}")
-    for name in ("name", "summary", "factory"):
+    for name in ("name", "summary", "factory", "backend"):
         if not isinstance(getattr(recipe, name), str) or not getattr(recipe, name):
             raise RecipeError(f"{origin}: {name} must be a text that is not empty, got {getattr(recipe, name)!r}")
     if not isinstance(recipe.query_aware, bool):
@@ -229,7 +233,7 @@ def _divisor(dim: int, most: int) -> int:
 
 def has_faiss_installed() -> bool:
     """Whether FAISS is there to build with."""
-    from mmalign.index.faiss.index import check_faiss
+    from mmalign.index.faiss.library import check_faiss
 
     try:
         check_faiss()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import InputError
-from mmalign.index.lifecycle.build import Chunks
+from mmalign.index.chunks import Chunks
 from mmalign.utils import Float32Array, Int64Array, as_matrix, merge_top_k
 
 # Scores of one block: 32 MiB of float32, so that scores and vectors of a block stay near the processor.

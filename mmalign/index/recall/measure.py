@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import InputError
 from mmalign.index.base import Index
-from mmalign.index.lifecycle.build import Chunks
+from mmalign.index.chunks import Chunks
 from mmalign.index.recall.bounds import lower_bound
 from mmalign.index.recall.ground_truth import Truth, exact_truth
 from mmalign.index.recall.recall_curves import EXACT_ROWS, RecallCurve, RecallProfile

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.encoders import Encoder, KnowsWords
+from mmalign.encoders import Encoder, KnowsWords, TruncatesTexts
 from mmalign.errors import QueryError
 from mmalign.media import Media, MediaPolicy, decode_image, to_uri
 from mmalign.search.query.parsing import PictureRef, Term
@@ -120,7 +120,7 @@ def embed_queries(
         if len(others[place]) == len(query.terms)
     }
     if said:
-        vectors = _require(encoder(), "text").encode_text(said)
+        vectors = _require(encoder(), "text").encode_query(said)
         words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(said, vectors, strict=True)}
     return [wordless.get(place) or _add_up(query, others[place], words, dim) for place, query in enumerate(queries)]
 
@@ -155,8 +155,7 @@ def _add_up(query: Query, others: Mapping[int, Float32Array], words: Mapping[str
 def _remark(text: str, encoder: Encoder) -> tuple[tuple[Note, ...], bool]:
     """What the encoder does not read of a text, and whether it knows any of its words."""
     notes: list[Note] = []
-    truncates = getattr(encoder, "truncates", None)
-    if truncates is not None and truncates(text):
+    if isinstance(encoder, TruncatesTexts) and encoder.truncates(text):
         cut = f"a text of {len(text):,} characters is longer than {encoder.name} reads; its end was ignored"
         notes.append(Note(cut, about="encoder"))
     if not isinstance(encoder, KnowsWords):
