@@ -17,7 +17,7 @@ from mmalign.captioning.ranking import JUDGED, rank_by_fit
 from mmalign.captioning.retrieval import Context, Retrieval, TextStore, retrieve_context
 from mmalign.encoders import Encoder
 from mmalign.errors import EncoderMismatchError, InputError
-from mmalign.types import Caption, CaptionEvidence, CaptionSpan, Note
+from mmalign.types import Caption, CaptionEvidence, CaptionSpan, Note, check_text, check_type
 from mmalign.utils import Float32Array, as_matrix
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class Captioner:
         retrieval: Retrieval | None = None,
         device: str | None = None,
     ) -> None:
+        check_text("mode", mode)
+        check_type("store", store, TextStore, "a TextStore")
+        check_type("retrieval", retrieval, (Retrieval, type(None)), "a Retrieval")
         self._encoder, self._store, self.mode = encoder, store, mode
         self._how = retrieval or Retrieval(k=150)
         if store.fingerprint and store.fingerprint != encoder.fingerprint:

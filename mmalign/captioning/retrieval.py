@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
 from mmalign.metrics import caption_tokens
+from mmalign.types import check_type
 from mmalign.utils import Float32Array, Int64Array, as_cosines, as_matrix, exact_top_k, l2_normalize
 
 Search = Callable[[Float32Array, int], tuple[Float32Array, Int64Array]]
@@ -65,6 +66,7 @@ class TextStore:
 
     Raises:
         DimensionError: Other counts, or vectors that are not 2-d.
+        InputError: Captions that are no list, or vectors that are no floats.
     """
 
     captions: Sequence[str]
@@ -73,6 +75,11 @@ class TextStore:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("captions", "sources"):
+            check_type(name, getattr(self, name), (list, tuple), "a list of texts")
+        check_type("vectors", self.vectors, np.ndarray, "an array")
+        if self.vectors.dtype.kind != "f":
+            raise InputError(f"vectors must be floats, got {self.vectors.dtype}")
         counts = {len(self.captions), len(self.vectors), len(self.sources) or len(self.captions)}
         if self.vectors.ndim != 2 or len(counts) > 1:
             raise DimensionError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, 
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.errors import InputError
+from mmalign.types import check_choice
 from mmalign.utils import Float32Array
 
 if TYPE_CHECKING:
@@ -252,10 +252,8 @@ class EncoderBase:
         self, items: Iterable[Any], *, modality: str, role: Role = "document", batch_size: int | None = None
     ) -> Float32Array:
         """Encode items of one modality; see `Encoder.encode`."""
-        if modality not in self.modalities:
-            raise InputError(f"this encoder takes {' and '.join(sorted(self.modalities))}, got modality {modality!r}")
-        if role not in get_args(Role):
-            raise InputError(f"role must be query or document, got {role!r}")
+        check_choice("modality", modality, sorted(self.modalities))
+        check_choice("role", role, get_args(Role))
         name = "encode_query" if (modality, role) == ("text", "query") else f"encode_{modality}"
         method: Callable[..., Float32Array] = getattr(self, name)
         return method(items) if batch_size is None else method(items, batch_size=batch_size)

@@ -168,7 +168,7 @@ def evaluate_calibration(
         CalibrationError: `fitted` is of another encoder.
     """
     pictures = read_captions(manifest, split=split)
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder)
     if not {"text", "image"} <= model.modalities:
         raise InputError(f"{model.name} encodes {', '.join(sorted(model.modalities))}; text and image are needed")
     if fitted is not None:

@@ -103,7 +103,7 @@ def evaluate_captions(
     """
     pictures = read_captions(manifest, split=split)
     sentences = read_sentences(datastore, split=datastore_split)
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder)
     writers = dict(decoders or {})
     for writer in writers.values():
         _check_encoder(writer, model)

@@ -147,7 +147,7 @@ def evaluate_classes(
     _check_prompts(prompts)
     labelled = [(row.uri, name) for row in read_manifest(manifest, split=split) if (name := _name(row))]
     _check_classes({name for _, name in labelled}, f"the pictures{in_split(split)} in {manifest} have")
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder)
     encoded = encode_pictures(model, [uri for uri, _ in labelled], batch_size=batch_size, progress=progress)
     of_pictures = [labelled[position][1] for position in encoded.kept]
     names = sorted(set(of_pictures))

@@ -17,6 +17,7 @@ from mmalign.encoders import Encoder
 from mmalign.errors import InputError, SourceError, StorageError
 from mmalign.evaluation.manifest import in_split
 from mmalign.evaluation.retrieval import read_captions
+from mmalign.types import describe
 from mmalign.utils import track, write_atomic
 
 # Embedded and kept together: half a minute of work, which is what a power cut can cost.
@@ -58,6 +59,8 @@ def read_sentences(files: Sequence[str | os.PathLike[str]], *, split: str | None
         SourceError: A file cannot be read.
         InputError: A file has no such split, or there are fewer than two captions in all of them.
     """
+    if not isinstance(files, list | tuple) or not all(isinstance(file, str | os.PathLike) for file in files):
+        raise InputError(f"the datastore is a list of paths of manifests and text files, got {describe(files)}")
     captions: list[str] = []
     sources: list[str] = []
     long = 0

@@ -116,7 +116,7 @@ def evaluate_pairs(
             f'no picture{in_split(split)} in {manifest} has "hard_negatives"; pairs are measured with a list of '
             '{"type", "caption", "negative"} a picture'
         )
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder)
     encoded = encode_pictures(model, [uri for uri, _ in found], batch_size=batch_size, progress=progress)
     kept = [found[position][1] for position in encoded.kept]
     pairs = [pair for several in kept for pair in several]

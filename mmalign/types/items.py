@@ -161,4 +161,5 @@ class ReencodeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        return json_ready_dict(asdict(self) | {"dropped": [asdict(skip) for skip in self.dropped]})
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json_ready_dict(values | {"dropped": [asdict(skip) for skip in self.dropped]})

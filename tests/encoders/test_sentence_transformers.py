@@ -124,7 +124,7 @@ def test_prompts_by_role_are_in_the_fingerprint(minilm: Path, tmp_path: Path) ->
 
 def test_another_modality_or_role_is_refused(minilm: Path) -> None:
     encoder = load_encoder(f"st:{minilm}", device="cpu")
-    with pytest.raises(InputError, match="takes text, got modality 'image'"):
+    with pytest.raises(InputError, match="modality must be text, got 'image'"):
         encoder.encode([], modality="image")
     with pytest.raises(InputError, match="role must be query or document, got 'answer'"):
         encoder.encode(["a"], modality="text", role="answer")  # type: ignore[arg-type]

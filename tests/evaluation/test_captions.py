@@ -138,7 +138,7 @@ def test_nothing_above_the_floor(files: tuple[Path, Path]) -> None:
 def test_a_decoder_of_another_encoder(files: tuple[Path, Path]) -> None:
     stranger = Parrot()
     stranger.fingerprint = "f" * 64
-    with pytest.raises(EncoderMismatchError, match=r"trained for table@1 \(ffffffff\).*encoded with table@1 \(0\)"):
+    with pytest.raises(EncoderMismatchError, match=r"trained for table@1 \(ffffffff\).*embedded by table@1 \(0\)"):
         measure(files, decoders={"decoder": stranger})
 
 

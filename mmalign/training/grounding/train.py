@@ -88,7 +88,7 @@ def train_grounding(
         InputError: No such split, no phrases, another encoder than a `lite`, or a picture to tune on that was
             learnt from.
     """
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder)
     if not isinstance(model, TwoTowerEncoder):
         raise InputError(f"the grounding head reads the maps of a lite encoder, got {model.name}")
     how = how or HeadTraining()
