@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 
 from mmalign import regions
 from mmalign.cli import app
-from mmalign.collection import explain as explaining
+from mmalign.collection import hit_regions
 from mmalign.collection.collection import Collection
-from mmalign.collection.explain import SHORTLIST, blend, depth, places_in, words_of
+from mmalign.collection.hit_regions import words_of
+from mmalign.collection.relations import SHORTLIST, Relations, blend, places_in
 from mmalign.errors import InputError, QueryError, SearchInterrupted
-from mmalign.search.query import Query
-from mmalign.types import Hit
+from mmalign.search import Query, Ranking, RerankRequest
+from mmalign.types import Hit, Note
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
 SIZE = (160, 120)
@@ -87,7 +88,10 @@ def test_the_right_arrangement_comes_first(photos: Collection, words: str, right
     query = f"a red square {words} a blue square"
     plain = photos.search(query)
     assert names(plain[:4]).count(right) < 4, "the cosine alone must not be able to tell"
-    result = photos.search(query, explain=True)
+    explained = photos.search(query, explain=True)
+    assert [hit.id for hit in explained] == [hit.id for hit in plain], "to explain changes no order"
+    assert all(hit.agreement is None for hit in explained)
+    result = photos.search(query, rerank="relations")
     assert names(result[:4]) == [right] * 4
     assert {hit.id: hit.score for hit in result} == {hit.id: hit.score for hit in plain}
     wrong = [
@@ -99,7 +103,7 @@ def test_the_right_arrangement_comes_first(photos: Collection, words: str, right
 
 
 def test_the_order_is_that_of_cosine_and_agreement(photos: Collection) -> None:
-    result = photos.search("a red square left of a blue square", k=99, explain=True)
+    result = photos.search("a red square left of a blue square", k=99, rerank="relations:99")
     scores = np.array([hit.score for hit in result])
     agreements = np.array([hit.agreement for hit in result])
     worth = (scores - scores.mean()) / scores.std() + agreements
@@ -128,18 +132,20 @@ def test_regions_are_where_the_words_are(photos: Collection) -> None:
 
 def test_a_search_that_explains_nothing_says_what_it_leaves_out(photos: Collection) -> None:
     result = photos.search("a red square left of a blue square")
-    assert sum("explain" in note for note in result.notes) == 1
+    assert sum("rerank='relations'" in note for note in result.notes) == 1
     assert result[0].regions is None
     assert "regions" not in result[0].to_dict()
-    assert not any("explain" in note for note in photos.search("a red square on a table").notes)
+    assert not any("rerank" in note for note in photos.search("a red square on a table").notes)
     for one in photos.search(["a red square left of a blue square"]):
-        assert not any("explain" in note for note in one.notes)
+        assert not any("rerank" in note for note in one.notes)
 
 
 def test_a_list_of_queries_is_explained_one_by_one(photos: Collection) -> None:
     for _ in range(2):
         # From the second time on hits come from memory, and are made late.
-        first, second = photos.search(["a red square left of a blue square", "blue"], k=2, explain=True)
+        first, second = photos.search(
+            ["a red square left of a blue square", "blue"], k=2, rerank="relations", explain=True
+        )
         assert names(first) == ["red-left", "red-left"]
         assert len(second) == 2
         assert all(hit.regions and hit.regions[0].phrase == "blue" for hit in second)
@@ -149,7 +155,7 @@ def test_a_list_of_queries_is_explained_one_by_one(photos: Collection) -> None:
 def test_pictures_that_are_gone_have_no_regions(photos: Collection) -> None:
     gone = photos.search("a red square left of a blue square", k=1, explain=True)[0]
     Path(gone.uri).unlink()
-    result = photos.search("a red square left of a blue square", explain=True)
+    result = photos.search("a red square left of a blue square", rerank="relations", explain=True)
     assert [hit.regions for hit in result if hit.id == gone.id] == [None]
     assert any(note.startswith("1 of 10 pictures could not be read") for note in result.notes)
 
@@ -161,9 +167,9 @@ def test_a_query_without_words_is_refused(photos: Collection, query: object) -> 
 
 
 def test_nothing_wanted_or_nothing_there(photos: Collection, tmp_path: Path) -> None:
-    assert len(photos.search("red left of blue", k=0, explain=True)) == 0
+    assert len(photos.search("red left of blue", k=0, explain=True, rerank="relations")) == 0
     empty = Collection.create(tmp_path / "empty.mm", encoder=PlaceEncoder())
-    assert len(empty.search("a red square left of a blue square", explain=True)) == 0
+    assert len(empty.search("a red square left of a blue square", explain=True, rerank="relations")) == 0
 
 
 def test_words_of_another_language_are_looked_for_as_they_are(photos: Collection) -> None:
@@ -191,6 +197,9 @@ def test_what_a_query_says_of_places(query: str, told: tuple[str, ...]) -> None:
 
 
 def test_how_deep_a_search_goes() -> None:
+    def depth(k: int, queries: list[Query], shortlist: int = SHORTLIST) -> int:
+        return Relations(lambda: pytest.fail("nobody looks"), shortlist).fetch_k(k, queries)
+
     plain, told = Query("a dog"), Query("a dog left of a cat")
     assert depth(10, [plain]) == 10
     assert depth(10, [plain, told]) == SHORTLIST == 20
@@ -210,7 +219,7 @@ class Looks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stop_at: int | None = None) -> None:
         self.seen: list[str] = []
-        plain = explaining._align
+        plain = hit_regions._align
 
         def look(hit: Hit, text: str, aligner: Any) -> Any:
             if len(self.seen) == stop_at:
@@ -218,48 +227,97 @@ class Looks:
             self.seen.append(hit.id)
             return plain(hit, text, aligner)
 
-        monkeypatch.setattr(explaining, "_align", look)
+        monkeypatch.setattr(hit_regions, "_align", look)
 
 
 @pytest.mark.parametrize(
-    ("query", "k", "rerank", "looked"),
+    ("query", "k", "rerank", "explain", "looked"),
     [
         # With a word that says where: what rerank asks for, more or less than k.
-        (QUERY, 10, 20, 10),
-        (QUERY, 2, 20, 10),
-        (QUERY, 2, 5, 5),
-        (QUERY, 8, 3, 3),
-        (QUERY, 2, 1, 1),
-        # Without: those that are given.
-        ("a red square", 2, 20, 2),
-        ("a red square", 8, 3, 8),
+        (QUERY, 10, "relations", False, 10),
+        (QUERY, 2, "relations", False, 10),
+        (QUERY, 2, "relations:5", False, 5),
+        (QUERY, 8, "relations:3", False, 3),
+        (QUERY, 2, "relations:1", False, 1),
+        # To explain takes those that are given, and none twice.
+        (QUERY, 8, "relations:3", True, 8),
+        (QUERY, 2, "relations:5", True, 5),
+        (QUERY, 3, None, True, 3),
+        ("a red square", 2, "relations", True, 2),
+        ("a red square", 8, "relations:3", True, 8),
+        ("a red square", 8, "relations:3", False, 0),
     ],
 )
 def test_no_more_pictures_are_looked_at_than_asked_for(
-    photos: Collection, query: str, k: int, rerank: int, looked: int, monkeypatch: pytest.MonkeyPatch
+    photos: Collection,
+    query: str,
+    k: int,
+    rerank: str | None,
+    explain: bool,
+    looked: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = [hit.id for hit in photos.search(query, k=10)]
     looks = Looks(monkeypatch)
     came: list[Hit] = []
-    result = photos.search(query, k=k, explain=True, rerank=rerank, on_hit=came.append)
+    result = photos.search(query, k=k, explain=explain, rerank=rerank, on_hit=came.append)
     assert looks.seen == plain[:looked]
     assert [hit.id for hit in came] == plain[:looked]
     assert len(result) == k
     assert [hit.regions is not None for hit in result] == [i < looked for i in range(k)]
-    # Those that were not looked at follow in the order of their scores.
+    # Those that were not compared follow in the order of their scores.
     assert [hit.id for hit in result][looked:] == plain[looked:k]
-    told = [note for note in result.notes if note.startswith("only the first")]
-    assert len(told) == (looked < k)
+    compared = 0 if query != QUERY or rerank is None else min(10, int(rerank.partition(":")[2] or SHORTLIST))
+    told = [note for note in result.notes if "follow in the order of their scores" in note]
+    assert len(told) == (0 < compared < k)
     if told:
-        assert told[0].remedy == f"rerank={k} (--rerank {k}) looks at all of them"
+        assert told[0].remedy == f"rerank='relations:{k}' (--rerank relations:{k}) compares all of them"
     by_id = {hit.id: hit for hit in came}
     assert all(hit == by_id[hit.id] for hit in result[:looked])
 
 
-@pytest.mark.parametrize("rerank", [0, -1, True, 2.5, "3", None])
-def test_what_is_no_number_of_pictures(photos: Collection, rerank: Any) -> None:
-    with pytest.raises(InputError, match="rerank is how many pictures"):
-        photos.search(QUERY, explain=True, rerank=rerank)
+@pytest.mark.parametrize(
+    "rerank",
+    [0, True, 2.5, "3", "", "relations:", "relations:0", "relations:-1", "relations:x", "places", object(), [3]],
+    [0, True, 2.5, "3", "", "relations:", "relations:0", "relations:-1", "relations:x", "places", object(), [3]],
+)
+def test_what_is_no_reranker(photos: Collection, rerank: Any) -> None:
+    with pytest.raises(InputError, match="rerank is"):
+        photos.search(QUERY, rerank=rerank)
+
+
+class Backwards:
+    """A reranker of one's own: of the best five hits, those that come last alphabetically."""
+
+    def __init__(self, *, refuse: bool = False) -> None:
+        self.refuse = refuse
+
+    def check(self, queries: Sequence[Query]) -> None:
+        if self.refuse:
+            raise QueryError(f"not these {len(queries)}")
+
+    def fetch_k(self, k: int, queries: Sequence[Query]) -> int:
+        return max(k, 5)
+
+    def apply(self, request: RerankRequest, ranking: Ranking) -> Ranking:
+        assert request.k == 2
+        hits = [ranking.hits(place) for place in range(len(ranking.queries))]
+        assert [len(one) for one in hits] == [5] * len(hits)
+        turned = [tuple(sorted(one, key=lambda hit: hit.id, reverse=True)[: request.k]) for one in hits]
+        return ranking.with_hits(turned).remarked([(Note("turned"),)] * len(hits))
+
+
+@pytest.mark.parametrize("where", [None, ["width > 0", None, "width > 0"]])
+def test_a_reranker_of_one_s_own(photos: Collection, where: Any) -> None:
+    queries = ["red", "blue", QUERY]
+    plain = photos.search(queries, k=5, where=where)
+    found = photos.search(queries, k=2, where=where, rerank=[Backwards()], explain=True)
+    for one, other in zip(plain, found, strict=True):
+        assert [hit.id for hit in other] == sorted((hit.id for hit in one), reverse=True)[:2]
+        assert all(hit.regions is not None for hit in other)
+        assert "turned" in other.notes
+    with pytest.raises(QueryError, match="not these 3"):
+        photos.search(queries, rerank=Backwards(refuse=True))
 
 
 @pytest.mark.parametrize(("query", "ordered"), [(QUERY, True), ("a red square", False)])
@@ -269,7 +327,7 @@ def test_ctrl_c_keeps_what_was_looked_at(
     plain = [hit.id for hit in photos.search(query, k=10)]
     looks = Looks(monkeypatch, stop_at=4)
     with pytest.raises(SearchInterrupted) as stop:
-        photos.search([query, "blue", query], k=6, explain=True)
+        photos.search([query, "blue", query], k=6, explain=True, rerank="relations" if ordered else None)
     first, *others = stop.value.results
     assert looks.seen == plain[:4]
     assert [hit.regions is not None for hit in first] == [True] * 4 + [False] * 2
@@ -279,7 +337,8 @@ def test_ctrl_c_keeps_what_was_looked_at(
         # The few that are known are in order of both.
         worth = blend([hit.score for hit in first[:4]], [hit.agreement or 0.0 for hit in first[:4]])
         assert (np.diff(worth) <= 1e-9).all()
-    assert "only the first 4 hits were looked at; the other 2 have no regions" in first.notes
+    rest = "the other 2 follow in the order of their scores" if ordered else "only the first 4 hits were looked at; the"
+    assert any(note.startswith(rest) for note in first.notes)
     for result in others:
         assert len(result) == 6
         assert all(hit.regions is None for hit in result)
@@ -304,7 +363,7 @@ def test_the_command_keeps_what_was_looked_at(photos: Collection, monkeypatch: p
 def test_the_command_shows_hits_as_they_come(photos: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each hit is printed before the next picture is looked at; a remark where its place is not known yet."""
     monkeypatch.setattr("mmalign.cli.searching.open_collection", lambda path: photos)
-    plain = explaining._align
+    plain = hit_regions._align
     for query, stream in (("a red square", "stdout"), (QUERY, "stderr")):
         shown: list[int] = []
 
@@ -314,8 +373,8 @@ def test_the_command_shows_hits_as_they_come(photos: Collection, monkeypatch: py
             shown.append(getattr(sys, stream).buffer.getvalue().decode().count(".png"))
             return plain(hit, text, aligner)
 
-        monkeypatch.setattr(explaining, "_align", look)
-        done = CliRunner().invoke(app, ["search", query, "--explain", "-k", "4", "--rerank", "5"])
+        monkeypatch.setattr(hit_regions, "_align", look)
+        done = CliRunner().invoke(app, ["search", query, "--explain", "-k", "4", "--rerank", "relations:5"])
         assert done.exit_code == 0, done.output
         assert shown == list(range(4 if stream == "stdout" else 5))
         assert done.stdout.count(".png") == 4
@@ -340,7 +399,7 @@ def test_the_command_shows_regions(photos: Collection, monkeypatch: pytest.Monke
 def test_a_plain_search_loads_no_aligner() -> None:
     code = (
         "import sys, mmalign.collection.collection\n"
-        "from mmalign.collection.explain import hint\n"
+        "from mmalign.collection.relations import hint\n"
         "from mmalign.search.query import Query\n"
         "assert hint(Query('a dog left of a cat'))\n"
         "heavy = ('torch', 'spacy', 'mmalign.alignment.aligner', 'networkx', 'scipy')\n"

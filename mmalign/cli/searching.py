@@ -115,14 +115,17 @@ def search(
         bool,
         typer.Option(
             "--explain",
-            help="Show where in each picture the words are. Where they say where things are, such as 'a dog left of a "
-            "bicycle', put the best hits in order by that too. Takes up to a few seconds a picture.",
+            help="Show where in each picture the words are. Takes up to a few seconds a picture.",
         ),
     ] = False,
     rerank: Annotated[
-        int,
-        typer.Option(help="With --explain, and words that say where things are: how many pictures are looked at."),
-    ] = 20,
+        str | None,
+        typer.Option(
+            metavar="relations[:N]",
+            help="Where the words say where things are, such as 'a dog left of a bicycle', put the best N pictures "
+            "(20) in order by that too. Takes up to a few seconds a picture.",
+        ),
+    ] = None,
     captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
     copies: Annotated[
         bool, typer.Option("--copies", help="Show identical files one by one, instead of the oldest for all of them.")
@@ -147,12 +150,14 @@ def search(
 
         mmalign search two dogs playing in the snow --min-probability 0.5
 
-        mmalign search a dog left of a bicycle --explain
+        mmalign search a dog left of a bicycle --rerank relations --explain
 
         mmalign search photo.jpg --captions
     """
     if captions:
-        _check_captions(explain=explain, copies=copies, min_recall=min_recall, min_probability=min_probability)
+        _check_captions(
+            explain=explain, rerank=rerank, copies=copies, min_recall=min_recall, min_probability=min_probability
+        )
     opened = open_collection(collection)
     words = " ".join(query)
     policy = media_policy(allow_private=allow_private)
@@ -160,7 +165,7 @@ def search(
         lambda: _say_where_from(query, opened, collection),
         paths_only=paths_only,
         quiet=as_json,
-        ordered=explain and _says_where(words),
+        ordered=rerank is not None and _says_where(words),
     )
     stopped = False
     try:
@@ -175,7 +180,7 @@ def search(
                 min_probability=min_probability,
                 explain=explain,
                 rerank=rerank,
-                on_hit=shown.come if explain else None,
+                on_hit=shown.come if explain or rerank else None,
                 progress=shows_progress(as_json),
                 copies=copies,
                 policy=policy,
@@ -199,11 +204,15 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_captions(*, explain: bool, copies: bool, min_recall: float | None, min_probability: float | None) -> None:
+def _check_captions(
+    *, explain: bool, rerank: str | None, copies: bool, min_recall: float | None, min_probability: float | None
+) -> None:
     if copies:
         raise InputError("captions of identical files are hits of their own; leave out --copies with --captions")
     if explain:
         raise InputError("--explain looks for words in pictures; leave it out with --captions")
+    if rerank is not None:
+        raise InputError("--rerank looks for words in pictures; leave it out with --captions")
     if min_recall is not None:
         raise InputError("captions are searched exactly; leave out --min-recall with --captions")
     if min_probability is not None:

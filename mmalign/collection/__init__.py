@@ -7,12 +7,12 @@ import lazy_loader
 if TYPE_CHECKING:
     from mmalign.collection.collection import Collection as Collection
     from mmalign.collection.description import FILE as FILE
-    from mmalign.collection.explain import places_in as places_in
     from mmalign.collection.generation import LOCK as LOCK
     from mmalign.collection.generation import Generation as Generation
     from mmalign.collection.locate import VARIABLE as VARIABLE
     from mmalign.collection.locate import locate_collection as locate_collection
     from mmalign.collection.recall import profile_of as profile_of
+    from mmalign.collection.relations import places_in as places_in
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "collection": ["Collection"],
         "description": ["FILE"],
-        "explain": ["places_in"],
+        "relations": ["places_in"],
         "generation": ["Generation", "LOCK"],
         "locate": ["VARIABLE", "locate_collection"],
         "recall": ["profile_of"],

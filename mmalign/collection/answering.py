@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from mmalign.calibration import Calibration
-from mmalign.collection.explain import Explained
+from mmalign.collection.relations import relations_of
 from mmalign.errors import FilterError, InputError
-from mmalign.search import Encoded, Found, HitReader, Searcher, hits_to_fetch, judge, with_copies
+from mmalign.search import Encoded, Found, HitReader, Ranking, Reranker, Searcher, with_copies
 from mmalign.types import Hit, Note, SearchResult, batch_results, describe
+
+if TYPE_CHECKING:
+    from mmalign.alignment import Aligner
 
 Filters = str | Sequence[str | None] | None
 """A filter for all queries, or None; or a list with one, or None, for each."""
@@ -23,33 +26,52 @@ class Answer:
     Attributes:
         places: Where the n queries stand among all of the search.
         asked: The queries.
-        found: What was found.
-        hits: Gives those of a query by its place among the n.
-        notes: Remarks for each.
+        found: What was found, and how.
+        ranking: The hits.
     """
 
     places: Sequence[int]
     asked: Encoded
     found: Found
-    hits: Callable[[int], tuple[Hit, ...]]
-    notes: tuple[tuple[Note, ...], ...]
+    ranking: Ranking
 
-    def remarked(self, more: Iterable[tuple[Note, ...]]) -> Answer:
-        """The same with further remarks for each query."""
-        return replace(self, notes=tuple(one + other for one, other in zip(self.notes, more, strict=True)))
 
-    def explained(self, found: Sequence[Explained]) -> Answer:
-        """The same with the hits of each query as they are once they were looked at, and what was said of that."""
-        return replace(self, hits=[one.hits for one in found].__getitem__).remarked([one.notes for one in found])
+def merged(answers: Sequence[Answer]) -> Ranking:
+    """Put the hits of all queries of a search into the order of the queries.
+
+    Args:
+        answers: For all of its queries, at least one.
+
+    Returns:
+        The hits of all.
+    """
+    if len(answers) == 1:
+        return answers[0].ranking
+    where = {place: (one, at) for one in answers for at, place in enumerate(one.places)}
+    ordered = [where[place] for place in range(len(where))]
+    return Ranking(
+        queries=[one.asked.queries[at] for one, at in ordered],
+        hits=lambda place: ordered[place][0].ranking.hits(ordered[place][1]),
+        notes=tuple(one.ranking.notes[at] for one, at in ordered),
+        searched=max(one.ranking.searched for one in answers),
+        meaningless=frozenset(place for place, (one, at) in enumerate(ordered) if at in one.asked.meaningless),
+    )
 
 
 def results_of(
-    answers: Sequence[Answer], *, seconds: float, collection: str, before: tuple[Note, ...], after: tuple[Note, ...]
+    answers: Sequence[Answer],
+    ranking: Ranking,
+    *,
+    seconds: float,
+    collection: str,
+    before: tuple[Note, ...],
+    after: tuple[Note, ...],
 ) -> list[SearchResult]:
     """Make the results of a search, in the order of its queries.
 
     Args:
         answers: For all of its queries, at least one.
+        ranking: The hits of all queries, as they are ranked in the end.
         seconds: Wall time of the search.
         collection: Path of the collection.
         before: Remarks for all, to come before what finding the rows has to say.
@@ -62,9 +84,9 @@ def results_of(
     for one in answers:
         shared = before + one.found.notes + after
         results = batch_results(
-            one.hits,
+            ranking.hits if len(answers) == 1 else partial(_hits_at, ranking, one.places),
             queries=one.asked.texts,
-            notes=[own + shared + said for own, said in zip(one.asked.notes, one.notes, strict=True)],
+            notes=[own + shared + ranking.notes[place] for own, place in zip(one.asked.notes, one.places, strict=True)],
             exact=one.found.exact,
             seconds=seconds,
             collection=collection,
@@ -76,17 +98,19 @@ def results_of(
     return [made[place] for place in range(len(made))]
 
 
+def _hits_at(ranking: Ranking, places: Sequence[int], at: int) -> tuple[Hit, ...]:
+    return ranking.hits(places[at])
+
+
 def answer(
     places: Sequence[int],
     asked: Encoded,
     searcher: Searcher,
     reader: HitReader,
-    calibration: Callable[[], Calibration | None],
     *,
-    k: int,
+    fetch: int,
     where: str | None,
     min_recall: float | None,
-    min_probability: float | None,
     copies: bool,
 ) -> Answer:
     """Find the hits of queries that have the same filter.
@@ -96,11 +120,9 @@ def answer(
         asked: The queries.
         searcher: What finds rows.
         reader: What makes hits of them.
-        calibration: As for `judge`.
-        k: How many hits.
+        fetch: How many hits.
         where: The filter; None for none.
         min_recall: As for `Collection.search`.
-        min_probability: As for `Collection.search`.
         copies: As for `Collection.search`.
 
     Returns:
@@ -108,25 +130,54 @@ def answer(
     """
     allowed = None if where is None else searcher.store.row_ids(where=where)
     alike = None if copies or not searcher.copies else searcher.copies.among(allowed)
-    fetched = hits_to_fetch(k, asked.queries)
     found = (
-        searcher.search_distinct(asked.vectors, fetched, alike, allowed=allowed, min_recall=min_recall, kind=asked.kind)
+        searcher.search_distinct(asked.vectors, fetch, alike, allowed=allowed, min_recall=min_recall, kind=asked.kind)
         if alike
-        else searcher.search(asked.vectors, fetched, allowed=allowed, min_recall=min_recall, kind=asked.kind)
+        else searcher.search(asked.vectors, fetch, allowed=allowed, min_recall=min_recall, kind=asked.kind)
     )
-    judged = judge(
-        found,
-        k,
-        asked.queries,
-        calibration,
-        pictures=(searcher.items if allowed is None else len(allowed)) - (alike.extra if alike else 0),
-        min_probability=min_probability,
+
+    def read(found: Found, probabilities: Any) -> Callable[[int], tuple[Hit, ...]]:
+        hits = reader.read(found, probabilities)
+        return with_copies(hits, found, searcher.store, alike) if alike else hits
+
+    ranking = Ranking(
+        queries=asked.queries,
+        hits=lambda place: read(found, None)(place),
+        notes=((),) * len(asked.queries),
+        searched=(searcher.items if allowed is None else len(allowed)) - (alike.extra if alike else 0),
         meaningless=asked.meaningless,
+        found=found,
+        read=read,
     )
-    hits = reader.read(judged.found, judged.probabilities)
-    if alike:
-        hits = with_copies(hits, judged.found, searcher.store, alike)
-    return Answer(places, asked, found, hits, judged.notes)
+    return Answer(places, asked, found, ranking)
+
+
+def rerankers_of(given: Any, aligner: Callable[[], Aligner]) -> tuple[Reranker, ...]:
+    """Read what a caller gives as `rerank`.
+
+    Args:
+        given: None, a text such as `relations`, a reranker, or a list of these.
+        aligner: Gives the aligner of the collection's encoder.
+
+    Returns:
+        The rerankers, in the order in which they are applied.
+
+    Raises:
+        InputError: Anything else.
+    """
+    many = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    made: list[Reranker] = []
+    for one in many:
+        if isinstance(one, str):
+            made.append(relations_of(one, aligner))
+        elif isinstance(one, Reranker) and not isinstance(one, type):
+            made.append(one)
+        else:
+            raise InputError(
+                f"rerank is 'relations', 'relations:N', an object with check, fetch_k and apply, or a list of these, "
+                f"got {describe(one)}"
+            )
+    return tuple(made)
 
 
 def group_by_filter(where: Any, *, many: bool, count: int) -> dict[str | None, Sequence[int]]:

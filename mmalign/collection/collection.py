@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmalign.collection.answering import Filters, answer, group_by_filter, results_of
+from mmalign.collection.answering import Filters, answer, group_by_filter, merged, rerankers_of, results_of
 from mmalign.collection.caption_store import check_captions
 from mmalign.collection.description import CollectionManifest, amend, make_folder
-from mmalign.collection.explain import SHORTLIST, Explained, check_rerank, check_words, depth, explain_hits, hint
+from mmalign.collection.explain import Explain
 from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
 from mmalign.collection.ingest import Ingest
 from mmalign.collection.reading import (
@@ -33,6 +33,7 @@ from mmalign.collection.reading import (
 from mmalign.collection.recall import drift_notes, profile_of, recall_summary, target_recall
 from mmalign.collection.recheck import RecallCheck, recheck
 from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
+from mmalign.collection.relations import hint
 from mmalign.collection.vector_rows import caption_texts, plain_metadata, vector_rows
 from mmalign.encoders import Encoder, ImageLike, load_encoder, newer_version
 from mmalign.errors import (
@@ -62,12 +63,15 @@ from mmalign.media import (
 from mmalign.search import (
     Encoded,
     HitReader,
+    Probability,
     Query,
     QueryLike,
+    Reranker,
+    RerankRequest,
     as_queries,
     belongs,
-    check_probability,
     encode_queries,
+    fetch_depths,
     stored_picture,
 )
 from mmalign.store import Removed, Store, keep, readable_values
@@ -849,7 +853,7 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
-        rerank: int = SHORTLIST,
+        rerank: str | Reranker | Sequence[str | Reranker] | None = None,
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
         copies: bool = False,
@@ -866,7 +870,7 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
-        rerank: int = SHORTLIST,
+        rerank: str | Reranker | Sequence[str | Reranker] | None = None,
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
         copies: bool = False,
@@ -883,7 +887,7 @@ class Collection:
         min_recall: float | None = None,
         min_probability: float | None = None,
         explain: bool = False,
-        rerank: int = SHORTLIST,
+        rerank: str | Reranker | Sequence[str | Reranker] | None = None,
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
         copies: bool = False,
@@ -907,15 +911,15 @@ class Collection:
             min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
                 Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
                 left, a note says how likely the best hit was.
-            explain: Look for the query's words in the pictures that were found, and give each hit its `regions`. Where
-                the words say where things are, such as `a dog left of a bicycle`, the best `rerank` hits are put in
-                order by how well their pictures bear that out (`agreement`) as well as by the score, and a note says
-                so. Takes as long as to align so many pictures.
-            rerank: With `explain`, and a query that says where things are: how many pictures are looked at, at least
-                1. Where that is more than `k`, the best `k` of them are given; where it is less, the other hits
-                follow in the order of their scores, without regions, and a note says so.
-            on_hit: With `explain`: called with each hit once its picture was looked at, in the order of the scores.
-            progress: With `explain`: whether to show a progress bar.
+            explain: Look for the query's words in the pictures of the `k` hits, and give each its `regions`; their
+                order stays. Takes as long as to align so many pictures.
+            rerank: What puts the hits in another order, one after the other: `relations` compares the best 20 pictures
+                with what the words say of places, such as `a dog left of a bicycle`, and puts them in order by how well
+                they bear that out (`agreement`) as well as by the score, and a note says so; `relations:N` compares
+                the best N, and the other hits follow in the order of their scores. Or a `Reranker` of your own.
+            on_hit: With `explain` or `relations`: called with each hit once its picture was looked at, in the order
+                of the scores.
+            progress: With `explain` or `relations`: whether to show a progress bar.
             copies: Whether items with the same bytes are hits of their own. Otherwise the oldest of those that meet
                 `where` stands for all; its `copies` names the others, and `k` counts it once.
             allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
@@ -935,21 +939,22 @@ class Collection:
             SearchInterrupted: Ctrl-C while pictures are looked at for `explain`; it holds what was found until then.
         """
         check_k(k)
-        check_rerank(rerank)
         check_flag("explain", explain)
         check_flag("copies", copies)
         started = time.perf_counter()
         generation = self._current()
         many, query = as_queries(query)
         groups = group_by_filter(where, many=many, count=len(cast("list[Any]", query)) if many else 1)
+        aligner = partial(self._aligner_of, generation)
+        probable = Probability(generation.calibration, min_probability)
+        rerankers = (*rerankers_of(rerank, aligner), *([Explain(aligner)] if explain else ()))
 
         def check(queries: list[Query]) -> None:
             # Before an encoder is loaded.
             for one in groups:
                 generation.latest().check_filter(one)
-            check_probability(min_probability, queries)
-            if explain:
-                check_words(queries)
+            for reranker in (probable, *rerankers):
+                reranker.check(queries)
 
         asked = self._encode(
             cast("list[Any] | NDArray[Any]", query) if many else [query],
@@ -958,48 +963,30 @@ class Collection:
             allow_media=allow_media,
             policy=policy,
         )
-        deep = depth(k, asked.queries, rerank) if explain else k
         searcher = generation.searcher()
         reader = self._hit_reader(searcher.store)
-        answers = [
-            answer(
-                places,
-                asked if len(groups) == 1 else asked.part(places),
-                searcher,
-                reader,
-                generation.calibration,
-                k=deep,
-                where=one,
-                min_recall=min_recall,
-                min_probability=min_probability,
-                copies=copies,
-            )
-            for one, places in groups.items()
-        ]
-        explained: list[Explained] = []
-        if explain:
-            aligner = self._aligner_of(generation)
-            hits_of = {place: partial(one.hits, at) for one in answers for at, place in enumerate(one.places)}
-            # In the order of the queries, whichever of them were served together.
-            for place, worded in enumerate(asked.queries):
-                hits = hits_of[place]()
-                if explained and explained[-1].stopped:
-                    explained.append(Explained(hits[:k], (Note("its hits were not looked at"),), stopped=True))
-                else:
-                    explained.append(
-                        explain_hits(hits, worded, aligner, k=k, rerank=rerank, on_hit=on_hit, progress=progress)
-                    )
-            answers = [one.explained([explained[place] for place in one.places]) for one in answers]
-        elif not many:
-            answers = [answers[0].remarked([hint(asked.queries[0])])]
+        fetch, *depths = fetch_depths((probable, *rerankers), k, asked.queries)
+        answers = []
+        for one, places in groups.items():
+            part = asked if len(groups) == 1 else asked.part(places)
+            found = answer(places, part, searcher, reader, fetch=fetch, where=one, min_recall=min_recall, copies=copies)
+            likely = probable.apply(RerankRequest(k=depths[0]), found.ranking)
+            answers.append(replace(found, ranking=likely))
+        # In the order of the queries, whichever of them were served together.
+        ranking = merged(answers)
+        for reranker, wanted in zip(rerankers, depths[1:], strict=True):
+            ranking = reranker.apply(RerankRequest(k=wanted, on_hit=on_hit, progress=progress), ranking)
+        if not many and not rerankers:
+            ranking = ranking.remarked([hint(asked.queries[0])])
         results = results_of(
             answers,
+            ranking,
             seconds=time.perf_counter() - started,
             collection=str(self.path),
             before=searcher.notes,
             after=generation.remarks(searcher),
         )
-        if explained and explained[-1].stopped:
+        if ranking.stopped:
             raise SearchInterrupted(results)
         return results if many else results[0]
 

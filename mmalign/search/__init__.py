@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from mmalign.search.flat_scan import ExactRows as ExactRows
     from mmalign.search.hit_reader import HitReader as HitReader
     from mmalign.search.hit_reader import with_copies as with_copies
-    from mmalign.search.probability import check_probability as check_probability
+    from mmalign.search.probability import Probability as Probability
     from mmalign.search.probability import find_calibration as find_calibration
-    from mmalign.search.probability import hits_to_fetch as hits_to_fetch
-    from mmalign.search.probability import judge as judge
     from mmalign.search.query import Encoded as Encoded
     from mmalign.search.query import Query as Query
     from mmalign.search.query import QueryLike as QueryLike
     from mmalign.search.query import as_queries as as_queries
     from mmalign.search.query import encode_queries as encode_queries
     from mmalign.search.query import stored_picture as stored_picture
+    from mmalign.search.rerank import Ranking as Ranking
+    from mmalign.search.rerank import Reranker as Reranker
+    from mmalign.search.rerank import RerankRequest as RerankRequest
+    from mmalign.search.rerank import fetch_depths as fetch_depths
     from mmalign.search.searcher import Found as Found
     from mmalign.search.searcher import Searcher as Searcher
 
@@ -30,8 +32,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "coverage": ["Coverage", "belongs"],
         "flat_scan": ["ExactRows"],
         "hit_reader": ["HitReader", "with_copies"],
-        "probability": ["check_probability", "find_calibration", "hits_to_fetch", "judge"],
+        "probability": ["Probability", "find_calibration"],
         "query": ["Encoded", "Query", "QueryLike", "as_queries", "encode_queries", "stored_picture"],
+        "rerank": ["Ranking", "RerankRequest", "Reranker", "fetch_depths"],
         "searcher": ["Found", "Searcher"],
     },
 )
