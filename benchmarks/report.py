@@ -1,6 +1,6 @@
-"""Write the measured figures into the pages: `benchmarks/RESULTS.md`, and README between its markers.
+"""Write the measured figures into the pages: `benchmarks/RESULTS.md`, and README and `docs/` between their markers.
 
-README holds `<!-- measured: NAME -->` ... `<!-- end -->`; what lies between is replaced by the figures of
+A page holds `<!-- measured: NAME -->` ... `<!-- end -->`; what lies between is replaced by the figures of
 `benchmarks/results/NAME.json`, or by some of them: `<!-- measured: NAME: figure; another figure -->`.
 
 python -m benchmarks.report
@@ -36,15 +36,16 @@ def main() -> None:
     sections = [f"## {name.replace('_', ' ')}\n\n{table(result)}" for name, result in results.items()]
     head = "# Results\n\nWritten by `python -m benchmarks.report` from `benchmarks/results/`; not by hand.\n\n"
     (ROOT / "benchmarks" / "RESULTS.md").write_text(head + "\n".join(sections), encoding="utf-8")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
 
     def fill(found: re.Match[str]) -> str:
         # What was not measured yet keeps its place.
         return f"{found[1]}\n{table(results[found[2]], found[3])}\n{found[4]}" if found[2] in results else found[0]
 
-    filled = MARK.sub(fill, text)
-    readme.write_text(filled, encoding="utf-8")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        filled = MARK.sub(fill, text)
+        if filled != text:
+            page.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":
