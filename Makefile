@@ -12,7 +12,7 @@ DATA ?= ../shared/data
 .PHONY: help demo test lint format random-operations kills flips bench bench-slow clean
 
 help:
-	@echo "make demo    index the gallery, search it, write demo/hits.png and demo/hits.html"
+	@echo "make demo    search, align and caption the gallery; write demo/demo.html"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make random-operations  2,000 random operations on collections beside an oracle"

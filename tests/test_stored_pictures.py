@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from mmalign import Collection
 from mmalign.cli.checks import check_collection
-from mmalign.cli.contact_sheet import thumbnail
+from mmalign.cli.thumbnails import thumbnail
 from mmalign.encoders.pictures import load_rgb
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
@@ -112,7 +112,7 @@ def test_searching_with_a_stored_picture(tmp_path: Path, collection: Collection)
 def test_contact_sheet_doctor_and_reencoding(tmp_path: Path, collection: Collection) -> None:
     file = write(tmp_path / "t.parquet", NAMES)
     collection.add(file, progress=False)
-    small = thumbnail(collection.search("green", k=1)[0], size=8)
+    small = thumbnail(collection.search("green", k=1)[0].uri, size=8)
     assert small is not None
     assert (np.asarray(small).reshape(-1, 3) == COLORS["green"]).all()
     files = {check.name: check for check in check_collection(collection.path)}["files"]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli.aligning import print_links
 from mmalign.cli.opening import named, no_empty_one, say_left
 from mmalign.cli.output import (
     CollectionOption,
@@ -91,13 +92,13 @@ def doctor(
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the collection and the contact sheets.")] = Path(
-        "mmalign-demo"
-    ),
+    output: Annotated[Path, typer.Option(help="Folder for the collection and the page.")] = Path("mmalign-demo"),
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a collection of the gallery that comes with mmalign, search it, and write contact sheets.
+    """Search, align and caption the gallery that comes with mmalign, and write a page of it.
+
+    The page, demo.html, carries its pictures within and needs no network. The hits are in hits.png, too.
 
     For example:
 
@@ -109,19 +110,34 @@ def demo(
 
     with no_empty_one(output / "gallery.mm"):
         try:
-            results, sheets = run_demo(output, encoder=encoder or "lite", progress=shows_progress(as_json))
+            found, written = run_demo(output, encoder=encoder or "lite", progress=shows_progress(as_json))
         except AddInterrupted as stop:
             say_left(stop)
             raise typer.Exit(130) from None
+    page, sheet = written
     if as_json:
-        print_json({"results": [result.to_dict() for result in results], "sheets": [str(sheet) for sheet in sheets]})
+        print_json(
+            {
+                "results": [result.to_dict() for result in (*found.results, found.composed)],
+                "alignments": [{"image": each.uri, **each.alignment.to_dict()} for each in found.aligned],
+                "captions": [{"image": each.uri, **each.caption.to_dict()} for each in found.captioned],
+                "page": str(page),
+                "sheets": [str(sheet)],
+                "seconds": found.seconds,
+            }
+        )
         return
-    for result in results:
+    for result in found.results:
         rows = [
             [str(rank), f"{hit.score:.3f}", Path(hit.uri).name, (hit.metadata.get("captions") or [""])[0]]
             for rank, hit in enumerate(result, 1)
         ]
         print(f"\n{result.query}")
         print_table(["", "score", "picture", "its caption"], rows)
-    print("\nSome hits are wrong: lite is a small model. CLIP does better.")
-    print("look at: " + "  ".join(str(sheet) for sheet in sheets))
+    for aligned in found.aligned:
+        print(f"\nwhere the words are, in {Path(aligned.uri).name}: {aligned.alignment.sentence}")
+        print_links(aligned.alignment, aligned.picture.size)
+    for captioned in found.captioned:
+        print(f"\na caption for {Path(captioned.uri).name}, from the captions of others: {captioned.caption.text}")
+    print("\nSome of it is wrong: lite is a small model. CLIP does better.")
+    print(f"look at: {page}  {sheet}")

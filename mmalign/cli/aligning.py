@@ -113,7 +113,7 @@ def align(
         return
     for note in found.notes:
         say(f"note: {note}")
-    _print_links(found, picture.size)
+    print_links(found, picture.size)
     for each in explanations:
         print()
         for line in f"{each.phrase + 1}. {each.text}".splitlines():
@@ -180,7 +180,13 @@ def _check_numbers(texts: Sequence[str], relations: Sequence[Relation], phrases:
             raise InputError(f"--relation {text!r} names phrase {unknown[0]}; the phrases are: {known}")
 
 
-def _print_links(found: Alignment, size: tuple[int, int]) -> None:
+def print_links(found: Alignment, size: tuple[int, int]) -> None:
+    """Print where each phrase is.
+
+    Args:
+        found: The alignment.
+        size: Width and height of the picture, in pixels.
+    """
     if not found.phrases:
         print("nothing to look for")
         return

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmalign.errors import DecodeError, InputError
-from mmalign.media import decode_image
-from mmalign.types import Hit, SearchResult, as_list, as_path, check_type
+from mmalign.cli.page import document, element, result_section
+from mmalign.cli.thumbnails import name_of, thumbnail
+from mmalign.errors import InputError
+from mmalign.types import SearchResult, as_list, as_path, check_type
 
 _CELL = 200
 _GAP = 12
@@ -49,32 +47,10 @@ def write_contact_sheet(results: Sequence[SearchResult], path: str | Path) -> Pa
         raise InputError(f"a contact sheet is a .png, .jpg, .webp or .html file, got {str(path)!r}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if suffix in {".html", ".htm"}:
-        target.write_text(_page(results), encoding="utf-8")
+        target.write_bytes(document("Search results", element("h1", "Search results"), *map(result_section, results)))
     else:
         _sheet(results).save(target)
     return target
-
-
-def thumbnail(hit: Hit, *, size: int = _CELL) -> Image.Image | None:
-    """The hit's picture, scaled to fit a square.
-
-    Args:
-        hit: The hit.
-        size: Longest side in pixels.
-
-    Returns:
-        An RGB picture, or None where it cannot be read any more.
-    """
-    try:
-        picture = decode_image(hit.uri, at_least=size).image
-    except DecodeError:
-        return None
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
-    return picture
-
-
-def _name(hit: Hit) -> str:
-    return hit.uri.rsplit("/", 1)[-1] or hit.id
 
 
 def _sheet(results: Sequence[SearchResult]) -> Image.Image:
@@ -94,7 +70,7 @@ def _sheet(results: Sequence[SearchResult]) -> Image.Image:
         for rank, hit in enumerate(result):
             left = _GAP + rank % columns * (_CELL + _GAP)
             upper = top + rank // columns * (_CELL + _LABEL + _GAP)
-            picture = thumbnail(hit)
+            picture = thumbnail(hit.uri, size=_CELL)
             if picture is None:
                 draw.rectangle((left, upper, left + _CELL, upper + _CELL), _HOLE)
                 draw.text((left + 8, upper + _CELL // 2), "cannot be read any more", _FAINT, font=small)
@@ -102,7 +78,7 @@ def _sheet(results: Sequence[SearchResult]) -> Image.Image:
                 offset = ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2)
                 sheet.paste(picture, (left + offset[0], upper + offset[1]))
             draw.text((left, upper + _CELL + 3), f"{rank + 1}.  {hit.score:.3f}", _INK, font=small)
-            draw.text((left, upper + _CELL + 20), _fit(draw, _name(hit), small, _CELL), _FAINT, font=small)
+            draw.text((left, upper + _CELL + 20), _fit(draw, name_of(hit), small, _CELL), _FAINT, font=small)
         top += count * (_CELL + _LABEL + _GAP)
     return sheet
 
@@ -117,35 +93,3 @@ def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | Im
     while text and draw.textlength(text + "...", font=font) > width:
         text = text[:-1]
     return text.rstrip() + "..."
-
-
-def _page(results: Sequence[SearchResult]) -> str:
-    blocks = []
-    for result in results:
-        figures = []
-        for rank, hit in enumerate(result, 1):
-            caption = (hit.metadata.get("captions") or [""])[0]
-            picture = thumbnail(hit, size=2 * _CELL)
-            image = f'<img alt="{html.escape(caption)}" src="{_data_uri(picture)}">' if picture else "<p>unreadable</p>"
-            figures.append(
-                f"<figure>{image}<figcaption><b>{rank}.</b> {hit.score:.3f} "
-                f'<span title="{html.escape(hit.uri)}">{html.escape(_name(hit))}</span>'
-                f"<br>{html.escape(caption)}</figcaption></figure>"
-            )
-        body = "".join(figures) or "<p>nothing found</p>"
-        blocks.append(f"<h2>{html.escape(textwrap.shorten(result.query, 400))}</h2><section>{body}</section>")
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Search results</title><style>'
-        "body{font:15px/1.4 system-ui,sans-serif;margin:2em;color:#191919}"
-        "section{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:1em}"
-        "figure{margin:0}img{width:100%;height:200px;object-fit:contain;background:#f4f4f4}"
-        "figcaption{font-size:13px;color:#555;overflow-wrap:anywhere}b{color:#191919}</style>"
-        + "".join(blocks)
-        + "</html>\n"
-    )
-
-
-def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

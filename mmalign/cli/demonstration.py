@@ -1,13 +1,26 @@
-"""The demonstration: a collection of the gallery that comes with mmalign, and some searches in it."""
+"""The demonstration: search, alignment and captions with the gallery that comes with mmalign, and a page of it all."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmalign.cli.contact_sheet import write_contact_sheet
+from mmalign.cli.output import say
 from mmalign.collection import Collection
-from mmalign.types import SearchResult
+from mmalign.errors import EncoderMismatchError
+from mmalign.media import decode_image
+from mmalign.search import Query
+from mmalign.types import Caption, SearchResult
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmalign.alignment import Alignment
+    from mmalign.encoders import Encoder
 
 QUERIES = (
     "a photographer with a camera",
@@ -17,23 +30,138 @@ QUERIES = (
     "flowers",
     "something to eat",
 )
+# A picture and words in one query.
+COMPOSED = ("galloping-horse.png", "a rider")
+SENTENCES = (
+    ("astronaut-photo.jpg", "a smiling woman in an orange suit left of a white rocket"),
+    ("cameraman-photo.jpg", "a man in a dark coat with a camera on a tripod"),
+)
+CAPTIONED = ("doctor.png", "cat-photo.jpg", "violin.png")
+_HITS = 5
 
 
-def run_demo(output: Path, *, encoder: str = "lite", progress: bool = True) -> tuple[list[SearchResult], list[Path]]:
-    """Index the gallery, search it, and write contact sheets.
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """A sentence and a picture that were aligned.
+
+    Attributes:
+        uri: Of the picture.
+        picture: Mode RGB.
+        alignment: What was found.
+    """
+
+    uri: str
+    picture: Image.Image
+    alignment: Alignment
+
+
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """A picture and the caption that was written for it.
+
+    Attributes:
+        uri: Of the picture.
+        caption: The caption, with its evidence.
+    """
+
+    uri: str
+    caption: Caption
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """All that the demonstration found.
+
+    Attributes:
+        collection: The gallery's collection.
+        results: One a query in words.
+        composed: The result of the query of a picture and words.
+        aligned: Sentences aligned with pictures.
+        captioned: Pictures captioned from the captions of the others.
+        seconds: Wall time of each step, by its name.
+    """
+
+    collection: Collection
+    results: tuple[SearchResult, ...]
+    composed: SearchResult
+    aligned: tuple[Aligned, ...]
+    captioned: tuple[Captioned, ...]
+    seconds: dict[str, float]
+
+    def places(self) -> dict[str, str]:
+        """The URI of each item, by its id."""
+        items = self.collection.snapshot().scan(["id", "uri"])[1]
+        return dict(zip(items.column("id").to_pylist(), items.column("uri").to_pylist(), strict=True))
+
+
+def run_demo(
+    output: Path, *, encoder: str | Encoder = "lite", progress: bool = True
+) -> tuple[Demonstration, list[Path]]:
+    """Index the gallery, search it, align and caption some of its pictures, and write what was found.
 
     Args:
-        output: Folder for the collection `gallery.mm` and the sheets `hits.png` and `hits.html`.
-        encoder: Spec of the encoder.
-        progress: Whether to show progress bars.
+        output: Folder for the collection `gallery.mm`, the page `demo.html` and the contact sheet `hits.png`.
+        encoder: The encoder, or its spec.
+        progress: Whether to say what is done, and to show progress bars.
 
     Returns:
-        `(results, sheets)`: one result a query, and the paths of the sheets.
+        `(found, written)`: what was found, and the paths of page and sheet.
     """
-    path = output / "gallery.mm"
+    # Late: the page is of no use to who only wants the names above.
+    from mmalign.cli.demo_page import demo_page
+
+    seconds: dict[str, float] = {}
+    steps = (
+        "reading the gallery",
+        "searching",
+        "looking for words in pictures",
+        "writing captions",
+        "writing the page",
+    )
+
+    def began(number: int) -> float:
+        if progress:
+            say(f"{number} of {len(steps)}: {steps[number - 1]}")
+        return time.perf_counter()
+
     with as_file(files("mmalign.gallery")) as gallery:
-        collection = Collection.open_or_create(path, encoder=encoder)
+        pictures = gallery / "images"
+        start = began(1)
+        collection = Collection.open_or_create(output / "gallery.mm", encoder=encoder)
         collection.add(gallery / "manifest.jsonl", progress=progress)
-        results = collection.search(list(QUERIES), k=5)
-        sheets = [write_contact_sheet(results, output / name) for name in ("hits.png", "hits.html")]
-    return results, sheets
+        seconds["index"] = time.perf_counter() - start
+        start = began(2)
+        results = collection.search(list(QUERIES), k=_HITS)
+        composed = collection.search(Query.picture(pictures / COMPOSED[0]) + Query.words(COMPOSED[1]), k=_HITS)
+        seconds["search"] = time.perf_counter() - start
+        start = began(3)
+        aligned = _align(collection, pictures)
+        seconds["align"] = time.perf_counter() - start
+        start = began(4)
+        captioned = tuple(Captioned(str(pictures / name), _caption(collection, pictures / name)) for name in CAPTIONED)
+        seconds["caption"] = time.perf_counter() - start
+        began(5)
+        found = Demonstration(collection, tuple(results), composed, aligned, captioned, seconds)
+        page = output / "demo.html"
+        page.write_bytes(demo_page(found))
+        return found, [page, write_contact_sheet(results, output / "hits.png")]
+
+
+def _align(collection: Collection, pictures: Path) -> tuple[Aligned, ...]:
+    from mmalign.alignment import Aligner
+
+    # One for all: it keeps the models.
+    aligner = Aligner(collection.encoder)
+    found = []
+    for name, sentence in SENTENCES:
+        picture = decode_image(str(pictures / name)).image
+        found.append(Aligned(str(pictures / name), picture, aligner.align(picture, sentence)))
+    return tuple(found)
+
+
+def _caption(collection: Collection, picture: Path) -> Caption:
+    try:
+        return collection.caption(picture, ground=True)
+    except EncoderMismatchError:
+        # The decoder that comes with mmalign reads `lite`; the retrieved captions can do without one.
+        return collection.caption(picture, ground=True, mode="consensus")
