@@ -279,7 +279,6 @@ def test_no_more_pictures_are_looked_at_than_asked_for(
 @pytest.mark.parametrize(
     "rerank",
     [0, True, 2.5, "3", "", "relations:", "relations:0", "relations:-1", "relations:x", "places", object(), [3]],
-    [0, True, 2.5, "3", "", "relations:", "relations:0", "relations:-1", "relations:x", "places", object(), [3]],
 )
 def test_what_is_no_reranker(photos: Collection, rerank: Any) -> None:
     with pytest.raises(InputError, match="rerank is"):
