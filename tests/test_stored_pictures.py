@@ -16,8 +16,8 @@ from pyarrow import parquet
 
 from mmalign import Collection
 from mmalign.cli.checks import check_collection
-from mmalign.cli.thumbnails import thumbnail
 from mmalign.encoders.pictures import load_rgb
+from mmalign.media import thumbnail
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

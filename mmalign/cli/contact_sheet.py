@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmalign.cli.page import document, element, result_section
-from mmalign.cli.thumbnails import name_of, thumbnail
+from mmalign.cli.page import document, name_of, result_section
 from mmalign.errors import InputError
-from mmalign.types import SearchResult, as_list, as_path, check_type
+from mmalign.media import thumbnail
+from mmalign.types import SearchResult, as_list, as_path, check_type, element
 
 _CELL = 200
 _GAP = 12

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mmalign.cli.aligning import in_words
-from mmalign.cli.page import Html, Part, document, element, hit_cards, joined, picture_element, result_section
-from mmalign.cli.thumbnails import thumbnail
-from mmalign.types import Caption, CaptionSpan
+from mmalign.cli.page import document, hit_cards, picture_element, result_section
+from mmalign.media import thumbnail
+from mmalign.types import Caption, CaptionSpan, Html, element, joined
 
 if TYPE_CHECKING:
     from mmalign.cli.demonstration import Aligned, Captioned, Demonstration
@@ -187,9 +187,9 @@ def _cited(caption: Caption) -> dict[int, int]:
     return found
 
 
-def _words(caption: Caption, number: int, cited: Mapping[int, int]) -> list[Part]:
+def _words(caption: Caption, number: int, cited: Mapping[int, int]) -> list[str | Html]:
     """The caption, its content words marked, with links to what they rest on."""
-    parts: list[Part] = []
+    parts: list[str | Html] = []
     at = 0
     for span in caption.spans:
         if span.kind != "word":

@@ -6,56 +6,14 @@ run: pages work without a network, in any browser, and may be sent as one file.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from collections.abc import Iterable
-from typing import Final, TypeAlias
-
 from PIL import Image
 
-from mmalign.cli.thumbnails import name_of, thumbnail
-from mmalign.types import SearchResult
+from mmalign.media import as_jpeg, thumbnail
+from mmalign.types import Hit, Html, SearchResult, element, jpeg_uri
 
 # Longest side of a picture on a page: twice as many pixels as it is wide there, for sharp displays.
 _CARD = 400
 _QUERY = 400
-
-
-class Html(str):
-    """A text that is HTML already, and is not escaped again."""
-
-    __slots__ = ()
-
-
-Part: TypeAlias = str | Html
-_EMPTY: Final = frozenset({"img", "meta", "br"})
-
-
-def element(name: str, /, *parts: Part, **attributes: str | None) -> Html:
-    """Write an element; what is not `Html` yet is escaped, so that no caption or name of a file can be markup.
-
-    Args:
-        name: The element.
-        parts: What is in it.
-        attributes: By name, `class_` for `class` and `_` for `-`; None leaves one out.
-
-    Returns:
-        The element.
-    """
-    told = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    if name in _EMPTY:
-        return Html(f"<{name}{told}>")
-    return Html(f"<{name}{told}>{joined(parts)}</{name}>")
-
-
-def joined(parts: Iterable[Part], between: str = "") -> Html:
-    """Join texts and elements; texts are escaped."""
-    return Html(html.escape(between).join(part if isinstance(part, Html) else html.escape(part) for part in parts))
 
 
 def picture_element(picture: Image.Image | None, description: str, **attributes: str | None) -> Html:
@@ -71,9 +29,7 @@ def picture_element(picture: Image.Image | None, description: str, **attributes:
     """
     if picture is None:
         return element("p", "cannot be read any more", class_="gone")
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    data = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    data = jpeg_uri(as_jpeg(picture))
     size = {"width": str(picture.width), "height": str(picture.height)}
     return element("img", src=data, alt=description, **size, **attributes)
 
@@ -100,6 +56,11 @@ def hit_cards(result: SearchResult) -> Html:
     return element("div", *cards, class_="cards") if cards else element("p", "nothing found", class_="gone")
 
 
+def name_of(hit: Hit) -> str:
+    """What a hit is called in a few letters: the last part of its URI, else its id."""
+    return hit.uri.rsplit("/", 1)[-1] or hit.id
+
+
 def result_section(result: SearchResult) -> Html:
     """A query as a heading, its remarks, and its hits."""
     notes = [element("p", str(note), class_="note") for note in result.notes]
@@ -111,7 +72,7 @@ def _shortened(query: str) -> str:
     return query if len(query) <= _QUERY else query[:_QUERY].rstrip() + " ..."
 
 
-def document(title: str, *parts: Part) -> bytes:
+def document(title: str, *parts: str | Html) -> bytes:
     """A whole page.
 
     Args:
