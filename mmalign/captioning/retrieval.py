@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
 from mmalign.metrics import caption_tokens
-from mmalign.types import check_type
+from mmalign.types import check_type, describe
 from mmalign.utils import Float32Array, Int64Array, as_cosines, as_matrix, exact_top_k, l2_normalize
 
 Search = Callable[[Float32Array, int], tuple[Float32Array, Int64Array]]
@@ -65,8 +65,8 @@ class TextStore:
         fingerprint: Of the encoder that made the embeddings; empty where not known.
 
     Raises:
-        DimensionError: Other counts, or vectors that are not 2-d.
-        InputError: Captions that are no list, or vectors that are no floats.
+        DimensionError: Other counts.
+        InputError: Captions that are no list, or vectors that are no floats of two dimensions.
     """
 
     captions: Sequence[str]
@@ -78,10 +78,10 @@ class TextStore:
         for name in ("captions", "sources"):
             check_type(name, getattr(self, name), (list, tuple), "a list of texts")
         check_type("vectors", self.vectors, np.ndarray, "an array")
-        if self.vectors.dtype.kind != "f":
-            raise InputError(f"vectors must be floats, got {self.vectors.dtype}")
+        if self.vectors.ndim != 2 or self.vectors.dtype.kind != "f":
+            raise InputError(f"vectors must be floats of shape (n, dim), got {describe(self.vectors)}")
         counts = {len(self.captions), len(self.vectors), len(self.sources) or len(self.captions)}
-        if self.vectors.ndim != 2 or len(counts) > 1:
+        if len(counts) > 1:
             raise DimensionError(
                 f"expected an embedding and a source for each of {len(self.captions)} captions, got vectors of shape "
                 f"{self.vectors.shape} and {len(self.sources)} sources"
