@@ -120,7 +120,7 @@ def test_names_in_the_pages_exist(root: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "gone"),
     [
-        ("mmalign search dogs --rerank 5 -k3 | head -1", []),
+        ("mmalign search dogs --rerank relations -k3 | head -1", []),
         ("cd photos && X=1 mmalign eval retrieval --split dev", []),
         ("mmalign search -- --explode", []),
         ("mmalign search dogs --explode", ["mmalign search --explode"]),
