@@ -133,6 +133,16 @@ def test_search_captions(run: Run, indexed: Path, encoder: ColorEncoder) -> None
     assert all("blue" not in hit["uri"] for hit in narrowed.json["hits"])  # type: ignore[index]
 
 
+def test_captions_are_grouped_by_item_on_request(run: Run, indexed: Path) -> None:
+    words = ("search", "photos/blue.png", "--captions", "--json", "--min-recall", "1")
+    every, grouped = (run(*words, *more).json["hits"] for more in ((), ("--group-by", "item")))  # type: ignore[index]
+    assert [hit["id"] for hit in grouped] == list(dict.fromkeys(hit["id"] for hit in every))
+    assert len(grouped) < len(every)
+    refused = run("search", "red", "--captions", "--group-by", "page")
+    assert (refused.code, refused.err) == (1, "error: group_by must be item, got 'page'\n")
+    assert "leave out --group-by without --captions" in run("search", "red", "--group-by", "item").err
+
+
 def test_search_leaves_out_what_is_unlikely(run: Run, indexed: Path, encoder: ColorEncoder) -> None:
     encoder.calibration = FITTED  # type: ignore[attr-defined]
     hits = run("search", "green", "--json").json["hits"]  # type: ignore[index]

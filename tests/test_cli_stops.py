@@ -169,7 +169,7 @@ def test_an_error_leaves_no_empty_collection_either(
 
 @pytest.mark.parametrize("place", ["build_index", "measure_recall", "publish"])
 def test_while_the_index_is_built(run: Run, photos: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "mmalign.index.lifecycle" if place == "publish" else "mmalign.collection.generation"
+    module = "mmalign.index.lifecycle" if place == "publish" else "mmalign.collection.indexing"
     stop_in(monkeypatch, f"{module}.{place}")
     done = run("index", "photos", "--recipe", "IVF4,Flat")
     assert done.code == 130

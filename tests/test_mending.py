@@ -255,7 +255,7 @@ def test_any_bit_of_the_captions_is_mended(tmp_path: Path, photos: Path, encoder
     for turn in range(20):
         path = tmp_path / f"{turn}.mm"
         shutil.copytree(whole.path, path)
-        (file,) = (path / "captions.lance" / "data").iterdir()
+        (file,) = (path / "views/captions/table.lance/data").iterdir()
         raw = bytearray(file.read_bytes())
         place = int(local.integers(8 * len(raw)))
         raw[place // 8] ^= 1 << place % 8

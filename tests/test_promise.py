@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mmalign.cli import app
 from mmalign.cli.checks import check_collection
-from mmalign.collection import generation
+from mmalign.collection import indexing
 from mmalign.collection import recall as promise
 from mmalign.collection.collection import Collection
 from mmalign.collection.recall import drift_notes, profile_of, sample_eval_queries
@@ -266,13 +266,13 @@ def test_queries_to_learn_from_are_not_measured_with(tmp_path: Path, monkeypatch
         'name = "aware"\nsummary = "x"\nfactory = "PCA12,IVF16,Flat"\nquery_aware = true\n', encoding="utf-8"
     )
     seen: list[Any] = []
-    plain_build = generation.build_index
+    plain_build = indexing.build_index
 
     def build(*args: Any, queries: Any, **options: Any) -> Any:
         seen.append(queries)
         return plain_build(*args, queries=queries, **options)
 
-    monkeypatch.setattr(generation, "build_index", build)
+    monkeypatch.setattr(indexing, "build_index", build)
     collection.build_index(str(recipe), progress=False)
     measured = promise._QUERIES
     assert len(seen[0]) == len(set(encoder.texts)) - measured >= 500
@@ -334,7 +334,7 @@ def test_an_index_of_an_earlier_version_promises_nothing(plain: Collection) -> N
 
 def test_doctor_passes_what_is_kept_and_fails_what_is_not(plain: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     # The doctor draws others each time, and with some of them a refuted promise looks like one that may be kept.
-    monkeypatch.setattr("mmalign.collection.collection.secrets.randbits", lambda bits: 3)
+    monkeypatch.setattr("mmalign.collection.recheck.secrets.randbits", lambda bits: 3)
     plain.build_index("IVF64,Flat", progress=False)
     # Added items are searched exactly, and removed ones not missed.
     fill(plain, pictures(100, 11), prefix="same")

@@ -41,7 +41,7 @@ POINTS = [
     "mmalign.collection.reencode:Reencode._prepare:after:1",
     "mmalign.collection.embedding_cache:ReembedJob.flush:before:3",
     "mmalign.collection.embedding_cache:ReembedJob.flush:after:3",
-    "mmalign.collection.caption_store:Store.upsert:after:1",
+    "mmalign.collection.view_table:Store.upsert:after:1",
     "mmalign.collection.embedding_cache:ReembedJob.join:before:1",
     "mmalign.collection.embedding_cache:Store.embeddings:after:1",
     "mmalign.collection.embedding_cache:ReembedJob.join:after:1",

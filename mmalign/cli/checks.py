@@ -107,8 +107,7 @@ def check_collection(path: Path, *, deep: bool = False) -> list[Check]:
     else:
         detail = "none; search is exact" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
         checks.append(Check("index", True, detail))
-        if manifest is not None:
-            checks += _told("recall", lambda: _check_recall(collection))
+        checks += _told("recall", lambda: _check_recall(collection))
     return checks
 
 
@@ -161,8 +160,9 @@ def _check_recall(collection: Collection) -> list[Check]:
     checks = []
     for one in collection.check_recall(progress=True):
         remedy = "" if one.ok else "build the index again: mmalign index SOURCE"
-        checks.append(Check(f"recall {one.kind}", one.ok, str(one), remedy, figures=one.to_dict()))
+        name = f"recall {one.kind}" if one.view == "image" else f"recall {one.view} {one.kind}"
+        checks.append(Check(name, one.ok, str(one), remedy, figures=one.to_dict()))
     manifest = collection.index_manifest
-    if checks and profile_of(manifest) is None:
+    if manifest is not None and checks and profile_of(manifest) is None:
         checks.append(Check("recall", True, "nothing was measured when this index was built", "build the index again"))
     return checks

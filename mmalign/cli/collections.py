@@ -251,6 +251,10 @@ def info(
         + ("answered exactly)" if one["effort"] is None else f"effort {one['effort']})")
         for kind, one in told["recall"].items()
     }
+    told["views"] = {
+        view: f"{one['rows']:,} rows" + ("" if one["index"] is None else f" ({one['index']} over {one['indexed']:,})")
+        for view, one in told["views"].items()
+    }
     for name, value in told.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {kind}" for key, kind in value.items()) or "none"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Collection as Names
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from typer.core import TyperCommand
@@ -127,6 +127,10 @@ def search(
         ),
     ] = None,
     captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="item", help="With --captions: one hit an item, that of its nearest caption."),
+    ] = None,
     copies: Annotated[
         bool, typer.Option("--copies", help="Show identical files one by one, instead of the oldest for all of them.")
     ] = False,
@@ -155,9 +159,9 @@ def search(
         mmalign search photo.jpg --captions
     """
     if captions:
-        _check_captions(
-            explain=explain, rerank=rerank, copies=copies, min_recall=min_recall, min_probability=min_probability
-        )
+        _check_captions(explain=explain, rerank=rerank, copies=copies, min_probability=min_probability)
+    elif group_by is not None:
+        raise InputError("pictures are one hit each; leave out --group-by without --captions")
     opened = open_collection(collection)
     words = " ".join(query)
     policy = media_policy(allow_private=allow_private)
@@ -170,7 +174,14 @@ def search(
     stopped = False
     try:
         if captions:
-            result = opened.search_captions(words, k=k, where=where, policy=policy)
+            result = opened.search_captions(
+                words,
+                k=k,
+                where=where,
+                min_recall=min_recall,
+                group_by=cast("Literal['item'] | None", group_by),
+                policy=policy,
+            )
         else:
             result = opened.search(
                 words,
@@ -204,17 +215,13 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_captions(
-    *, explain: bool, rerank: str | None, copies: bool, min_recall: float | None, min_probability: float | None
-) -> None:
+def _check_captions(*, explain: bool, rerank: str | None, copies: bool, min_probability: float | None) -> None:
     if copies:
         raise InputError("captions of identical files are hits of their own; leave out --copies with --captions")
     if explain:
         raise InputError("--explain looks for words in pictures; leave it out with --captions")
     if rerank is not None:
         raise InputError("--rerank looks for words in pictures; leave it out with --captions")
-    if min_recall is not None:
-        raise InputError("captions are searched exactly; leave out --min-recall with --captions")
     if min_probability is not None:
         raise InputError("--min-probability was measured for pictures; leave it out with --captions")
 

@@ -41,7 +41,7 @@ def text_store(generation: Generation, *, progress: bool = True) -> TextStore:
     Returns:
         The captions, each with the id of its item as its source; none where no item has one.
     """
-    found = generation.caption_searcher(progress=progress).captions
+    found = generation.caption_searcher(progress=progress).rows
     names = found.items.take(found.owners, ["id"]).column("id").to_pylist() if len(found) else []
     return TextStore(found.texts(), found.vectors(), names, generation.encoder.fingerprint)
 

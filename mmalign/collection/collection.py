@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,13 +10,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.collection.answering import Filters, answer, group_by_filter, merged, rerankers_of, results_of
-from mmalign.collection.caption_store import check_captions
 from mmalign.collection.description import CollectionManifest, amend, make_folder
 from mmalign.collection.explain import Explain
 from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
@@ -31,10 +29,11 @@ from mmalign.collection.reading import (
     read_table,
 )
 from mmalign.collection.recall import drift_notes, profile_of, recall_summary, target_recall
-from mmalign.collection.recheck import RecallCheck, recheck
+from mmalign.collection.recheck import RecallCheck, recheck_index
 from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
 from mmalign.collection.relations import hint
 from mmalign.collection.vector_rows import caption_texts, plain_metadata, vector_rows
+from mmalign.collection.view_refresh import CAPTIONS, IMAGE
 from mmalign.encoders import Encoder, ImageLike, load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
@@ -352,7 +351,7 @@ class Collection:
 
         Returns:
             Path, number of items, encoder, dim, columns, names that were changed, index, measured recall, bytes on
-            disk, and notes.
+            disk, how many captions are embedded and which index is over them, and notes.
         """
         store = self.snapshot()
         manifest = self.index_manifest
@@ -368,6 +367,7 @@ class Collection:
             "index_cost": None if manifest is None else manifest.cost(),
             "recall": recall_summary(profile_of(manifest)),
             "bytes": _bytes_under(self.path),
+            "views": {CAPTIONS: self._current().captions.summary()},
             "notes": self.notes(),
         }
 
@@ -708,7 +708,7 @@ class Collection:
         with alone_in_reencoding(self.path):
             with alone_in_writing(self.path):
                 generation = self._current()
-                if not lifecycle.clear_work(generation.index):
+                if not generation.clear_work():
                     raise CollectionError(
                         f"an index of {self.path} is being built from the items as they were; wait for that process, "
                         "and purge then"
@@ -997,6 +997,8 @@ class Collection:
         *,
         k: int = 10,
         where: str | None = None,
+        min_recall: float | None = None,
+        group_by: Literal["item"] | None = None,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult:
@@ -1006,8 +1008,10 @@ class Collection:
 
         Args:
             query: As for `search`.
-            k: How many captions.
+            k: How many captions, or items where they are grouped.
             where: SQL over the columns of the items that the captions belong to.
+            min_recall: As for `search`, where the captions have an index; else all of them are compared with.
+            group_by: `item` for one hit an item, that of its nearest caption; None for one a caption.
             allow_media: As for `search`.
             policy: As for `search`.
 
@@ -1015,23 +1019,34 @@ class Collection:
             One hit a caption, best first: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
 
         Raises:
-            InputError: `k` is negative.
+            InputError: `k` is negative, `min_recall` is not from 0 to 1, or `group_by` is another text.
             QueryError: The query cannot be parsed or encoded.
             FilterError: The filter is no condition over the columns; the text says what they hold.
         """
         check_k(k)
+        if group_by is not None:
+            check_choice("group_by", group_by, ("item",))
+        if min_recall is not None:
+            check_share("min_recall", min_recall)
         started = time.perf_counter()
         generation = self._current()
         generation.latest().check_filter(where)
         asked = self._encode([query], generation, allow_media=allow_media, policy=policy)
-        searcher = generation.caption_searcher()
+        try:
+            found = generation.caption_searcher().search(
+                asked.vectors[0], k, where=where, grouped=group_by == "item", min_recall=min_recall, kind=asked.kind
+            )
+        except StorageError:
+            generation.captions.forget()
+            raise
         return SearchResult(
-            hits=searcher.search(asked.vectors[0], k, where=where),
+            hits=found.hits,
             query=asked.texts[0],
-            exact=True,
+            exact=found.exact,
             seconds=time.perf_counter() - started,
             collection=str(self.path),
-            notes=asked.notes[0] + searcher.captions.notes,
+            effort=found.effort,
+            notes=asked.notes[0] + found.notes,
         )
 
     @_reads_again
@@ -1186,9 +1201,10 @@ class Collection:
         queries: ArrayLike | None = None,
         memory: int | None = None,
         device: Device = "cpu",
+        view: Literal["image", "captions"] = "image",
         progress: bool = True,
     ) -> IndexManifest | None:
-        """Build an index over all items and put it in use in one step; searches go on meanwhile.
+        """Build an index over all items or captions and put it in use in one step; searches go on meanwhile.
 
         Its recall is measured against exact search, with queries of the kinds that will be asked: the items' captions
         or else a bank of sentences, the items themselves as pictures, and what the caller gives. What was measured is
@@ -1202,6 +1218,8 @@ class Collection:
             memory: Bytes that building may take, for `auto` to choose by and for an index that is built on disk, such
                 as `ivf-disk`, to keep to. A build on disk that was killed is gone on with by the next call.
             device: `cuda` to build with graphics cards; what is built serves any machine.
+            view: What `search` looks through, `image`, or what `search_captions` does, `captions`; captions that are
+                new are embedded first.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -1209,7 +1227,8 @@ class Collection:
 
         Raises:
             RecipeError: The recipe means nothing.
-            InputError: `min_recall` is not from 0 to 1, or `queries` are no finite vectors or fewer than two.
+            InputError: `min_recall` is not from 0 to 1, `queries` are no finite vectors or fewer than two, or the
+                captions are those of a collection of format 1 or 2, which have no index.
             DimensionError: `queries` have another width.
             MissingExtraError: It needs FAISS, which is not installed.
             EnvironmentConflictError: For device `cuda`, where FAISS has no graphics card to work with.
@@ -1217,11 +1236,18 @@ class Collection:
         """
         check_text("recipe", recipe)
         check_choice("device", device, ("cpu", "cuda"))
+        check_choice("view", view, (IMAGE, CAPTIONS))
         if memory is not None:
             check_integer("memory", memory, least=1)
         with self._writing() as generation:
             return generation.build_index(
-                recipe, min_recall=min_recall, queries=queries, memory=memory, device=device, progress=progress
+                recipe,
+                view=view,
+                min_recall=min_recall,
+                queries=queries,
+                memory=memory,
+                device=device,
+                progress=progress,
             )
 
     def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
@@ -1229,19 +1255,28 @@ class Collection:
 
         New items are taken into the index in use, which costs a copy of it. It is built again where too much of what it
         holds is gone, or it was made for less than half of what is there; see `mmalign.collection.maintenance`.
-        Searches and writes go on meanwhile, and see the new index whole.
+        Searches and writes go on meanwhile, and see the new index whole. Captions that were searched before get an
+        index once they are many, which is kept up to date likewise.
 
         Args:
-            recipe: As for `build_index`; `auto` keeps to what was asked for when the index in use was built.
+            recipe: As for `build_index`; `auto` keeps to what was asked for when the index in use was built. That of
+                the captions is always as with `auto`.
             progress: Whether to show a progress bar.
 
         Returns:
-            What is in use now.
+            What is in use now for the items.
 
         Raises:
             As `build_index`.
         """
         check_text("recipe", recipe)
+        manifest = self._refresh_index(recipe, progress=progress)
+        if self._current().captions.index_is_due():
+            with self._writing() as generation:
+                generation.captions.refresh_index(progress=progress)
+        return manifest
+
+    def _refresh_index(self, recipe: str, *, progress: bool) -> IndexManifest | None:
         try:
             manifest = self.index_manifest
         except IndexFileError:
@@ -1274,7 +1309,8 @@ class Collection:
             progress: Whether to show a progress bar.
 
         Returns:
-            The figures for each kind of query; none where there is no index, or one that compares with every vector.
+            The figures for each kind of query, of pictures and of captions; none where there is no index, or one that
+            compares with every vector.
 
         Raises:
             InputError: `min_recall` or `k` is out of range.
@@ -1285,16 +1321,15 @@ class Collection:
         if seed is not None:
             check_integer("seed", seed, least=0)
         generation = self._current()
-        searcher = generation.searcher()
-        if searcher.index is None or searcher.index.exhaustive:
-            return []
-        contract = profile_of(searcher.manifest)
-        if min_recall is None and contract is not None:
-            min_recall = contract.min_recall
-        drawn = secrets.randbits(32) if seed is None else seed
-        with searcher.store.reads_long():
-            queries = generation.sample_eval_queries(searcher.store, seed=drawn, progress=progress)
-            return recheck(searcher, queries, min_recall=min_recall, k=k)
+        found = recheck_index(
+            generation.searcher(),
+            generation.sample_eval_queries,
+            min_recall=min_recall,
+            k=k,
+            seed=seed,
+            progress=progress,
+        )
+        return found + generation.captions.check_recall(min_recall=min_recall, k=k, seed=seed, progress=progress)
 
     def check_items(self) -> list[str]:
         """Read every item, embedding and caption, and compare them with their checksums.
@@ -1310,13 +1345,13 @@ class Collection:
         store = generation.latest()
         with store.reads_long():
             found = [one.describe() for one in store.find_damage(again=True)]
-        return found + check_captions(generation.captions)
+        return found + generation.captions.check()
 
     def check_index(self) -> IndexManifest | None:
-        """Read every byte of the index in use and compare it with its checksums.
+        """Read every byte of the index in use, and of that of the captions, and compare it with its checksums.
 
         Returns:
-            The index's manifest, or None where there is none.
+            The manifest of the items' index, or None where there is none.
 
         Raises:
             IndexFileError: A file is missing or damaged, or the index was built from other items.
@@ -1329,6 +1364,7 @@ class Collection:
                 f"{generation.index} was built from other items than {generation.items} holds, as happens where a part "
                 "of a collection was restored from an older copy; build the index again"
             )
+        generation.captions.check_index()
         return None if loaded is None else loaded[1]
 
 

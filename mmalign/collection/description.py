@@ -19,8 +19,10 @@ from mmalign.errors import (
 )
 from mmalign.utils import holds_checksum, is_running, lock, sync_path, with_checksum, write_atomic
 
-FORMAT = 2
-"""Format 2 has a `generation`; it is written only where a reader of format 1 would look for the data in vain."""
+FORMAT = 3
+"""What new collections have: captions are a view, in `views/captions/`. In formats 1 and 2 they are in `captions.lance`
+beside the items; format 2 is a collection of format 1 that was encoded anew, and has a `generation`. An mmalign that
+knows no newer format refuses it, with the advice to upgrade."""
 FILE = "collection.json"
 _LOCK = ".description.lock"
 _REMEDY = "bring it back from a copy, or make the collection anew: mmalign index SOURCE --collection NEW"
@@ -36,6 +38,7 @@ class CollectionManifest:
         dim: Width of an embedding.
         generation: 1 as it was made; one more each time that all items were encoded anew.
         excluded: What was said with `--exclude`: pattern, and the folder of the source that it was said for.
+        format: Version of the layout on disk; what was made by an earlier mmalign keeps its own.
     """
 
     encoder: str | None
@@ -43,14 +46,10 @@ class CollectionManifest:
     dim: int
     generation: int = 1
     excluded: tuple[tuple[str, str | None], ...] = ()
-
-    @property
-    def format(self) -> int:
-        """Version of the layout on disk."""
-        return 1 if self.generation == 1 else FORMAT
+    format: int = FORMAT
 
     def data(self, folder: Path) -> Path:
-        """Say where the items, the index and the captions of the collection in `folder` are.
+        """Say where the items, the index and the views of the collection in `folder` are.
 
         Args:
             folder: The collection.
@@ -101,8 +100,10 @@ class CollectionManifest:
                 encoder=values["encoder"],
                 fingerprint=values["fingerprint"],
                 dim=int(values["dim"]),
-                generation=1 if values["format"] == 1 else int(values["generation"]),
+                # Format 1 has none, and formats after 2 only from the second generation on.
+                generation=int(values["generation"] if values["format"] == 2 else values.get("generation", 1)),
                 excluded=tuple((str(text), folder) for text, folder in values.get("excluded", ())),
+                format=values["format"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CollectionFormatError(f"{path} lacks or garbles {error}; {_REMEDY}") from error

@@ -121,7 +121,7 @@ class ReembedJob:
         self.encoded += 1
         # Bytes that were read twice at the same time come twice.
         if picture.sha256 not in self._done:
-            row = {"id": picture.sha256, "width": picture.width, "height": picture.height}
+            row = {"id": picture.sha256, **picture.sizes}
             self._queued.append((row, vector))
             self._done.add(picture.sha256)
         for job in jobs:
@@ -222,8 +222,8 @@ class ReembedJob:
         wanted = np.array([places[picture.sha256] for picture in edits.values()], np.int64)
         sizes = self._kept.take(wanted, ["width", "height"]).to_pylist()
         for (i, picture), size in zip(edits.items(), sizes, strict=True):
-            told = {"sha256": picture.sha256, "bytes": picture.bytes, "mtime_ns": picture.mtime_ns, "kind": "image"}
-            for name, value in (told | size).items():
+            told = {"sha256": picture.sha256, "bytes": picture.bytes, "mtime_ns": picture.mtime_ns}
+            for name, value in ({"kind": picture.kind} | told | size).items():
                 values[name][i] = value
         for name in _OF_BYTES:
             position = rows.schema.get_field_index(name)

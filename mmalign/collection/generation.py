@@ -1,4 +1,4 @@
-"""One generation of a collection: the items, the index and the captions that one encoder made.
+"""One generation of a collection: the items, the index and the views that one encoder made.
 
 To encode a collection anew makes the next generation beside the one in use, and puts it in use by replacing
 `collection.json`. What belongs together is therefore reached through one object, so that a search never compares a
@@ -6,7 +6,7 @@ vector of one encoder with those of another.
 
     photos.mm/collection.json       names the generation in use
     photos.mm/items.lance ...       the first generation
-    photos.mm/generation-2/...      the second: items.lance, index/ and captions.lance
+    photos.mm/generation-2/...      the second: items.lance, index/ and views/
 """
 
 from __future__ import annotations
@@ -15,67 +15,42 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
-
 from mmalign.calibration import Calibration
-from mmalign.collection.caption_store import LOCK as CAPTIONS_LOCK
-from mmalign.collection.caption_store import CaptionSearcher, purge_captions, refresh_captions
 from mmalign.collection.description import FILE, CollectionManifest
-from mmalign.collection.maintenance import Action, State, choose_action, extend
-from mmalign.collection.recall import (
-    EvalQueries,
-    drift_notes,
-    measure_recall,
-    needs_remeasure,
-    sample_eval_queries,
-    target_recall,
-)
+from mmalign.collection.indexing import IndexBuilder
+from mmalign.collection.maintenance import Action
+from mmalign.collection.recall import EvalQueries, drift_notes, sample_eval_queries
+from mmalign.collection.view_refresh import CAPTIONS, IMAGE, ViewPlace, ViewSpec
+from mmalign.collection.view_search import ViewSearcher
+from mmalign.collection.view_table import captions_of
+from mmalign.collection.views import View, remove_views
 from mmalign.encoders import Encoder
 from mmalign.errors import (
     CollectionError,
     CollectionFormatError,
     EncoderMismatchError,
     EncoderSpecError,
-    IndexFileError,
-    InputError,
-    RecipeError,
     StorageError,
 )
-from mmalign.index import (
-    Device,
-    Index,
-    IndexManifest,
-    Meter,
-    Recipe,
-    build_index,
-    check_memory,
-    choose,
-    chooses_exact,
-    installed_budget,
-    lifecycle,
-    load_recipe,
-    place_index,
-)
+from mmalign.index import IndexManifest, QuerySet, lifecycle, place_index
 from mmalign.search import Searcher, find_calibration
 from mmalign.store import Store
-from mmalign.types import Note, check_share
-from mmalign.utils import Float32Array, as_matrix, lock, track
+from mmalign.types import Note
+from mmalign.utils import Float32Array, lock
 
 LOCK = ".lock"
 """Writers share it, and who puts the next generation in use holds it alone: nothing that is written is left behind."""
 REENCODE_LOCK = ".reencode.lock"
 """Held by who makes the next generation."""
-ITEMS, INDEX, CAPTIONS = "items.lance", "index", "captions.lance"
+ITEMS, INDEX = "items.lance", "index"
 WORK = "vectors.lance"
 """Embeddings by the digest of a picture's bytes, while a generation is made."""
-# Text queries that an index learns from, where it does.
-_SAMPLE = 1000
 # Drift is looked for anew whenever this part of the items has been added.
 _LOOKS = 50
 # How long an earlier generation stays, so that a search in another process can finish with it.
@@ -100,7 +75,7 @@ class Generation:
         description: As given.
         items: The dataset of items.
         index: The folder of the index's versions.
-        captions: The dataset of captions, which need not exist.
+        captions: The view of the items by their captions.
         device: Where searches without a filter run, `cpu` or `cuda`; what follows this generation takes it over.
     """
 
@@ -116,7 +91,7 @@ class Generation:
         self.path = path
         self.description = description
         self.data = description.data(path)
-        self.items, self.index, self.captions = (self.data / name for name in (ITEMS, INDEX, CAPTIONS))
+        self.items, self.index = self.data / ITEMS, self.data / INDEX
         self.device = "cpu"
         self._stamp = stamp
         self._store = Store.open(self.items)
@@ -124,11 +99,14 @@ class Generation:
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
-        self._caption_searcher: CaptionSearcher | None = None
         self._remarks: tuple[tuple[str | None, int] | None, tuple[Note, ...]] = (None, ())
         self._lock = threading.Lock()
-        # Apart from the other one: to embed new captions may take minutes, in which pictures can be searched.
-        self._captions_lock = threading.Lock()
+        fingerprint = description.fingerprint
+        self._builder = IndexBuilder(
+            self.index, self.writer, dim=description.dim, fingerprint=fingerprint, queries=self.sample_eval_queries
+        )
+        captions = captions_spec(self.data, description, lambda: self.encoder)
+        self.captions = View(captions, fingerprint=fingerprint, queries=self._caption_queries)
 
     @classmethod
     def open(cls, path: Path, encoder: Encoder | None, *, load: Callable[[str], Encoder]) -> Generation:
@@ -238,123 +216,19 @@ class Generation:
             self._searcher = known
         return known
 
-    def caption_searcher(self, *, progress: bool = True) -> CaptionSearcher:
+    def caption_searcher(self, *, progress: bool = True) -> ViewSearcher:
         """What searches the captions of the newest items; captions that are new are embedded first.
 
         Args:
             progress: Whether to show a progress bar.
         """
-        with self._captions_lock:
-            known = self._caption_searcher
-            if known is None or not known.current:
-                items = self.latest()
-                known = CaptionSearcher(
-                    refresh_captions(
-                        self.captions, items, lambda: self.encoder, dim=self.description.dim, progress=progress
-                    )
-                )
-                self._caption_searcher = known
-            return known
+        return self.captions.searcher(self.latest(), progress=progress)
 
-    def build_index(
-        self,
-        recipe: str,
-        *,
-        min_recall: float = 0.95,
-        queries: ArrayLike | None = None,
-        memory: int | None = None,
-        device: Device = "cpu",
-        progress: bool = True,
-    ) -> IndexManifest | None:
-        """Build an index over all items, measure its recall and put it in use; as `Collection.build_index`."""
-        check_share("min_recall", min_recall)
-        given = None if queries is None else as_matrix(queries, dim=self.description.dim, name="queries")
-        if given is not None and len(given) < 2:
-            raise InputError(f"recall needs at least 2 queries to be measured with, better 400, got {len(given)}")
-        store = self.writer()
-        rows, dim = len(store), self.description.dim
-        budget = replace(
-            installed_budget(),
-            memory=memory,
-            device=device,
-            min_recall=max(min_recall, 0.01),
-            queries_known=given is not None or self.description.encoder is not None,
-        )
-        if recipe == "auto" and chooses_exact(rows, dim, budget):
-            lifecycle.withdraw(self.index)
-            return None
-        design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
-        check_memory(design, rows=rows, dim=dim, memory=memory)
-        with store.reads_long(), self._workspace(design, store) as (items, folder):
-            place = {"workspace": folder, "memory": memory, "device": device}
-            return self._build_from(
-                items, design, asked=recipe, given=given, min_recall=min_recall, progress=progress, place=place
-            )
-
-    @contextmanager
-    def _workspace(self, design: Recipe, store: Store) -> Iterator[tuple[Store, Path | None]]:
-        """The items to build from, and the folder in which an index is built on disk.
-
-        Where an earlier process died over the same design, that is the version of the items that it had begun with.
-        """
-        if design.storage != "disk":
-            yield store, None
-            return
-        what = f"{design} {self.description.fingerprint}"
-        usable = lambda version: store.at(version) is not None  # noqa: E731
-        with lifecycle.claim_workspace(self.index, what, version=store.version, usable=usable) as work:
-            yield store.at(work.version) or store, work.folder
-
-    def _build_from(
-        self,
-        store: Store,
-        design: Recipe,
-        *,
-        asked: str,
-        given: Float32Array | None,
-        min_recall: float,
-        progress: bool,
-        place: Mapping[str, Any],
-    ) -> IndexManifest:
-        rows, version, dim = len(store), store.version, self.description.dim
-        held = None
-        if design.query_aware:
-            held = self.sample_eval_queries(store, given, sample=_SAMPLE, progress=progress)
-        meter = Meter(design, rows=rows, dim=dim, threads=installed_budget().threads)
-        with track("Indexing", rows, enabled=progress) as advance:
-            index, used = build_index(
-                design,
-                store.iter_embeddings,
-                rows=rows,
-                dim=dim,
-                queries=None if held is None else held.sample,
-                advance=advance,
-                **place,
-            )
-        taken = meter.taken()
-        if held is None:
-            # What compares with every vector needs no measuring, and so no encoder.
-            held = EvalQueries() if index.exhaustive else self.sample_eval_queries(store, given, progress=progress)
-        contract = measure_recall(store, index, held, min_recall=min_recall, progress=progress)
-        manifest = IndexManifest(
-            recipe=used,
-            asked=asked,
-            factory=index.factory,
-            dim=dim,
-            rows=len(index),
-            trained_rows=len(index),
-            dataset_version=version,
-            fingerprint=self.description.fingerprint,
-            # With too few rows for a design, an exact index is built instead.
-            estimate=meter.estimated if index.factory == design.resolve(rows=rows, dim=dim) else {},
-            taken=taken,
-            contract=contract.to_dict(),
-            dataset=self.writer().mark(),
-        )
-        published = lifecycle.publish(self.index, index, manifest)
-        lifecycle.clean(self.index)
-        self.writer().compact()
-        return published
+    def build_index(self, recipe: str, *, view: str = IMAGE, **options: Any) -> IndexManifest | None:
+        """Build an index over all items or captions, measure its recall and put it in use; as in `Collection`."""
+        if view == IMAGE:
+            return self._builder.build(recipe, **options)
+        return self.captions.build_index(recipe, self.latest(), **options)
 
     def purge(self) -> None:
         """Leave no byte of removed items in items, captions and other generations; while nobody else writes.
@@ -366,28 +240,22 @@ class Generation:
         """
         store = self.writer()
         store.purge()
-        purge_captions(self.captions, store)
+        self.captions.purge(store)
         clear_earlier(self.path, at_once=True)
         clear_unfinished(self.path)
 
+    def clear_work(self) -> bool:
+        """Remove what builds of an index on disk have left behind; False where one is under way, whose files stay."""
+        return lifecycle.clear_work(self.index) and self.captions.clear_work()
+
     def purge_index(self) -> None:
-        """Leave no byte of removed items in any version of the index; the one in use is built again where it has some.
+        """Leave no byte of removed items in any version of an index; one in use is built again where it has some.
 
         Raises:
             As `build_index`.
         """
-        try:
-            manifest = lifecycle.read_manifest(self.index)
-            searcher = self.searcher()
-            held = searcher.index is None or searcher.uncovered > len(searcher.tail)
-        except IndexFileError:
-            manifest, held = None, False
-        if manifest is None:
-            # None is in use, or one that nobody can read.
-            lifecycle.withdraw(self.index)
-        elif held:
-            self.rebuild_index(manifest)
-        lifecycle.clean(self.index, keep=1)
+        self._builder.purge(self.searcher)
+        self.captions.purge_index()
 
     def rebuild_index(self, manifest: IndexManifest, *, progress: bool = True) -> None:
         """Build the design of index that was in use again; none is in use where too few items are left for it.
@@ -399,45 +267,18 @@ class Generation:
         Raises:
             As `build_index`, but for a design that cannot be trained on so few.
         """
-        try:
-            self.build_index(manifest.asked or manifest.recipe, min_recall=target_recall(manifest), progress=progress)
-        except RecipeError:
-            # Nobody has asked for this design now, and so few are searched exactly in no time.
-            lifecycle.withdraw(self.index)
+        self._builder.rebuild(manifest, progress=progress)
 
     def upkeep(self) -> Action:
         """Say what is to be done with the index in use; see `mmalign.collection.maintenance`."""
-        searcher = self.searcher()
-        index, manifest = searcher.index, searcher.manifest
-        if index is None or manifest is None:
-            return "build"
-        tail = len(searcher.tail)
-        state = State(
-            items=searcher.items,
-            tail=tail,
-            dead=searcher.uncovered - tail,
-            positions=len(index.ids),
-            trained_rows=manifest.trained_rows or manifest.rows,
-        )
-        return choose_action(state)[0]
+        return self._builder.action(self.searcher())
 
     def extend_index(self, *, progress: bool = True) -> IndexManifest:
         """Take into the index in use what it lacks, without training it again.
 
         Recall is measured again where the items have grown or drifted since it was.
         """
-        store = self.writer()
-        manifest = lifecycle.read_manifest(self.index)
-
-        def measure(index: Index) -> Mapping[str, Any]:
-            held = EvalQueries() if index.exhaustive else self.sample_eval_queries(store, progress=progress)
-            return measure_recall(store, index, held, min_recall=target_recall(manifest), progress=progress).to_dict()
-
-        again = measure if needs_remeasure(store, manifest) else None
-        with store.reads_long():
-            published = extend(self.index, store, measure=again, progress=progress)
-        store.compact()
-        return published
+        return self._builder.extend(progress=progress)
 
     def sample_eval_queries(
         self,
@@ -451,6 +292,29 @@ class Generation:
         """Gather queries that stand for those that will be asked of some version of the items."""
         encoder = None if self.description.encoder is None else lambda: self.encoder
         return sample_eval_queries(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
+
+    def _caption_queries(
+        self,
+        store: Store,
+        given: Float32Array | None = None,
+        *,
+        sample: int = 0,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> EvalQueries:
+        """Gather queries that stand for those that will be asked of the captions: other words, and pictures."""
+        held = sample_eval_queries(
+            self.latest(),
+            lambda: self.encoder,
+            given=given,
+            sample=sample,
+            seed=seed,
+            captions=False,
+            progress=progress,
+        )
+        # They are of items, none of which is a row of the captions.
+        asked = {kind: QuerySet(one.vectors) for kind, one in held.asked.items()}
+        return replace(held, asked=asked)
 
     def remarks(self, searcher: Searcher) -> tuple[Note, ...]:
         """Say whether the items have drifted away from those that the index in use was measured with.
@@ -466,6 +330,18 @@ class Generation:
         if self._remarks[0] != state:
             self._remarks = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.tail)))
         return self._remarks[1]
+
+
+def captions_spec(data: Path, description: CollectionManifest, encoder: Callable[[], Encoder]) -> ViewSpec:
+    """What the view of a generation's captions is made of.
+
+    Args:
+        data: The folder that holds its items, or will.
+        description: What it is made with.
+        encoder: Gives the encoder.
+    """
+    place = ViewPlace.of(data, CAPTIONS, format=description.format)
+    return ViewSpec(CAPTIONS, place, captions_of, encoder, description.dim)
 
 
 def _check_items(store: Store, description: CollectionManifest, path: Path) -> None:
@@ -543,9 +419,9 @@ def clear_earlier(path: Path, *, at_once: bool = False) -> None:
     age = time.time() - (path / FILE).stat().st_mtime
     if not at_once and age < _KEEP_SECONDS:
         return
-    for name in (ITEMS, INDEX, CAPTIONS):
+    for name in (ITEMS, INDEX):
         shutil.rmtree(path / name, ignore_errors=True)
-    (path / CAPTIONS_LOCK).unlink(missing_ok=True)
+    remove_views(path)
     for number, folder in _generations(path):
         if number < description.generation:
             shutil.rmtree(folder, ignore_errors=True)

@@ -69,6 +69,7 @@ def sample_eval_queries(
     given: Float32Array | None = None,
     sample: int = 0,
     seed: int = 0,
+    captions: bool = True,
     progress: bool = True,
 ) -> EvalQueries:
     """Gather queries of the kinds that will be asked.
@@ -84,6 +85,7 @@ def sample_eval_queries(
         given: Queries of the caller's own, shape (q, dim); measured beside the others.
         sample: How many more text queries to gather for the building of an index that learns from them.
         seed: Of what is drawn.
+        captions: Whether captions stand for words; where captions are what is searched, they would find themselves.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -103,7 +105,7 @@ def sample_eval_queries(
         try:
             loaded = encoder()
             if "text" in loaded.modalities:
-                texts = _texts(store, _QUERIES + sample, rng)
+                texts = _texts(store, _QUERIES + sample, rng, captions=captions)
                 vectors = _encode(loaded, texts, progress=progress)
                 asked["text"], extra = QuerySet(vectors[:_QUERIES]), vectors[_QUERIES:]
         except MMAlignError as error:
@@ -120,11 +122,12 @@ def sample_eval_queries(
     return EvalQueries(asked, extra if extra is not None and len(extra) else None, notes)
 
 
-def _texts(store: Store, count: int, rng: np.random.Generator) -> list[str]:
-    rows = store.row_ids(also="captions IS NOT NULL AND array_length(captions) > 0")
+def _texts(store: Store, count: int, rng: np.random.Generator, *, captions: bool) -> list[str]:
+    some = "captions IS NOT NULL AND array_length(captions) > 0"
+    rows = store.row_ids(also=some) if captions else np.zeros(0, np.int64)
     chosen = rng.permutation(rows)[:count] if len(rows) >= _CAPTIONED else rows[:0]
     told = store.take(chosen, ["captions"]).column("captions").to_pylist() if len(chosen) else []
-    texts = list(dict.fromkeys(captions[int(rng.integers(len(captions)))] for captions in told))
+    texts = list(dict.fromkeys(some_of[int(rng.integers(len(some_of)))] for some_of in told))
     if len(texts) < count:
         composed = synthetic_queries(count - len(texts), seed=int(rng.integers(1 << 31)))
         # Both kinds on each side of every cut.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import secrets
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mmalign.collection.recall import EvalQueries
+from mmalign.collection.indexing import SampleQueries
+from mmalign.collection.recall import EvalQueries, profile_of
 from mmalign.index import QuerySet, exact_truth, lower_bound
 from mmalign.search import Searcher
 from mmalign.types import gives_json
@@ -30,6 +32,7 @@ class RecallCheck:
         queries: How many queries there were.
         effort: What the index was asked for; None where it was not used.
         exact: Whether the searches were exact, so that recall is 1 by design.
+        view: What was searched: `image`, or `captions`.
     """
 
     kind: str
@@ -41,6 +44,7 @@ class RecallCheck:
     queries: int
     effort: int | None
     exact: bool
+    view: str = "image"
 
     @property
     def ok(self) -> bool:
@@ -53,8 +57,9 @@ class RecallCheck:
             "answered exactly" if self.exact else f"effort {self.effort}" if self.effort is not None else "by the index"
         )
         promise = "nothing promised" if self.min_recall is None else f"promised {self.min_recall:g}"
+        among = "" if self.view == "image" else f" among the {self.view}"
         return (
-            f"recall@{self.k} of {self.queries} fresh {self.kind} queries is {self.recall:.3f} "
+            f"recall@{self.k} of {self.queries} fresh {self.kind} queries{among} is {self.recall:.3f} "
             f"({self.lower:.3f} to {self.upper:.3f}), {promise}, {how}"
         )
 
@@ -62,6 +67,41 @@ class RecallCheck:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values."""
         return asdict(self) | {"ok": self.ok}
+
+
+def recheck_index(
+    searcher: Searcher,
+    queries: SampleQueries,
+    *,
+    min_recall: float | None,
+    k: int,
+    seed: int | None,
+    view: str = "image",
+    progress: bool = True,
+) -> list[RecallCheck]:
+    """Measure what searches of a table find, as `Collection.check_recall`.
+
+    Args:
+        searcher: The table with the index in use.
+        queries: Gathers queries that stand for those that will be asked of it.
+        min_recall: The promise to test; None for what the index was built to keep.
+        k: How many hits, at least 1.
+        seed: Of the queries that are drawn; None for others each time.
+        view: What the table is a view of.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The figures of each kind; none where there is no index, or one that compares with every vector.
+    """
+    if searcher.index is None or searcher.index.exhaustive:
+        return []
+    contract = profile_of(searcher.manifest)
+    if min_recall is None and contract is not None:
+        min_recall = contract.min_recall
+    drawn = secrets.randbits(32) if seed is None else seed
+    with searcher.store.reads_long():
+        asked = queries(searcher.store, seed=drawn, progress=progress)
+        return [replace(one, view=view) for one in recheck(searcher, asked, min_recall=min_recall, k=k)]
 
 
 def recheck(searcher: Searcher, queries: EvalQueries, *, min_recall: float | None, k: int = 10) -> list[RecallCheck]:

@@ -2,7 +2,7 @@
 
     photos.mm/generation-2/encoder.json     for which encoder it is begun
     photos.mm/generation-2/vectors.lance    an embedding for each picture, by the SHA-256 of its bytes
-    photos.mm/generation-2/items.lance      written when all pictures are encoded, then captions and index
+    photos.mm/generation-2/items.lance      written when all pictures are encoded, then views and index
 
 Embeddings are committed every few seconds, so that a run that was stopped goes on from there. What takes long happens
 while other processes search and write. At the end, while no other process writes, the items as they are then are
@@ -15,24 +15,25 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmalign.collection.caption_store import refresh_captions
 from mmalign.collection.description import CollectionManifest, sync_tree
 from mmalign.collection.embedding_cache import ReembedJob
 from mmalign.collection.generation import (
-    CAPTIONS,
     ITEMS,
     LOCK,
     REENCODE_LOCK,
     WORK,
     Generation,
+    captions_spec,
     clear_earlier,
     clear_unfinished,
 )
+from mmalign.collection.view_refresh import refresh_view
+from mmalign.collection.views import remove_earlier_captions
 from mmalign.encoders import Encoder, load_encoder, newer_version
 from mmalign.errors import (
     CollectionError,
@@ -42,7 +43,7 @@ from mmalign.errors import (
     ReencodeInterrupted,
     UnreadableItemsError,
 )
-from mmalign.index import lifecycle
+from mmalign.index import IndexManifest, lifecycle
 from mmalign.store import Store, storage_errors
 from mmalign.types import Note, ReencodeReport, Skip
 from mmalign.utils import lock, track
@@ -146,6 +147,8 @@ class Reencode:
             kept = Store.open(self._folder / WORK)
         except (OSError, ValueError, CollectionFormatError):
             same = False
+        # What an earlier mmalign has begun holds captions where no search looks for them any more.
+        remove_earlier_captions(self._folder)
         if not same:
             with storage_errors(self._folder):
                 clear_unfinished(self._path)
@@ -225,24 +228,26 @@ class Reencode:
         )
 
     def _refresh_captions(self, items: Store) -> None:
-        if self._current.captions.exists() and "text" in self._encoder.modalities:
-            refresh_captions(
-                self._folder / CAPTIONS,
-                items,
-                lambda: self._encoder,
-                dim=self._encoder.dim,
-                progress=self._options.progress,
-            )
+        """Encode the captions, where those that are in use were ever searched."""
+        if self._current.captions.exists and "text" in self._encoder.modalities:
+            spec = captions_spec(self._folder, self._description, lambda: self._encoder)
+            refresh_view(spec, items, progress=self._options.progress)
 
     def _build_index(self, following: Generation) -> None:
-        """Build the design of index that the collection has."""
-        try:
-            manifest = lifecycle.read_manifest(self._current.index)
-        except IndexFileError:
-            # It could not be used: a search was exact, and will be again.
-            return
-        if manifest is not None:
-            following.rebuild_index(manifest, progress=self._options.progress)
+        """Build the designs of index that the collection has."""
+        used, progress = self._current, self._options.progress
+        if (manifest := _readable(lambda: lifecycle.read_manifest(used.index))) is not None:
+            following.rebuild_index(manifest, progress=progress)
+        if (manifest := _readable(lambda: used.captions.index_manifest)) is not None:
+            following.captions.rebuild_index(manifest, progress=progress)
+
+
+def _readable(read: Callable[[], IndexManifest | None]) -> IndexManifest | None:
+    try:
+        return read()
+    except IndexFileError:
+        # It could not be used: a search was exact, and will be again.
+        return None
 
 
 def put_in_use(description: CollectionManifest, path: Path) -> None:

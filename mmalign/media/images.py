@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
+from typing import ClassVar
 
 from PIL import Image
 
@@ -42,8 +43,10 @@ class Picture:
         image: Upright 8-bit RGB; None where `wanted` declined it.
         width: Width of the upright original in pixels; 0 where not decoded.
         height: Height of the upright original in pixels; 0 where not decoded.
+        kind: Of the item that it becomes.
     """
 
+    kind: ClassVar[str] = "image"
     uri: str
     sha256: str
     bytes: int
@@ -51,6 +54,11 @@ class Picture:
     image: Image.Image | None = None
     width: int = 0
     height: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The columns that say how large an item of this kind is, as the store keeps them."""
+        return {"width": self.width, "height": self.height}
 
 
 def load_pictures(

@@ -41,7 +41,7 @@ from mmalign.utils import Int64Array, lock
 Float16Array = NDArray[np.float16]
 
 # Concurrent upserts of one id leave duplicates unless Lance knows which column is the key.
-_PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
+PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 # In a collection of more items, those that a search finds are checked, and not all before its filter is asked.
 _MOST_CHECKED = 262_144
 _WRITERS = ".writers.lock"
@@ -73,7 +73,7 @@ def base_schema(dim: int) -> pa.Schema:
     """
     return pa.schema(
         [
-            pa.field("id", pa.string(), nullable=False, metadata=_PRIMARY_KEY),
+            pa.field("id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
             pa.field("uri", pa.string()),
             pa.field("sha256", pa.string()),
             pa.field("kind", pa.string()),
@@ -107,12 +107,15 @@ class Store:
         self._passed_over: frozenset[int] = frozenset()
 
     @classmethod
-    def create(cls, path: Path, *, dim: int, overwrite: bool = False) -> Store:
+    def create(
+        cls, path: Path, *, dim: int, schema: Callable[[int], pa.Schema] = base_schema, overwrite: bool = False
+    ) -> Store:
         """Create an empty store.
 
         Args:
             path: The dataset's folder.
             dim: Width of an embedding.
+            schema: Gives its columns for that width: those of items, or `view_schema`.
             overwrite: Replace what is there; otherwise nothing may be.
 
         Returns:
@@ -123,7 +126,7 @@ class Store:
         """
         with storage_errors(path):
             dataset = lance.write_dataset(
-                base_schema(dim).empty_table(),
+                schema(dim).empty_table(),
                 str(path),
                 mode="overwrite" if overwrite else "create",
                 enable_stable_row_ids=True,
@@ -138,11 +141,12 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, *, schema: Callable[[int], pa.Schema] = base_schema) -> Store:
         """Open a store at its newest version.
 
         Args:
             path: The dataset's folder.
+            schema: As for `create`; the columns that must be there.
 
         Returns:
             The store.
@@ -158,7 +162,7 @@ class Store:
             reason = _first_line(error.__cause__ or error)
             raise CollectionFormatError(f"{path} is not a readable item store: {reason}") from error
         # Earlier versions wrote no checksums.
-        wanted = [name for name in base_schema(1).names if name not in (EMBEDDING_CHECKSUM, CHECKSUM)]
+        wanted = [name for name in schema(1).names if name not in (EMBEDDING_CHECKSUM, CHECKSUM)]
         missing = [name for name in wanted if name not in names]
         if missing:
             raise CollectionFormatError(f"{path} lacks the columns {', '.join(missing)}; was it written by mmalign?")

@@ -20,7 +20,7 @@ from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, StoredIte
 from mmalign.types.json_ready import gives_json, json_ready, json_ready_dict
 from mmalign.types.notebook import brief, faint, use_thumbnails
 from mmalign.types.notes import Note
-from mmalign.types.places import Box, Phrase, Region, Relation
+from mmalign.types.places import Box, Part, Phrase, Region, Relation
 from mmalign.types.values import CellError, Unkept, duration, moment, plain_value, time_of_day
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Item",
     "ItemCount",
     "Note",
+    "Part",
     "Phrase",
     "ReencodeReport",
     "Region",

@@ -12,7 +12,7 @@ from mmalign.types.html import Html, element
 from mmalign.types.json_ready import json_ready
 from mmalign.types.notebook import MOST_FIGURES, brief, faint, figure, grid
 from mmalign.types.notes import Note
-from mmalign.types.places import Box
+from mmalign.types.places import Box, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Hit:
         agreement: How well the picture bears out what the query says of places, in nats, with `explain`: above 0
             where it does, below 0 where it speaks against it; None where nobody looked.
         copies: URIs of further items with the same bytes, oldest first, that this hit stands for.
+        part: The part of the item that was found, such as some seconds of a film; None for the whole item.
     """
 
     id: str
@@ -58,9 +59,10 @@ class Hit:
     regions: tuple[HitRegion, ...] | None = None
     agreement: float | None = None
     copies: tuple[str, ...] = ()
+    part: Part | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the hit as JSON-ready values; `regions`, `agreement` and `copies` only where there are any.
+        """Return the hit as JSON-ready values; `regions`, `agreement`, `copies` and `part` only where there are any.
 
         Dates and times of the metadata become ISO 8601, and what is not finite None; see `json_ready`.
         """
@@ -77,6 +79,8 @@ class Hit:
             told["agreement"] = json_ready(self.agreement)
         if self.copies:
             told["copies"] = json_ready(self.copies)
+        if self.part is not None:
+            told["part"] = self.part.to_dict()
         return told
 
     def _repr_html_(self) -> str:

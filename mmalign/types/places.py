@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 from mmalign.errors import InputError
-from mmalign.types.arguments import check_number, check_type
+from mmalign.types.arguments import check_integer, check_number, check_type
 from mmalign.types.json_ready import json_ready_dict
 
 
@@ -76,6 +76,50 @@ class Box:
     def to_list(self) -> list[float]:
         """Return [x, y, width, height]."""
         return [self.x, self.y, self.width, self.height]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an item that a hit points to; what is None does not bound it.
+
+    Attributes:
+        start_s: Where it begins in a film or sound, in seconds from the start.
+        end_s: Where it ends, in seconds, at least `start_s`.
+        box: Where it is in a picture, in pixels.
+        page: Which page of a document, from 1.
+
+    Raises:
+        InputError: Times that are negative, not finite or in the wrong order, or a page below 1.
+
+    Example:
+        >>> Part(start_s=2.0, end_s=4.5).to_dict()
+        {'start_s': 2.0, 'end_s': 4.5}
+    """
+
+    start_s: float | None = None
+    end_s: float | None = None
+    box: Box | None = None
+    page: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("start_s", "end_s"):
+            seconds = getattr(self, name)
+            if seconds is not None:
+                check_type(f"the {name} of a part", seconds, Real, "a number of seconds")
+                if not math.isfinite(seconds) or seconds < 0:
+                    raise InputError(f"the {name} of a part must be seconds from 0 on, got {seconds}")
+        if self.start_s is not None and self.end_s is not None and self.end_s < self.start_s:
+            raise InputError(f"a part ends where it begins or later, got start_s={self.start_s}, end_s={self.end_s}")
+        if self.box is not None:
+            check_type("the box of a part", self.box, Box, "a Box")
+        if self.page is not None:
+            check_integer("the page of a part", self.page, least=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what bounds the part as JSON-ready values."""
+        box = None if self.box is None else self.box.to_list()
+        told = {"start_s": self.start_s, "end_s": self.end_s, "box": box, "page": self.page}
+        return json_ready_dict({name: value for name, value in told.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)

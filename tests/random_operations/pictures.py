@@ -94,6 +94,7 @@ class Pictures(World):
             step["where"] = local.choice([None, None, "number >= 50", "NOT (word = 'dog')", "word IS NULL"])
         elif kind == "build":
             step["recipe"] = local.choice(["flat", "IVF1,Flat", "auto"])
+            step["view"] = local.choice(["image", "captions"])
         elif kind == "reencode":
             step["encoder"] = local.choice(list(ENCODERS))
         elif kind == "has":
@@ -237,6 +238,9 @@ class Pictures(World):
         }
         got = [(hit.id, hit.metadata["captions"][0]) for hit in result]
         assert sorted(got) == sorted(wanted)
+        grouped = self.collection.search_captions(step["query"], k=step["k"], where=step["where"], group_by="item")
+        assert len({hit.id for hit in grouped}) == len(grouped) == min(step["k"], len({name for name, _ in wanted}))
+        assert {(hit.id, hit.metadata["captions"][0]) for hit in grouped} <= wanted
 
     # Comparing all of it -------------------------------------------------------------------------------------------
 

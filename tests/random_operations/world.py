@@ -37,7 +37,7 @@ class World:
                 return collection.remove(step["ids"], where=step.get("where"), purge=step["purge"])
             case "build":
                 if len(collection) or step["recipe"] == "auto":
-                    collection.build_index(step["recipe"], progress=False)
+                    collection.build_index(step["recipe"], view=step.get("view", "image"), progress=False)
             case "refresh":
                 if len(collection):
                     collection.refresh_index(progress=False)
