@@ -338,8 +338,11 @@ class Collection:
             DamagedError: An item is not what was written: it may be the one.
         """
         asked, store = as_id(name, name="name"), self.snapshot()
-        store.verify()
-        return not store.match([asked], uris=same_uris)[1]
+        row_ids, unknown = store.match([asked], uris=same_uris)
+        if unknown:
+            store.verify()
+        store.take(row_ids, ["id"])
+        return not unknown
 
     def snapshot(self) -> Store:
         """The items as they are now; what is committed later does not show."""

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmalign.store.lance_store import Store, storage_errors
+from mmalign.store.lance_store import Store
+from mmalign.store.refusals import storage_errors
 from mmalign.utils import Float32Array, Int64Array
 
 _HEX_DIGITS = 64

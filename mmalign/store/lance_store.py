@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from lance.udf import batch_udf
 from numpy.typing import NDArray
 
-from mmalign.errors import CollectionFormatError, DamagedError, FilterError, MMAlignError, StorageError
+from mmalign.errors import CollectionFormatError, DamagedError, FilterError, StorageError
 from mmalign.store.checksums import (
     CHECKSUM,
     CHECKSUM_FIELDS,
@@ -31,7 +30,11 @@ from mmalign.store.checksums import (
 from mmalign.store.columns import as_text as text_of
 from mmalign.store.columns import to_array
 from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, forget_readers, reads_long, worn_fragments
+from mmalign.store.filter_refusals import reason_of_filter, why_text
+from mmalign.store.lookup import find_rows
 from mmalign.store.names import renamed_columns
+from mmalign.store.refusals import first_line, storage_errors
+from mmalign.store.scalar_indexes import indexed_columns, keep_up, remake
 from mmalign.store.settling import Settled, check_settled, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
 from mmalign.store.version_checksums import check_version, clear_versions, write_version
@@ -44,6 +47,8 @@ Float16Array = NDArray[np.float16]
 PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 # In a collection of more items, those that a search finds are checked, and not all before its filter is asked.
 _MOST_CHECKED = 262_144
+# In a collection of so many items, few of them are written whole where columns of them change.
+_LARGE, _FEW_OF = 65_536, 16
 _WRITERS = ".writers.lock"
 _CHECKSUM_ROWS = 32_768
 # What the store makes of the other columns itself.
@@ -52,13 +57,11 @@ _MADE = frozenset({"embedding", EMBEDDING_CHECKSUM, CHECKSUM})
 _KEPT = frozenset({"embedding", "said"})
 _CONFLICT_RETRIES = 10
 _READ_AHEAD = 256 << 20
+# What Lance keeps of indexes, and of what it knows of files; by itself it would take gigabytes.
+_CACHED = 256 << 20
 _RETRY = timedelta(minutes=5)
 # Entries of the dataset's configuration that name the indexes built from it; the newest are kept.
 _MARK, _MARKS_KEPT = "mmalign:index:", 8
-# How Lance's own errors can be told from those of Python.
-_LANCE_SAYS = re.compile(
-    r"Lance|lance|Task was aborted|panicked|Invalid user input|External error|Arrow error|Not found:"
-)
 
 
 def base_schema(dim: int) -> pa.Schema:
@@ -156,10 +159,10 @@ class Store:
         """
         try:
             with storage_errors(path, reading=True):
-                dataset = lance.dataset(str(path))
+                dataset = _opened(path)
                 names = _checked_names(dataset)
         except StorageError as error:
-            reason = _first_line(error.__cause__ or error)
+            reason = first_line(error.__cause__ or error)
             raise CollectionFormatError(f"{path} is not a readable item store: {reason}") from error
         # Earlier versions wrote no checksums.
         wanted = [name for name in schema(1).names if name not in (EMBEDDING_CHECKSUM, CHECKSUM)]
@@ -176,7 +179,7 @@ class Store:
         """
         try:
             with storage_errors(self._dataset.uri, reading=True):
-                dataset = lance.dataset(self._dataset.uri, version=version)
+                dataset = _opened(self._dataset.uri, version)
                 # Which rows it had is compared with which there are now: damage would show items as old or as gone.
                 check_version(dataset)
         except (StorageError, DamagedError):
@@ -192,7 +195,7 @@ class Store:
         with storage_errors(self._dataset.uri, reading=True):
             if self._dataset.latest_version == self._dataset.version:
                 return self
-            dataset = lance.dataset(self._dataset.uri)
+            dataset = _opened(self._dataset.uri)
             _checked_names(dataset)
         return Store(dataset)
 
@@ -451,21 +454,35 @@ class Store:
 
         def make() -> pa.Table:
             table = self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]])
-            return self._summed(table)
+            return self._patched(table)
 
         self.ensure_checksums()
         return self._merge(make, insert=False)[1]
 
-    def _summed(self, changes: pa.Table) -> pa.Table:
-        """Changed columns of rows, with the checksum that each row has when they are changed."""
-        row_ids, ids = self._read(["id"])
+    def _patched(self, changes: pa.Table) -> pa.Table:
+        """What is written to change columns of rows: these and the checksums, or where rows are few of many, all.
+
+        Lance writes changed columns anew for all rows of each fragment that holds one of them, and whole rows alone.
+        """
+        row_ids, ids = self.lookup("id", changes.column("id").to_pylist(), ["id"], check=False)
         places = pc.index_in(changes.column("id"), value_set=ids.column("id").combine_chunks())
         changes = changes.filter(pc.is_valid(places))
         chosen = row_ids[np.asarray(pc.drop_null(places), dtype=np.int64)]
-        whole = self.take(chosen, covered(self._dataset.schema.names))
+        names = covered(self._dataset.schema.names)
+        some = len(self) >= _LARGE and len(chosen) * _FEW_OF < len(self)
+        whole = self._take(chosen, [*names, "embedding"] if some else names)
+        rows = whole.select(names)
+        if not self._checked:
+            check_rows(rows)
         for field in changes.schema:
-            whole = whole.set_column(whole.schema.get_field_index(field.name), field, changes.column(field.name))
-        return changes.append_column(CHECKSUM_FIELDS[1], pa.array(row_checksums(whole)))
+            rows = rows.set_column(rows.schema.get_field_index(field.name), field, changes.column(field.name))
+        sums = pa.array(row_checksums(rows))
+        if not some:
+            return changes.append_column(CHECKSUM_FIELDS[1], sums)
+        # Its own checksum stays with the embedding, whatever is read of that.
+        rows = rows.set_column(rows.schema.get_field_index(CHECKSUM), CHECKSUM_FIELDS[1], sums)
+        rows = rows.append_column(self._dataset.schema.field("embedding"), whole.column("embedding"))
+        return rows.select(self._dataset.schema.names)
 
     def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
         fields = [self._dataset.schema.field(name) for name in names]
@@ -477,7 +494,7 @@ class Store:
             try:
                 with self.alone(), storage_errors(self._dataset.uri):
                     table = make()
-                    merge = self._dataset.merge_insert("id").when_matched_update_all()
+                    merge = self._dataset.merge_insert("id").when_matched_update_all().use_index("id" in self._indexed)
                     if insert:
                         merge = merge.when_not_matched_insert_all()
                     # Two writers of one collection collide often and briefly; Lance retries with the newest version.
@@ -488,7 +505,7 @@ class Store:
                 # A column may have been given another type in between; the values are then fitted to that.
                 if attempt == _CONFLICT_RETRIES - 1 or "different schema" not in str(error):
                     raise
-                self._dataset = lance.dataset(self._dataset.uri)
+                self._dataset = _opened(self._dataset.uri)
         raise AssertionError("unreachable")
 
     def mark(self) -> str:
@@ -503,7 +520,7 @@ class Store:
         name = secrets.token_hex(8)
         with storage_errors(self._dataset.uri):
             # A handle of its own: these items stay at the version that the index is built from.
-            dataset = lance.dataset(self._dataset.uri)
+            dataset = _opened(self._dataset.uri)
             known = {key: value for key, value in dataset.config().items() if key.startswith(_MARK)}
             oldest = sorted(known, key=lambda key: int(known[key]))[: max(0, len(known) + 1 - _MARKS_KEPT)]
             dataset.update_config({_MARK + name: str(dataset.version)} | dict.fromkeys(oldest))
@@ -551,6 +568,7 @@ class Store:
         Raises:
             StorageError: The disk refused.
         """
+        self.keep_indexes()
         with storage_errors(self._dataset.uri):
             if not force and self._opened // MOST_FRAGMENTS == self.version // MOST_FRAGMENTS:
                 return
@@ -558,6 +576,22 @@ class Store:
             if self._rewrite(None if force else worn_fragments):
                 clean_versions(self._dataset)
             self._opened = self.version
+
+    def keep_indexes(self) -> None:
+        """Make the scalar indexes by which items are looked up, where they are worthwhile, or bring them up to date.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with storage_errors(self._dataset.uri):
+            try:
+                if keep_up(self._dataset):
+                    self._committed()
+            except OSError as error:
+                # Without luck between two writers it is left to the next time: nothing depends on it.
+                if "commit conflict" not in str(error):
+                    raise
+                self._dataset = _opened(self._dataset.uri)
 
     def _rewrite(self, choose: Callable[[lance.LanceDataset], Collection[int]] | None = None, **options: Any) -> bool:
         """Merge fragments; what another process writes to them meanwhile comes first, and then it is tried again.
@@ -582,7 +616,7 @@ class Store:
             except OSError as error:
                 if "commit conflict" not in str(error):
                     raise
-                self._dataset = lance.dataset(self._dataset.uri)
+                self._dataset = _opened(self._dataset.uri)
             else:
                 self._committed()
                 return True
@@ -608,6 +642,9 @@ class Store:
                     f"{self._dataset.uri} cannot be purged while other processes write to it; stop them and run the "
                     "same again"
                 )
+            # They hold the keys of rows that are gone, too.
+            remake(self._dataset)
+            self._committed()
             # Who still reads one of them reads the newest instead.
             forget_readers(self._dataset)
             # Also what a writer that was killed has left and no version names.
@@ -707,13 +744,21 @@ class Store:
         """
         self._passed_over = frozenset(fragments)
 
+    @property
+    def _fragments(self) -> list[lance.LanceFragment] | None:
+        """Where to read; None for everywhere."""
+        if not self._passed_over:
+            return None
+        return [one for one in self._dataset.get_fragments() if one.fragment_id not in self._passed_over]
+
     def _read(self, columns: Sequence[str], condition: str | None = None) -> tuple[Int64Array, pa.Table]:
         """Read columns without comparing anything."""
-        fragments = None
-        if self._passed_over:
-            fragments = [one for one in self._dataset.get_fragments() if one.fragment_id not in self._passed_over]
         table = self._dataset.scanner(
-            columns=list(columns), filter=condition, with_row_id=True, fragments=fragments
+            columns=list(columns),
+            filter=condition,
+            with_row_id=True,
+            fragments=self._fragments,
+            use_scalar_index=False,
         ).to_table()
         return _row_ids(table), table.drop_columns(["_rowid"])
 
@@ -776,7 +821,9 @@ class Store:
         if where is not None or also is not None:
             self.verify()
         with self._filtering(where):
-            scanner = self._dataset.scanner(columns=[], filter=condition, with_row_id=True, fragments=fragments)
+            scanner = self._dataset.scanner(
+                columns=[], filter=condition, with_row_id=True, fragments=fragments, use_scalar_index=False
+            )
             return _row_ids(scanner.to_table())
 
     def check_filter(self, where: str | None) -> None:
@@ -801,29 +848,49 @@ class Store:
         try:
             return to_lance(where, schema)
         except TextAndNumberError as error:
-            reason = self._why_text(error.column, error.number)
+            with storage_errors(self._dataset.uri, reading=True):
+                reason = why_text(self._dataset, error.column, error.number)
             raise FilterError(refusal(where, reason, schema)) from error
 
-    def _why_text(self, column: str, number: str) -> str:
-        """Say why a column that is compared with a number is text."""
-        row = 0
-        some = "x"
+    def lookup(
+        self, column: str, values: Sequence[str], columns: Sequence[str], *, check: bool = True
+    ) -> tuple[Int64Array, pa.Table]:
+        """Read columns of the items of which a text column holds one of some values, in the order of their row ids.
+
+        In a large collection that costs no more than in a small one: its columns of keys have scalar indexes.
+
+        Args:
+            column: `id`, `uri` or `sha256`.
+            values: Any texts; they are compared, never parsed.
+            columns: The columns to read, without that of the embedding.
+            check: Whether to compare the items that are found with their checksums.
+
+        Returns:
+            `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
+
+        Raises:
+            DamagedError: One is not what was written.
+            StorageError: The items cannot be read.
+        """
+        all_columns = covered(self._dataset.schema.names) if check and not self._checked else []
         with storage_errors(self._dataset.uri, reading=True):
-            for batch in self._dataset.to_batches(columns=["id", column]):
-                for name, value in zip(*(part.to_pylist() for part in batch.columns), strict=True):
-                    row += 1
-                    if value is not None and not _is_number(value):
-                        shown = value if len(value) <= 60 else value[:57] + "..."
-                        return (
-                            f"{column} is text, because of row {row}: {shown!r} (item {name!r}), and {number} is a "
-                            f"number; compare it with a text, {number!r}, or write TRY_CAST({_quoted(column)} AS "
-                            f"DOUBLE), which is NULL where there is no number"
-                        )
-                    some = some if value is None else value
-        return (
-            f"{column} is text, though it holds nothing but numbers, such as {some!r}, and {number} is a number; "
-            f"compare it with a text, {number!r}, or write CAST({_quoted(column)} AS DOUBLE)"
-        )
+            table = find_rows(
+                self._dataset,
+                column,
+                values,
+                all_columns or columns,
+                indexed=column in self._indexed,
+                fragments=self._fragments,
+            )
+        if all_columns:
+            check_rows(table.drop_columns(["_rowid"]))
+        order = np.argsort(found := _row_ids(table), kind="stable")
+        return found[order], table.select(list(columns)).take(pa.array(order))
+
+    @property
+    def _indexed(self) -> frozenset[str]:
+        """Columns whose scalar index can be relied on; none where fragments are passed over, which it knows."""
+        return frozenset() if self._passed_over else indexed_columns(self._dataset)
 
     def find(self, column: str, value: str, columns: Sequence[str]) -> tuple[Int64Array, pa.Table]:
         """Read columns of the items of which a text column holds exactly one value.
@@ -835,15 +902,16 @@ class Store:
 
         Returns:
             `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
+
+        Raises:
+            DamagedError: One is not what was written; or there is none, and another item is damaged.
+            StorageError: The items cannot be read.
         """
-        if "\0" in value or (not value.isascii() and _has_surrogates(value)):
-            # No item can hold it, and neither can the text of a filter.
-            return np.zeros(0, np.int64), self._dataset.schema.empty_table().select(list(columns))
-        self.verify()
-        same = f"{column} = '{value.replace(chr(39), 2 * chr(39))}'"
-        with storage_errors(self._dataset.uri, reading=True):
-            table = self._dataset.scanner(columns=list(columns), filter=same, with_row_id=True).to_table()
-        return _row_ids(table), table.drop_columns(["_rowid"])
+        row_ids, table = self.lookup(column, [value], columns)
+        if not len(row_ids):
+            # It may be there, and damaged.
+            self.verify()
+        return row_ids, table
 
     def match(
         self, names: Sequence[str], *, uris: Callable[[str], Iterable[str]] | None = None
@@ -855,26 +923,21 @@ class Store:
             uris: Gives the URIs that a name which is no id may mean; None where it can only be an id.
 
         Returns:
-            `(row_ids, unknown)`: the row ids of the items, int64 of shape (n,), and the names that no item has.
+            `(row_ids, unknown)`: the row ids of the items in rising order, int64 of shape (n,), and the names that no
+            item has.
         """
         # Unchecked: what is damaged can be named, and so removed.
-        with storage_errors(self._dataset.uri, reading=True):
-            row_ids, table = self._read(["id"] if uris is None else ["id", "uri"])
-        wanted = pa.array(list(dict.fromkeys(names)), pa.string())
-        # Compared as Arrow has them: a million rows as Python texts would take seconds.
-        ids = table.column("id")
-        chosen = pc.is_in(ids, value_set=wanted)
-        unknown = wanted.filter(pc.invert(pc.is_in(wanted, value_set=pc.unique(ids.filter(chosen))))).to_pylist()
+        row_ids, table = self.lookup("id", names, ["id"], check=False)
+        known = set(table.column("id").to_pylist())
+        unknown = [name for name in dict.fromkeys(names) if name not in known]
         if uris is not None and unknown:
             places = {name: list(uris(name)) for name in unknown}
-            column = table.column("uri")
-            there = pc.is_in(
-                column, value_set=pa.array({uri for found in places.values() for uri in found}, pa.string())
-            )
-            held = set(pc.unique(column.filter(there)).to_pylist())
+            wanted = [uri for found in places.values() for uri in found]
+            others, table = self.lookup("uri", wanted, ["uri"], check=False)
+            held = set(table.column("uri").to_pylist())
             unknown = [name for name, found in places.items() if held.isdisjoint(found)]
-            chosen = pc.or_(chosen, there)
-        return row_ids[np.flatnonzero(chosen.to_numpy())], unknown
+            row_ids = np.union1d(row_ids, others)
+        return row_ids, unknown
 
     def take(self, row_ids: Int64Array, columns: Sequence[str], *, check: bool = True) -> pa.Table:
         """Read columns of given items.
@@ -966,12 +1029,18 @@ class Store:
             with storage_errors(self._dataset.uri, reading=True):
                 yield
         except StorageError as error:
-            reason = None if where is None else _reason_of_filter(str(error.__cause__))
+            reason = None if where is None else reason_of_filter(str(error.__cause__))
             if reason is None:
                 raise
             from mmalign.store.filters import refusal
 
             raise FilterError(refusal(str(where), reason, self._dataset.schema)) from error
+
+
+def _opened(path: str | os.PathLike[str], version: int | None = None) -> lance.LanceDataset:
+    return lance.dataset(
+        os.fspath(path), version=version, index_cache_size_bytes=_CACHED, metadata_cache_size_bytes=_CACHED
+    )
 
 
 def _checked_names(dataset: lance.LanceDataset) -> list[str]:
@@ -1001,36 +1070,6 @@ def _both(one: str | None, two: str | None) -> str | None:
     return f"({one}) AND ({two})" if one is not None and two is not None else one if two is None else two
 
 
-def _quoted(column: str) -> str:
-    return column if column.isidentifier() else f'"{column}"'
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _reason_of_filter(text: str) -> str | None:
-    """What is wrong with a filter, of an error that Lance met when it planned or ran it; None for any other error."""
-    if (found := re.search(r"(?:Cannot cast|Can't cast)[^,\n]*|Error parsing timestamp from[^,\n]*", text)) is not None:
-        return f"{found[0]} for some item; TRY_CAST gives NULL there"
-    if "overflow" in text.lower() or "out of range Int64" in text:
-        return "what it calculates is more than 64 bits hold for some item; write CAST(... AS DOUBLE)"
-    if (found := re.search(r"regex parse error:.*?error: ([^,\n]*)", text, re.DOTALL)) is not None:
-        return f"a regular expression cannot be read: {found[1]}"
-    if "egular expression did not compile" in text:
-        return "a regular expression is too large"
-    if "Error parsing statement" in text:
-        # It was written here, so that only its depth can be wrong.
-        return "it is nested too deeply"
-    if (found := re.search(r"Error applying filter expression to batch: ([^\n]*)", text)) is not None:
-        return found[1].split(", /home/")[0]
-    return None
-
-
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray | None:
     """The column as another type, or None where that would change a value."""
     try:
@@ -1049,59 +1088,3 @@ def _caster(kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
 def _row_ids(table: pa.Table) -> Int64Array:
     ids: Int64Array = table.column("_rowid").to_numpy().astype(np.int64)
     return ids
-
-
-def _first_line(error: BaseException) -> str:
-    """The part of a Lance error that a user can act on: no source path, no list of internal columns."""
-    text = str(error).split("\n")[0].split(", /home/")[0].split(" Valid fields are")[0]
-    for prefix in ("LanceError(IO): ", "Invalid user input: ", "Schema error: "):
-        text = text.removeprefix(prefix)
-    return text
-
-
-@contextmanager
-def storage_errors(path: str | os.PathLike[str], *, reading: bool = False) -> Iterator[None]:
-    """Turn what the disk refuses, and what Lance or Arrow fails at, into a StorageError that says what to do.
-
-    Args:
-        path: The dataset.
-        reading: Whether it is being read; else it is being written, and the text says that nothing is lost.
-    """
-    try:
-        yield
-    except MMAlignError:
-        raise
-    except Exception as error:
-        if not _from_lance(error):
-            raise
-        raise _refusal(path, error, reading=reading) from error
-    except BaseException as error:
-        # A panic in Rust is no Exception, so that nothing catches it; Ctrl-C and its like are none either.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise _refusal(path, error, reading=reading) from error
-
-
-def _from_lance(error: Exception) -> bool:
-    """Whether an error is one that Lance, Arrow or the disk raises, and not a fault of mmalign's own code."""
-    if isinstance(error, OSError | pa.ArrowException):
-        return True
-    # Lance gives ValueError and RuntimeError for its own errors, the latter for a panic in one of its threads.
-    return isinstance(error, ValueError | RuntimeError) and bool(_LANCE_SAYS.search(str(error)))
-
-
-def _refusal(path: str | os.PathLike[str], error: BaseException, *, reading: bool = False) -> StorageError:
-    if reading:
-        return StorageError(
-            f"cannot read {path}: {_first_line(error)}. The items may be damaged or being replaced; run the same "
-            "again, and see `mmalign doctor`"
-        )
-    remedy = "free some space" if "os error 28" in str(error) or "No space" in str(error) else "check the disk"
-    return StorageError(
-        f"cannot write to {path}: {_first_line(error)}. "
-        f"Everything committed before is kept; {remedy} and run the same again"
-    )
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)

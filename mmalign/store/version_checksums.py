@@ -1,9 +1,10 @@
-"""Checksums of what Lance keeps of a version beside the rows: its manifest, and which rows are deleted.
+"""Checksums of what Lance keeps of a version beside the rows: its manifest, which rows are deleted, and its indexes.
 
 A row's own checksum cannot tell that the row has gone missing, or has got another row's id. For each version that is
-committed, `_checksums/VERSION.json` in the dataset's folder holds the CRC-32 of the version's manifest and of its
-deletion files. A version without that file, as one that was committed by an earlier mmalign or by a process that was
-killed at that moment, is not checked.
+committed, `_checksums/VERSION.json` in the dataset's folder holds the CRC-32 of the version's manifest, of its
+deletion files and of its scalar indexes. A version without that file, as one that was committed by an earlier mmalign
+or by a process that was killed at that moment, is not checked. Indexes are large, and not all that is read needs them:
+they are compared when they are first used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from mmalign.utils import holds_checksum, with_checksum, write_atomic
 
 FOLDER = "_checksums"
 _SUFFIX = ".json"
+_INDEXES = "_indices"
+_CHUNK = 1 << 20
+# By folder of an index, whether it was what was written when it was first used: Lance never changes one.
+_sound: dict[Path, bool] = {}
 
 
 def write_version(dataset: lance.LanceDataset) -> None:
@@ -39,7 +44,7 @@ def write_version(dataset: lance.LanceDataset) -> None:
     manifest = _manifest(root, dataset.version)
     if manifest is None:
         return
-    for name in [manifest, *_deletions(dataset)]:
+    for name in [manifest, *_deletions(dataset), *_index_files(dataset)]:
         # A file that was there before was read then: read again, its damage would count as right.
         found = earlier.get(name) or _checksum(root / name)
         if found is None:
@@ -67,6 +72,8 @@ def check_version(dataset: lance.LanceDataset) -> bool:
     if sums is None:
         return False
     for name, wanted in sums.items():
+        if name.startswith(_INDEXES):
+            continue
         found = _checksum(root / name)
         # What is not there any more has been cleaned away; Lance says so itself where it needs it.
         if found is not None and found != wanted:
@@ -75,6 +82,25 @@ def check_version(dataset: lance.LanceDataset) -> bool:
                 "bring the collection back from a copy, or make it anew: mmalign index SOURCE --collection NEW"
             )
     return True
+
+
+def indexes_are_sound(dataset: lance.LanceDataset) -> bool:
+    """Compare the scalar indexes of a version with their checksums, each once a process.
+
+    Args:
+        dataset: Open at that version.
+
+    Returns:
+        False where a file is not what was written; True where there is nothing to compare with.
+    """
+    root = Path(dataset.uri)
+    folders = {root / _INDEXES / uuid for uuid in _uuids(dataset)}
+    if any(folder not in _sound for folder in folders):
+        sums = _read(_path(root, dataset.version)) or {}
+        for folder in folders - _sound.keys():
+            own = {name: wanted for name, wanted in sums.items() if (root / name).parent == folder}
+            _sound[folder] = all(_checksum(root / name) == wanted for name, wanted in own.items())
+    return all(_sound[folder] for folder in folders)
 
 
 def clear_versions(dataset: lance.LanceDataset) -> None:
@@ -120,8 +146,22 @@ def _deletions(dataset: lance.LanceDataset) -> list[str]:
     return [file.path(fragment) for fragment, file in files if file is not None]
 
 
+def _uuids(dataset: lance.LanceDataset) -> list[str]:
+    return [segment.uuid for index in dataset.describe_indices() for segment in index.segments]
+
+
+def _index_files(dataset: lance.LanceDataset) -> list[str]:
+    root = Path(dataset.uri)
+    folders = [root / _INDEXES / uuid for uuid in _uuids(dataset)]
+    return [path.relative_to(root).as_posix() for folder in folders for path in sorted(folder.glob("*"))]
+
+
 def _checksum(path: Path) -> str | None:
+    found = 0
     try:
-        return f"{zlib.crc32(path.read_bytes()):08x}"
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                found = zlib.crc32(chunk, found)
     except OSError:
         return None
+    return f"{found:08x}"
