@@ -281,7 +281,7 @@ def test_files_that_change_places_take_their_embeddings_along(
     # Read between the two, and due to be committed at once.
     os.utime(photos / "red.png", (5, 5))
     if often:
-        monkeypatch.setattr("mmalign.collection.ingest._COMMIT_ITEMS", 1)
+        monkeypatch.setattr("mmalign.collection.ingest.commit._COMMIT_ITEMS", 1)
     assert counts(collection.add(photos)) == {"updated": 2, "unchanged": 16}
     store = collection.snapshot()
     _, rows = store.scan(["uri"])

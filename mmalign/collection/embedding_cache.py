@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mmalign.collection.loader import ImageLoader, IngestJob
+from mmalign.collection.ingest import ImageLoader, IngestJob
 from mmalign.encoders import Encoder, stream_image
 from mmalign.media import Picture, row_is_there, uri_to_path
 from mmalign.store import Float16Array, Store, rewrite, to_array
@@ -78,7 +78,7 @@ class ReembedJob:
             if key[0] is None:
                 self._unreadable[name] = key, Skip(name, "has no picture: its vector was given")
                 continue
-            work.append(IngestJob(Item(key[0], name), -1, None, None, key[1]))
+            work.append(IngestJob(Item(key[0], name), said=key[1]))
         return work
 
     def encode(self, work: list[IngestJob]) -> None:

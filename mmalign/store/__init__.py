@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from mmalign.store.checksums import readable_values as readable_values
     from mmalign.store.columns import to_array as to_array
     from mmalign.store.copies import Copies as Copies
+    from mmalign.store.digests import Digests as Digests
+    from mmalign.store.given import Given as Given
+    from mmalign.store.given import Remarks as Remarks
     from mmalign.store.given import fit_items as fit_items
-    from mmalign.store.given import limit_notes as limit_notes
+    from mmalign.store.given import plain_item as plain_item
     from mmalign.store.lance_store import Float16Array as Float16Array
     from mmalign.store.lance_store import Store as Store
     from mmalign.store.mending import Mending as Mending
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from mmalign.store.said import keep as keep
     from mmalign.store.said import table_key as table_key
     from mmalign.store.view_schema import view_schema as view_schema
+    from mmalign.store.settling import Columns as Columns
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -34,7 +38,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checksums": ["readable_values"],
         "columns": ["to_array"],
         "copies": ["Copies"],
-        "given": ["fit_items", "limit_notes"],
+        "digests": ["Digests"],
+        "given": ["Given", "Remarks", "fit_items", "plain_item"],
         "lance_store": ["Float16Array", "Store"],
         "mending": ["Mending"],
         "refusals": ["storage_errors"],
@@ -42,5 +47,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "rewriting": ["rewrite"],
         "said": ["CALL", "Part", "ROWS", "SIDECAR", "hear", "keep", "table_key"],
         "view_schema": ["view_schema"],
+        "settling": ["Columns"],
     },
 )

@@ -87,6 +87,50 @@ def _type_of_list(values: Sequence[Any]) -> pa.DataType | None:
     return TEXTS if found is None else _LISTS[found]
 
 
+class Inferring:
+    """The type of a new column, told from its values one by one; none of them is kept.
+
+    Attributes:
+        found: The type so far: that of the first value, widened where later ones need it and it can be.
+    """
+
+    def __init__(self) -> None:
+        self.found: pa.DataType | None = None
+        self._missing = False
+        # Whether all values so far would fit the wider type, and whether an empty list is among them.
+        self._fit_wider = True
+        self._empty = False
+
+    def see(self, value: Any) -> None:
+        """Take in the next value.
+
+        Args:
+            value: A plain value; None fits everywhere, and a misfit changes nothing.
+        """
+        if isinstance(value, str) and value.strip().lower() in MISSING and self.found is None:
+            self._missing = self._missing or value != ""
+            return
+        kind = type_of(value)
+        if kind is not None and kind != self.found:
+            if self.found is None or (WIDER.get(self.found) == kind and self._all_fit(kind)):
+                self.found = kind
+            elif not fits(value, self.found):
+                return
+        wider = None if self.found is None else WIDER.get(self.found)
+        if value == []:
+            self._empty = True
+        elif wider is not None and self._fit_wider:
+            self._fit_wider = fits(value, wider)
+
+    def _all_fit(self, wider: pa.DataType) -> bool:
+        return self._fit_wider and (not self._empty or fits([], wider))
+
+    @property
+    def kind(self) -> pa.DataType | None:
+        """The column's type; None where every value is None or an empty list."""
+        return TEXT if self.found is None and self._missing else self.found
+
+
 def infer_type(values: Iterable[Any]) -> pa.DataType | None:
     """Return the type of a new column: that of its first value, widened where later ones need it and it can be.
 
@@ -96,22 +140,10 @@ def infer_type(values: Iterable[Any]) -> pa.DataType | None:
     Returns:
         An Arrow type, or None where every value is None or an empty list. Misfits do not change it.
     """
-    found: pa.DataType | None = None
-    missing = False
-    held: list[Any] = []
+    inferring = Inferring()
     for value in values:
-        if isinstance(value, str) and value.strip().lower() in MISSING and found is None:
-            missing = missing or value != ""
-            continue
-        kind = type_of(value)
-        if kind is None or kind == found:
-            held.append(value)
-        elif found is None or (WIDER.get(found) == kind and all(fits(before, kind) for before in held)):
-            found = kind
-            held.append(value)
-        elif fits(value, found):
-            held.append(value)
-    return TEXT if found is None and missing else found
+        inferring.see(value)
+    return inferring.kind
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from mmalign.store.digests import digest_keys
 from mmalign.store.lance_store import Store
 from mmalign.store.refusals import storage_errors
 from mmalign.utils import Float32Array, Int64Array
 
-_HEX_DIGITS = 64
 _ROWS = 262_144
-# Odd, so that no digit is lost; what two digests share by chance is told apart by all their digits.
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Copies:
             )
             for batch in scanner.to_batches():
                 ids.append(batch.column("_rowid").to_numpy(zero_copy_only=False).astype(np.int64))
-                keys.append(_keys(batch.column("sha256")))
+                keys.append(digest_keys(batch.column("sha256")))
         row_ids, hashes = np.concatenate(ids), np.concatenate(keys)
         order = np.argsort(hashes)
         same = hashes[order[1:]] == hashes[order[:-1]]
@@ -152,21 +149,3 @@ def _number(row_ids: Int64Array, groups: Int64Array) -> tuple[Int64Array, Int64A
     first = np.full(int(numbered.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, numbered, row_ids)
     return first, numbered.astype(np.int64)
-
-
-def _keys(digests: pa.Array) -> NDArray[np.uint64]:
-    """A number for each digest: equal for equal ones, and for hardly any others."""
-    offsets = np.frombuffer(digests.buffers()[1], np.int32)[digests.offset : digests.offset + len(digests) + 1]
-    if len(digests) and (np.diff(offsets) == _HEX_DIGITS).all():
-        flat = np.frombuffer(digests.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-        # A copy, as the digits need not begin at a multiple of eight.
-        digits = flat.reshape(-1, _HEX_DIGITS)[:, :16].copy().view(np.uint64)
-        mixed: NDArray[np.uint64] = digits[:, 0] * _MIX ^ digits[:, 1]
-        return mixed
-    return np.array([_key(text) for text in digests.to_pylist()], np.uint64)
-
-
-def _key(text: str) -> np.uint64:
-    if len(text) == _HEX_DIGITS and text.isascii():
-        return np.uint64(_keys(pa.array([text]))[0])
-    return np.uint64(hash(text) & 0xFFFF_FFFF_FFFF_FFFF)

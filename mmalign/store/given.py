@@ -5,109 +5,78 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmalign.errors import InputError, MetadataError
-from mmalign.store.lance_store import Store
+from mmalign.errors import MetadataError
 from mmalign.store.names import RESERVED
-from mmalign.types import CellError, Item, Note, Skip, as_id, plain_value
+from mmalign.store.settling import Columns
+from mmalign.types import CellError, Item, Note, as_id, plain_value
 
 _MOST_NOTES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a source says of its items.
+    """One item as its source gives it, fitted to the columns of a store.
 
     Attributes:
-        items: The items; their metadata is by column, with values as the columns hold them.
-        said: A digest of what the source says of each beside its bytes; None where it says nothing.
+        item: The item; its metadata is by column, with values as the columns hold them.
+        said: A digest of what the source says of it beside its bytes; None where it says nothing.
         own: The same without what came with the call.
-        columns: Columns that some item has a value for.
-        renamed: Names that are kept as another one.
-        skipped: Items that cannot be used.
-        notes: Cells that were left out.
     """
 
-    items: list[Item]
-    said: list[str | None]
-    own: list[str | None]
-    columns: list[str]
-    renamed: Mapping[str, str]
-    skipped: list[Skip]
-    notes: list[Note]
+    item: Item
+    said: str | None
+    own: str | None
 
 
-def fit_items(
-    store: Store, items: Sequence[Item], *, as_text: Collection[str] = (), by_call: Collection[str] = ()
-) -> Given:
-    """Fit what a source says of its items to columns; those that the store lacks are made.
+class Remarks:
+    """Notes on cells: the first 20 of each column, and how many others there are.
+
+    Attributes:
+        notes: Those that are told.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+        self._counts: dict[Any, int] = {}
+
+    def add(self, column: Any, note: Note) -> None:
+        """Take in a note.
+
+        Args:
+            column: The column that it is about.
+            note: The note.
+        """
+        self._counts[column] = self._counts.get(column, 0) + 1
+        if self._counts[column] <= _MOST_NOTES:
+            self.notes.append(note)
+
+    def told(self) -> list[Note]:
+        """All that is to be told."""
+        return self.notes + [
+            Note(f"{count - _MOST_NOTES:,} more cells of column {column!r} were left out", about=str(column))
+            for column, count in self._counts.items()
+            if count > _MOST_NOTES
+        ]
+
+
+def plain_item(item: Item, remarks: Remarks) -> Item:
+    """An item with plain values, as far as they can be kept.
 
     Args:
-        store: The items' store.
-        items: The items as the source gives them.
-        as_text: Names of columns that are to be text.
-        by_call: Names of metadata that came with the call, and not from the source.
+        item: As the source gives it.
+        remarks: Takes in notes on cells that cannot be.
 
     Returns:
-        The items that can be used, and what to tell of the rest.
+        The item.
 
     Raises:
-        MetadataError: A column of `as_text` is in neither the source nor the store.
-        StorageError: The disk refused.
+        InputError: Its id cannot be one.
+        MetadataError: It cannot be used at all.
     """
-    plain: list[Item] = []
-    skipped: list[Skip] = []
-    notes: list[tuple[Any, Note]] = []
-    for item in items:
-        try:
-            plain.append(_plain(item, notes))
-        except (MetadataError, InputError) as error:
-            skipped.append(Skip(item.place or item.uri, str(error)))
-    settled = store.settle([item.metadata for item in plain], as_text=as_text)
-    lost: dict[int, set[Any]] = {}
-    for cell in settled.left_out:
-        about = plain[cell.row].place or plain[cell.row].uri
-        lost.setdefault(cell.row, set()).add(cell.name)
-        notes.append((cell.name, Note(f"{cell.text}; the cell was left out", remedy=cell.remedy, about=about)))
-    return Given(
-        items=[replace(item, metadata=row) for item, row in zip(plain, settled.rows, strict=True)],
-        said=(said := [_digest(item, lost.get(number, ())) for number, item in enumerate(plain)]),
-        own=[_digest(item, {*lost.get(number, ()), *by_call}) for number, item in enumerate(plain)]
-        if by_call
-        else said,
-        columns=sorted({name for row in settled.rows for name, value in row.items() if value is not None}),
-        renamed=settled.renamed,
-        skipped=skipped,
-        notes=limit_notes(notes),
-    )
-
-
-def limit_notes(notes: Sequence[tuple[Any, Note]]) -> list[Note]:
-    """Keep the first 20 remarks on each column, and count the others.
-
-    Args:
-        notes: Each with its column.
-
-    Returns:
-        The remarks that are told.
-    """
-    counts: dict[Any, int] = {}
-    told = []
-    for column, note in notes:
-        counts[column] = counts.get(column, 0) + 1
-        if counts[column] <= _MOST_NOTES:
-            told.append(note)
-    more = {column: count - _MOST_NOTES for column, count in counts.items() if count > _MOST_NOTES}
-    return told + [
-        Note(f"{count:,} more cells of column {column!r} were left out", about=str(column))
-        for column, count in more.items()
-    ]
-
-
-def _plain(item: Item, notes: list[tuple[Any, Note]]) -> Item:
     about = item.place or item.uri
     metadata = {}
     for name, value in item.metadata.items():
@@ -115,7 +84,7 @@ def _plain(item: Item, notes: list[tuple[Any, Note]]) -> Item:
             metadata[name] = plain_value(value)
         except CellError as error:
             text, _, remedy = f"column {name!r} {error}".partition("; ")
-            notes.append((name, Note(f"{text}; the cell was left out", remedy=remedy, about=about)))
+            remarks.add(name, Note(f"{text}; the cell was left out", remedy=remedy, about=about))
         except MetadataError as error:
             raise MetadataError(f"column {name!r} {error}") from error
     for caption in item.captions:
@@ -126,6 +95,35 @@ def _plain(item: Item, notes: list[tuple[Any, Note]]) -> Item:
         except MetadataError as error:
             raise MetadataError(f"a caption {error}") from error
     return replace(item, id=None if item.id is None else as_id(item.id), metadata=metadata)
+
+
+def fit_items(
+    columns: Columns, items: Sequence[Item], *, by_call: Collection[str] = (), remarks: Remarks
+) -> list[Given]:
+    """Fit what a source says of some of its items to columns.
+
+    Args:
+        columns: The columns, chosen for all of the source.
+        items: What `plain_item` returned.
+        by_call: Names of metadata that came with the call, and not from the source.
+        remarks: Takes in notes on cells that fit nowhere, which are left out.
+
+    Returns:
+        One for each item.
+    """
+    rows, left_out = columns.fit([item.metadata for item in items])
+    lost: dict[int, set[Any]] = {}
+    for cell in left_out:
+        about = items[cell.row].place or items[cell.row].uri
+        lost.setdefault(cell.row, set()).add(cell.name)
+        remarks.add(cell.name, Note(f"{cell.text}; the cell was left out", remedy=cell.remedy, about=about))
+    found = []
+    for number, (item, row) in enumerate(zip(items, rows, strict=True)):
+        without = lost.get(number, ())
+        said = _digest(item, without)
+        own = _digest(item, {*without, *by_call}) if by_call else said
+        found.append(Given(replace(item, metadata=row), said, own))
+    return found
 
 
 def _digest(item: Item, lost: Collection[Any]) -> str | None:

@@ -35,7 +35,7 @@ from mmalign.store.lookup import find_rows
 from mmalign.store.names import renamed_columns
 from mmalign.store.refusals import first_line, storage_errors
 from mmalign.store.scalar_indexes import indexed_columns, keep_up, remake
-from mmalign.store.settling import Settled, check_settled, settle
+from mmalign.store.settling import Columns, Settled, check_settled, choose_columns, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
 from mmalign.store.version_checksums import check_version, clear_versions, write_version
 from mmalign.store.widening import recast
@@ -184,7 +184,9 @@ class Store:
                 check_version(dataset)
         except (StorageError, DamagedError):
             return None
-        return Store(dataset)
+        earlier = Store(dataset)
+        earlier.pass_over(self._passed_over)
+        return earlier
 
     def latest(self) -> Store:
         """Return this store at its newest committed version: itself where nothing has changed since.
@@ -292,25 +294,54 @@ class Store:
             MetadataError: With `strict`, a value does not fit its column; or a name cannot be one.
             StorageError: The disk refused.
         """
-        for attempt in range(_CONFLICT_RETRIES):
+        for last in (*[False] * (_CONFLICT_RETRIES - 1), True):
             settled = self.plan(rows, as_text=as_text, strict=strict)
-            if not settled.new.names and not settled.recast:
+            if self._make_columns(settled.columns, last=last):
                 break
-            try:
-                if settled.recast:
-                    with self.alone():
-                        self._recast(settled.recast)
-                with storage_errors(self._dataset.uri):
-                    if settled.new.names:
-                        self._dataset.add_columns(settled.new)
-                self._committed()
-                break
-            except StorageError:
-                # Another process may have changed the columns in between: look again before giving up.
-                self._dataset = self.latest().dataset
-                if attempt == _CONFLICT_RETRIES - 1:
-                    raise
         return settled
+
+    def settle_columns(
+        self, names: Iterable[Any], rows: Iterable[Mapping[Any, Any]], *, as_text: Collection[str] = ()
+    ) -> Columns:
+        """Settle which columns rows of metadata go into, as `settle`, where there are too many rows to be held.
+
+        Args:
+            names: All names that some row has, each once.
+            rows: Plain values by the caller's names; may be gone through several times.
+            as_text: Names of columns that are to be text.
+
+        Returns:
+            The columns, to which the rows are to be fitted.
+
+        Raises:
+            MetadataError: A name cannot be a column's, or `as_text` has one that nothing has.
+            StorageError: The disk refused.
+        """
+        for last in (*[False] * (_CONFLICT_RETRIES - 1), True):
+            columns = choose_columns(names, rows, self._dataset.schema, may_widen=self._may_widen, as_text=as_text)
+            if self._make_columns(columns, last=last):
+                break
+        return columns
+
+    def _make_columns(self, columns: Columns, *, last: bool) -> bool:
+        """Make and widen columns; whether they are as they were chosen, else they are to be chosen again."""
+        if not columns.new.names and not columns.recast:
+            return True
+        try:
+            if columns.recast:
+                with self.alone():
+                    self._recast(columns.recast)
+            with storage_errors(self._dataset.uri):
+                if columns.new.names:
+                    self._dataset.add_columns(columns.new)
+            self._committed()
+        except StorageError:
+            # Another process may have changed the columns in between: look again before giving up.
+            self._dataset = self.latest().dataset
+            if last:
+                raise
+            return False
+        return True
 
     def _recast(self, kinds: Mapping[str, pa.DataType]) -> None:
         """Give columns other types, and the rows the checksums that they have then."""
@@ -392,9 +423,9 @@ class Store:
 
     def _may_widen(self, name: str, kind: pa.DataType) -> bool:
         """Whether each value of a column can be held exactly as another type."""
-        with storage_errors(self._dataset.uri, reading=True):
-            column = self._read([name])[1].column(name)
-        return pa.types.is_string(kind) or _cast(column, kind) is not None
+        if pa.types.is_string(kind):
+            return True
+        return all(_cast(table.column(name), kind) is not None for _, table in self.iter_rows([name]))
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Refuse values that columns of the store cannot hold exactly.
@@ -587,10 +618,9 @@ class Store:
             try:
                 if keep_up(self._dataset):
                     self._committed()
-            except OSError as error:
-                # Without luck between two writers it is left to the next time: nothing depends on it.
-                if "commit conflict" not in str(error):
-                    raise
+            except OSError:
+                # Without luck between two writers, or with a column that cannot be read, it is left to the next time:
+                # nothing depends on it.
                 self._dataset = _opened(self._dataset.uri)
 
     def _rewrite(self, choose: Callable[[lance.LanceDataset], Collection[int]] | None = None, **options: Any) -> bool:
@@ -938,6 +968,49 @@ class Store:
             unknown = [name for name, found in places.items() if held.isdisjoint(found)]
             row_ids = np.union1d(row_ids, others)
         return row_ids, unknown
+
+    def iter_rows(self, columns: Sequence[str], *, rows: int = 65_536) -> Iterator[tuple[Int64Array, pa.Table]]:
+        """Read columns of all items in chunks, so that they need not fit in memory; nothing is compared.
+
+        Args:
+            columns: Column names, without that of the embedding.
+            rows: Largest chunk.
+
+        Yields:
+            `(row_ids, table)`: int64 of shape (n,), and n rows in the same order.
+
+        Raises:
+            StorageError: The items cannot be read.
+        """
+        with storage_errors(self._dataset.uri, reading=True):
+            scanner = self._dataset.scanner(
+                columns=list(columns),
+                with_row_id=True,
+                batch_size=rows,
+                batch_readahead=2,
+                io_buffer_size=_READ_AHEAD,
+                fragments=self._fragments,
+            )
+            for batch in scanner.to_batches():
+                table = pa.Table.from_batches([batch])
+                yield _row_ids(table), table.drop_columns(["_rowid"])
+
+    def take_there(self, row_ids: Int64Array, columns: Sequence[str]) -> tuple[Int64Array, pa.Table]:
+        """Read columns of those of some items that are still there; nothing is compared.
+
+        Args:
+            row_ids: Row ids, shape (n,).
+            columns: Column names, without that of the embedding.
+
+        Returns:
+            `(row_ids, table)`: int64 of shape (m,), m at most n, and m rows in the same order.
+
+        Raises:
+            StorageError: The items cannot be read.
+        """
+        with storage_errors(self._dataset.uri, reading=True):
+            table = self._dataset._take_rows(np.unique(row_ids).tolist(), columns=[*columns, "_rowid"])
+        return _row_ids(table), table.drop_columns(["_rowid"])
 
     def take(self, row_ids: Int64Array, columns: Sequence[str], *, check: bool = True) -> pa.Table:
         """Read columns of given items.

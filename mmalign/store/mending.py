@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from mmalign.errors import DamagedError
 from mmalign.store.lance_store import Store
 from mmalign.store.verifying import Damage
 from mmalign.types import Note
-from mmalign.utils import Int64Array
 
 _NAMED = 5
 
@@ -36,19 +35,25 @@ class Mending:
         """
         return cls(tuple(store.find_damage()))
 
-    def pass_over_unreadable(self, store: Store, *, places: Collection[str], ids: Collection[str]) -> None:
+    def pass_over_unreadable(self, store: Store, given: Iterable[tuple[str, str]]) -> None:
         """Let a store pass over the items of which columns cannot be read, as the source is about to give them anew.
 
         Args:
             store: The items.
-            places: URIs of the source's items.
-            ids: Their ids.
+            given: URI and id of each of the source's items; gone through only where there are such items.
 
         Raises:
             DamagedError: The source does not give some of them.
         """
         unreadable = [one for one in self.damage if one.unreadable]
-        left = [one for one in unreadable if one.values.get("uri") not in places and one.values.get("id") not in ids]
+        if not unreadable:
+            store.pass_over(())
+            return
+        wanted = {one.values.get(name) for one in unreadable for name in ("uri", "id")}
+        held = {
+            (name, value) for pair in given for name, value in zip(("uri", "id"), pair, strict=True) if value in wanted
+        }
+        left = [one for one in unreadable if not {("uri", one.values.get("uri")), ("id", one.values.get("id"))} & held]
         if left:
             known = [name for one in left if (name := one.values.get("uri") or one.values.get("id")) is not None]
             named = f": {', '.join(known[:_NAMED])}{', ...' if len(known) > _NAMED else ''}" if known else ""
@@ -74,17 +79,10 @@ class Mending:
         """Ids of those items, as far as they can be read."""
         return frozenset(_name(one) for one in self.damage if one.columns)
 
-    def without_embedding(self, row_ids: Int64Array) -> frozenset[int]:
-        """Places of the items of which the embedding alone is damaged.
-
-        Args:
-            row_ids: Row ids of items, shape (n,).
-
-        Returns:
-            Places in `row_ids`.
-        """
-        wanted = [one.row_id for one in self.damage if not one.columns]
-        return frozenset(np.flatnonzero(np.isin(row_ids, wanted)).tolist() if wanted else ())
+    @property
+    def without_embedding(self) -> frozenset[int]:
+        """Row ids of the items of which the embedding alone is damaged."""
+        return frozenset(one.row_id for one in self.damage if not one.columns)
 
     def settle(self, store: Store, *, written: Collection[str], finished: bool = True) -> list[Note]:
         """Take away what the source has given anew under another id, and say what became of all.
@@ -128,9 +126,9 @@ class Mending:
 
     def _places(self, store: Store, written: Collection[str]) -> dict[str, str]:
         """The ids of what was written, by the place of the picture."""
-        _, table = store.scan(["id", "uri"], check=False)
+        _, table = store.lookup("id", sorted(written), ["id", "uri"], check=False)
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        return {uri: name for name, uri in rows if name in written and uri is not None}
+        return {uri: name for name, uri in rows if uri is not None}
 
     def _lost(self, store: Store, made: list[Damage], places: dict[str, str]) -> list[Note]:
         """Tell of values that the source did not give again, such as what `update` had set."""

@@ -25,6 +25,7 @@ from mmalign.store.checksums import (
 from mmalign.store.checksums import embedding_checksums as checksums_of_embeddings
 
 _ROWS = 32_768
+_READ_AHEAD = 2
 _NAMED = 5
 _REMEDY = (
     "run `mmalign index` with their source, which encodes them anew, or remove them; "
@@ -108,7 +109,7 @@ def check_all(dataset: lance.LanceDataset) -> None:
         if key in _verified:
             continue
         seen = 0
-        for batch in fragment.to_batches(columns=names, batch_size=_ROWS):
+        for batch in fragment.to_batches(columns=names, batch_size=_ROWS, batch_readahead=_READ_AHEAD):
             check_rows(pa.Table.from_batches([batch]))
             seen += batch.num_rows
         if seen != fragment.count_rows():
@@ -151,7 +152,11 @@ def find_damage(dataset: lance.LanceDataset, *, again: bool = False) -> Iterator
 
 
 def _damage_in(fragment: lance.LanceFragment, names: list[str]) -> Iterator[Damage]:
-    for batch in fragment.to_batches(columns=[*names, EMBEDDING], batch_size=_ROWS, with_row_id=True):
+    # Lance would read so many batches ahead that the memory of a small machine is full.
+    batches = fragment.to_batches(
+        columns=[*names, EMBEDDING], batch_size=_ROWS, batch_readahead=_READ_AHEAD, with_row_id=True
+    )
+    for batch in batches:
         yield from _damage_of(pa.Table.from_batches([batch]))
 
 

@@ -128,7 +128,7 @@ class Pictures(World):
         match step["do"]:
             case "index":
                 source = collection.path.parent / "photos"
-                commits = patch("mmalign.collection.ingest._COMMIT_ITEMS", 1) if step["often"] else nullcontext()
+                commits = patch("mmalign.collection.ingest.commit._COMMIT_ITEMS", 1) if step["often"] else nullcontext()
                 with commits:
                     return collection.add(
                         source, prune=step["prune"], restore=step["restore"], progress=False, batch_size=4

@@ -15,8 +15,8 @@ from functools import wraps
 from importlib import import_module
 from pathlib import Path
 
-from mmalign.collection import ingest
 from mmalign.collection.collection import Collection
+from mmalign.collection.ingest import commit
 from tests.tools.color_encoder import ColorEncoder
 
 
@@ -47,7 +47,7 @@ def plant(spec: str) -> None:
 def main() -> None:
     source, collection, *points = sys.argv[1:]
     # Many small commits, so that there is something to lose between them.
-    ingest._COMMIT_ITEMS = 100
+    commit._COMMIT_ITEMS = 100
     for point in points:
         plant(point)
     opened = Collection.open_or_create(Path(collection), encoder=ColorEncoder())

@@ -5,31 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from PIL.Image import Image
 
+from mmalign.collection.ingest.jobs import IngestJob
 from mmalign.media import MediaPolicy, Picture, load_pictures
-from mmalign.types import Item, Skip
-
-
-@dataclass(slots=True)
-class IngestJob:
-    """One item whose bytes must be read.
-
-    Attributes:
-        item: What the source says of it.
-        row: Its row among the known items; -1 where it is new.
-        size: Bytes of the file; None for a URL.
-        mtime_ns: When the file was last changed; None for a URL.
-        said: Digest of what the source says of it, or None.
-    """
-
-    item: Item
-    row: int
-    size: int | None
-    mtime_ns: int | None
-    said: str | None
+from mmalign.types import Skip
 
 
 class ImageLoader:
