@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmalign.collection.collection import Collection
-from mmalign.collection.ingest import derive_id
+from mmalign.collection.ingest import IngestJob, Known, NewRow, derive_id
 from mmalign.errors import AddInterrupted, MetadataError, SourceError
-from mmalign.types import AddReport
+from mmalign.store import Part
+from mmalign.types import AddReport, Item
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 
@@ -301,3 +304,82 @@ def test_a_picture_that_comes_again_and_again_to_the_same_place_takes_no_item_aw
         shutil.copy(photos / f"{name}.png", photos / "new.png")
         assert counts(collection.add(photos))["added"] == 1
     assert {Path(uri).stem for uri in table(collection)} == {"new", "one", "two", "three"}
+
+
+def table_of(path: Path, rows: int, *, title: str = "title") -> Path:
+    """A table of pictures on the web, of which none needs to be there."""
+    lines = [f'{{"id": "i{row}", "url": "https://host/{row}.jpg", "{title}": "{row} of many"}}' for row in range(rows)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def with_vectors(path: Path, rows: int) -> Collection:
+    collection = Collection.create(path, encoder=None, dim=4)
+    vectors = np.random.default_rng(0).standard_normal((rows, 4)).astype(np.float32)
+    names = [f"i{row}" for row in range(rows)]
+    collection.add_embeddings(names, vectors, uris=[f"https://host/{row}.jpg" for row in range(rows)])
+    return collection
+
+
+def test_memory_does_not_grow_with_the_table_or_the_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each row it keeps some numbers; a row as a dictionary would take ten times as much."""
+    monkeypatch.setattr("mmalign.collection.ingest.run._BLOCK", 256)
+    monkeypatch.setattr("mmalign.collection.ingest.spool._IN_MEMORY", 1 << 12)
+    monkeypatch.setattr("mmalign.collection.ingest.spool._AT_ONCE", 1 << 12)
+    monkeypatch.setattr("mmalign.collection.ingest.known._BLOCK", 256)
+    monkeypatch.setattr("mmalign.store.verifying._ROWS", 256)
+    peaks = []
+    for rows in (1_000, 5_000):
+        table = table_of(tmp_path / f"{rows}.jsonl", rows)
+        collection = with_vectors(tmp_path / f"{rows}.mm", rows)
+        assert counts(collection.add(table)) == {"updated": rows}
+        tracemalloc.start()
+        assert counts(collection.add(table)) == {"unchanged": rows}
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 150 * 4_000
+
+
+def test_rows_of_one_picture_that_are_far_apart(collection: Collection, photos: Path, tmp_path: Path) -> None:
+    """The captions of all of them are its captions, whatever lies between; the later of other values counts."""
+    pictures = sorted(path.name for path in photos.iterdir() if path.suffix == ".png")
+    rows = [(name, turn) for turn in range(3) for name in (pictures if turn % 2 else pictures[::-1])]
+    lines = [f'{{"path": "photos/{name}", "caption": "{name} {turn}", "turn": {turn}}}' for name, turn in rows]
+    table = tmp_path / "captions.jsonl"
+    table.write_text("\n".join(lines), encoding="utf-8")
+    report = collection.add(table)
+    assert report.added == len(pictures)
+    assert sum("and then" in note.text for note in report.notes) == 1
+    _, found = collection.snapshot().scan(["uri", "captions", "turn"])
+    assert {Path(row["uri"]).name: (row["captions"], row["turn"]) for row in found.to_pylist()} == {
+        name: ([f"{name} {turn}" for turn in range(3)], 2) for name in pictures
+    }
+
+
+def test_an_id_that_two_pictures_claim_far_apart(tmp_path: Path) -> None:
+    """The picture that has it keeps it; in a new collection it is the first."""
+    collection = with_vectors(tmp_path / "a.mm", 3)
+    table = tmp_path / "table.jsonl"
+    claims = [("i1", "https://other/1.jpg"), *((f"x{row}", f"file:///none/{row}.jpg") for row in range(9))]
+    claims += [("i1", "https://host/1.jpg"), ("i1", "https://third/1.jpg")]
+    table.write_text("\n".join(f'{{"id": "{name}", "url": "{url}", "n": 1}}' for name, url in claims), "utf-8")
+    report = collection.add(table)
+    assert (report.updated, report.added) == (1, 0)
+    assert sum("names https://host/1.jpg already" in skip.reason for skip in report.skipped) == 2
+
+
+def test_what_goes_from_step_to_step_can_be_pickled() -> None:
+    known = Known(3, "a", "/a.png", "0" * 64, 10, 20, None)
+    item = Item("/b.png", id="a", captions=("a dog",), metadata={"year": 2000}, place="t.csv:3", source="/t.csv")
+    job = IngestJob(item, known, 11, 21, "ab", "cd", taken=True)
+    again = pickle.loads(pickle.dumps(job))
+    assert again == job
+    assert (again.item.place, again.item.source) == ("t.csv:3", "/t.csv")
+    assert pickle.loads(pickle.dumps(known)) == known
+    with pytest.raises(AttributeError):
+        job.size = 12  # type: ignore[misc]
+    vector = np.arange(4, dtype=np.float32)
+    row = NewRow(7, [Part("txt", {"captions": ["a dog"]}, digest="ab")], {"id": "a", "width": 5}, vector)
+    copy = pickle.loads(pickle.dumps(row))
+    assert (copy.row_id, copy.parts, copy.values) == (row.row_id, row.parts, row.values)
+    np.testing.assert_array_equal(copy.vector, vector)

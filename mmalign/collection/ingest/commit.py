@@ -139,7 +139,9 @@ class Commits:
                 for rows in self._patches.values():
                     self._store.patch(rows)
                 self._patches = {}
-                self._looked = self._store.version
+            # Each commit leaves a fragment, and one run may make thousands.
+            self._store.compact()
+            self._looked = self._store.version
         self._last = time.monotonic()
 
     def _changed_by_others(self) -> dict[str, dict[str, Any]]:

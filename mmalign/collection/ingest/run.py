@@ -477,7 +477,7 @@ class Ingest:
     def _prune(self, folder: str | None, exclusion: Exclusion | None, *, remove: bool) -> None:
         """Remove what is gone from the folder, or excluded, or say how much that is."""
         gone, excluded = [], []
-        for row_ids, table in self._store.iter_rows(["uri"]):
+        for row_ids, table in self._store.iter_rows(["uri"], rows=_BLOCK):
             uris = table.column("uri").to_pylist()
             named = self._items.names_uris([uri or "" for uri in uris]).tolist()
             for row_id, uri, is_named in zip(row_ids.tolist(), uris, named, strict=True):

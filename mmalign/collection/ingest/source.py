@@ -187,4 +187,4 @@ class SourceItems:
 
 def _item(record: _Record) -> Item:
     uri, name, captions, metadata, place, source = record
-    return Item(uri, id=name, captions=captions, metadata=metadata, place=place, source=source)
+    return Item(uri, name, captions, metadata, place, (), source)
