@@ -417,7 +417,7 @@ class Store:
 
     def _committed(self) -> None:
         """Keep the checksums of the version that was just written; without luck it has none."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             write_version(self._dataset)
         self._checked = False
 
@@ -618,7 +618,7 @@ class Store:
             try:
                 if keep_up(self._dataset):
                     self._committed()
-            except OSError:
+            except (OSError, ValueError):
                 # Without luck between two writers, or with a column that cannot be read, it is left to the next time:
                 # nothing depends on it.
                 self._dataset = _opened(self._dataset.uri)
@@ -920,7 +920,10 @@ class Store:
     @property
     def _indexed(self) -> frozenset[str]:
         """Columns whose scalar index can be relied on; none where fragments are passed over, which it knows."""
-        return frozenset() if self._passed_over else indexed_columns(self._dataset)
+        # Lance reads which there are when it is asked, and others may have cleaned away this version by then.
+        with suppress(OSError, ValueError):
+            return frozenset() if self._passed_over else indexed_columns(self._dataset)
+        return frozenset()
 
     def find(self, column: str, value: str, columns: Sequence[str]) -> tuple[Int64Array, pa.Table]:
         """Read columns of the items of which a text column holds exactly one value.
