@@ -47,7 +47,7 @@ class Digests:
         """
         found = [np.zeros(0, np.uint64)]
         left_out = np.array(sorted(without), np.int64)
-        for row_ids, table in store.iter_rows(["sha256"]):
+        for row_ids, table in store.scan_chunks(["sha256"]):
             digests = table.column("sha256").combine_chunks()
             if len(left_out):
                 digests = digests.filter(pa.array(~np.isin(row_ids, left_out)))

@@ -425,7 +425,7 @@ class Store:
         """Whether each value of a column can be held exactly as another type."""
         if pa.types.is_string(kind):
             return True
-        return all(_cast(table.column(name), kind) is not None for _, table in self.iter_rows([name]))
+        return all(_cast(table.column(name), kind) is not None for _, table in self.scan_chunks([name]))
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Refuse values that columns of the store cannot hold exactly.
@@ -972,7 +972,7 @@ class Store:
             row_ids = np.union1d(row_ids, others)
         return row_ids, unknown
 
-    def iter_rows(self, columns: Sequence[str], *, rows: int = 65_536) -> Iterator[tuple[Int64Array, pa.Table]]:
+    def scan_chunks(self, columns: Sequence[str], *, rows: int = 65_536) -> Iterator[tuple[Int64Array, pa.Table]]:
         """Read columns of all items in chunks, so that they need not fit in memory; nothing is compared.
 
         Args:

@@ -35,7 +35,7 @@ def find_gone(
         `(gone, excluded)`: row ids of items of that folder whose file is gone, and of those that are excluded.
     """
     gone, excluded = [], []
-    for row_ids, table in store.iter_rows(["uri"], rows=_ROWS):
+    for row_ids, table in store.scan_chunks(["uri"], rows=_ROWS):
         uris = table.column("uri").to_pylist()
         named = items.names_uris([uri or "" for uri in uris]).tolist()
         for row_id, uri, is_named in zip(row_ids.tolist(), uris, named, strict=True):
