@@ -20,7 +20,8 @@ from PIL import Image
 
 from mmalign import Collection, Hit, load_encoder, write_contact_sheet
 from mmalign.cli.demo_page import demo_page
-from mmalign.cli.demonstration import CAPTIONED, QUERIES, SENTENCES, Captioned, run_demo
+from mmalign.cli.demo_results import Captioned
+from mmalign.cli.demonstration import CAPTIONED, QUERIES, SENTENCES, run_demo
 from mmalign.cli.page import document
 from mmalign.types import Caption, CaptionEvidence, CaptionSpan, SearchResult, element, joined
 from tests.tools.color_encoder import ColorEncoder

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from mmalign.cli.aligning import in_words
+from mmalign.cli.demo_results import COMPOSED, Aligned, Captioned, Demonstration
 from mmalign.cli.page import document, hit_cards, picture_element, result_section
 from mmalign.media import thumbnail
 from mmalign.types import Caption, CaptionSpan, Html, element, joined
-
-if TYPE_CHECKING:
-    from mmalign.cli.demonstration import Aligned, Captioned, Demonstration
 
 # A word names so many of the retrieved captions that hold it.
 _CITED = 3
@@ -87,8 +84,6 @@ def demo_page(found: Demonstration) -> bytes:
 
 
 def _composed(found: Demonstration) -> Html:
-    from mmalign.cli.demonstration import COMPOSED
-
     return element(
         "section",
         element("h3", f"the picture {COMPOSED[0]} + {COMPOSED[1]}"),

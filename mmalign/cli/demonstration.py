@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign.cli.contact_sheet import write_contact_sheet
+from mmalign.cli.demo_results import COMPOSED, Aligned, Captioned, Demonstration
 from mmalign.cli.output import say
 from mmalign.collection import Collection
 from mmalign.errors import EncoderMismatchError
 from mmalign.media import decode_image
 from mmalign.search import Query
-from mmalign.types import Caption, SearchResult
+from mmalign.types import Caption
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from mmalign.alignment import Alignment
     from mmalign.encoders import Encoder
 
 QUERIES = (
@@ -30,68 +27,12 @@ QUERIES = (
     "flowers",
     "something to eat",
 )
-# A picture and words in one query.
-COMPOSED = ("galloping-horse.png", "a rider")
 SENTENCES = (
     ("astronaut-photo.jpg", "a smiling woman in an orange suit left of a white rocket"),
     ("cameraman-photo.jpg", "a man in a dark coat with a camera on a tripod"),
 )
 CAPTIONED = ("doctor.png", "cat-photo.jpg", "violin.png")
 _HITS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Aligned:
-    """A sentence and a picture that were aligned.
-
-    Attributes:
-        uri: Of the picture.
-        picture: Mode RGB.
-        alignment: What was found.
-    """
-
-    uri: str
-    picture: Image.Image
-    alignment: Alignment
-
-
-@dataclass(frozen=True, eq=False)
-class Captioned:
-    """A picture and the caption that was written for it.
-
-    Attributes:
-        uri: Of the picture.
-        caption: The caption, with its evidence.
-    """
-
-    uri: str
-    caption: Caption
-
-
-@dataclass(frozen=True, eq=False)
-class Demonstration:
-    """All that the demonstration found.
-
-    Attributes:
-        collection: The gallery's collection.
-        results: One a query in words.
-        composed: The result of the query of a picture and words.
-        aligned: Sentences aligned with pictures.
-        captioned: Pictures captioned from the captions of the others.
-        seconds: Wall time of each step, by its name.
-    """
-
-    collection: Collection
-    results: tuple[SearchResult, ...]
-    composed: SearchResult
-    aligned: tuple[Aligned, ...]
-    captioned: tuple[Captioned, ...]
-    seconds: dict[str, float]
-
-    def places(self) -> dict[str, str]:
-        """The URI of each item, by its id."""
-        items = self.collection.snapshot().scan(["id", "uri"])[1]
-        return dict(zip(items.column("id").to_pylist(), items.column("uri").to_pylist(), strict=True))
 
 
 def run_demo(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmalign.store.said import keep as keep
     from mmalign.store.said import table_key as table_key
     from mmalign.store.settling import Columns as Columns
-    from mmalign.store.view_schema import view_schema as view_schema
+    from mmalign.store.view_columns import view_schema as view_schema
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -47,6 +47,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "rewriting": ["rewrite"],
         "said": ["CALL", "Part", "ROWS", "SIDECAR", "hear", "keep", "table_key"],
         "settling": ["Columns"],
-        "view_schema": ["view_schema"],
+        "view_columns": ["view_schema"],
     },
 )
