@@ -44,9 +44,9 @@ from mmalign.errors import (
     UnreadableItemsError,
 )
 from mmalign.index import IndexManifest, lifecycle
-from mmalign.store import Store, storage_errors
+from mmalign.store import Store
 from mmalign.types import Note, ReencodeReport, Skip
-from mmalign.utils import lock, track
+from mmalign.utils import lock, storage_errors, track
 
 _NOTE = "encoder.json"
 # How long to wait before looking again whether other processes have finished writing.

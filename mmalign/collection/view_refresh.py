@@ -13,9 +13,9 @@ from mmalign.collection.view_table import CHUNK, Comparison, ViewTable, Wanted, 
 from mmalign.encoders import Encoder
 from mmalign.errors import StorageError
 from mmalign.index import lifecycle
-from mmalign.store import Store, storage_errors
+from mmalign.store import Store
 from mmalign.types import Note
-from mmalign.utils import lock, track
+from mmalign.utils import lock, storage_errors, track
 
 FOLDER = "views"
 IMAGE, CAPTIONS = "image", "captions"

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import IndexFileError, InputError, RecipeError
 from mmalign.index.base import FilterSupport, Where, check_search, no_hits
-from mmalign.index.files import read_header, storage_errors, write_header
+from mmalign.index.files import read_header, write_header
 from mmalign.index.ids import IdMap, load_array
-from mmalign.utils import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k
+from mmalign.utils import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k, storage_errors
 
 if TYPE_CHECKING:
     from mmalign.index.backends import BuildRequest

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmalign.errors import IndexFileError, StorageError
+from mmalign.errors import IndexFileError
 
 HEADER = "index.json"
 FORMAT = 1
@@ -60,16 +57,3 @@ def read_header(folder: Path, kind: str | None = None) -> dict[str, Any]:
         raise IndexFileError(f"{folder} holds an index of kind {header['kind']!r}, expected {kind!r}")
     result: dict[str, Any] = header
     return result
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a `StorageError` that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "the disk is full; free some space and build the index again"
-        else:
-            remedy = f"{error.strerror or error}; check the folder's permissions and that it is not read-only"
-        raise StorageError(f"cannot write the index to {path}: {remedy}") from error

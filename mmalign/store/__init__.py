@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mmalign.store.lance_store import Float16Array as Float16Array
     from mmalign.store.lance_store import Store as Store
     from mmalign.store.mending import Mending as Mending
-    from mmalign.store.refusals import storage_errors as storage_errors
     from mmalign.store.removed import Removed as Removed
     from mmalign.store.rewriting import rewrite as rewrite
     from mmalign.store.said import CALL as CALL
@@ -42,7 +41,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "given": ["Given", "Remarks", "fit_items", "plain_item"],
         "lance_store": ["Float16Array", "Store"],
         "mending": ["Mending"],
-        "refusals": ["storage_errors"],
         "removed": ["Removed"],
         "rewriting": ["rewrite"],
         "said": ["CALL", "Part", "ROWS", "SIDECAR", "hear", "keep", "table_key"],

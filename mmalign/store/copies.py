@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from mmalign.store.digests import digest_keys
 from mmalign.store.lance_store import Store
-from mmalign.store.refusals import storage_errors
-from mmalign.utils import Float32Array, Int64Array
+from mmalign.utils import Float32Array, Int64Array, storage_errors
 
 _ROWS = 262_144
 

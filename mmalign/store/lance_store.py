@@ -33,13 +33,12 @@ from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, forget_read
 from mmalign.store.filter_refusals import reason_of_filter, why_text
 from mmalign.store.lookup import find_rows
 from mmalign.store.names import renamed_columns
-from mmalign.store.refusals import first_line, storage_errors
 from mmalign.store.scalar_indexes import indexed_columns, keep_up, remake
 from mmalign.store.settling import Columns, Settled, check_settled, choose_columns, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
 from mmalign.store.version_checksums import check_version, clear_versions, write_version
 from mmalign.store.widening import recast
-from mmalign.utils import Int64Array, lock
+from mmalign.utils import Int64Array, first_line, lock, storage_errors
 
 Float16Array = NDArray[np.float16]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmalign.errors import StorageError
-from mmalign.store.refusals import storage_errors
+from mmalign.utils import storage_errors
 
 FILE = "removed"
 _NOTHING = "-" * 32

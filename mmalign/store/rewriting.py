@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mmalign.store.checksums import CHECKSUM_FIELDS, with_checksums
 from mmalign.store.lance_store import Float16Array, Store, base_schema
-from mmalign.store.refusals import storage_errors
+from mmalign.utils import storage_errors
 
 # Rows that are held in memory at once.
 _ROWS = 16_384

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mmalign.utils.similarity import l2_normalize as l2_normalize
     from mmalign.utils.similarity import merge_top_k as merge_top_k
     from mmalign.utils.similarity import off_device as off_device
+    from mmalign.utils.storage import first_line as first_line
+    from mmalign.utils.storage import storage_errors as storage_errors
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -59,5 +61,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "merge_top_k",
             "off_device",
         ],
+        "storage": ["first_line", "storage_errors"],
     },
 )

@@ -343,5 +343,5 @@ def test_full_disk_is_noticed(rows: int, data: Data, tmp_path: Path) -> None:
     (tmp_path / "index.faiss").symlink_to("/dev/full")
     index = FaissIndex("Flat", DIM)
     index.add(data.ids[:rows], data.vectors[:rows])
-    with pytest.raises(StorageError, match="the disk is full; free some space"):
+    with pytest.raises(StorageError, match="free some space"):
         index.save(tmp_path)

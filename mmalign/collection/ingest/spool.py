@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mmalign.store import storage_errors
+from mmalign.utils import storage_errors
 
 _T = TypeVar("_T")
 # A short list never comes to the disk.

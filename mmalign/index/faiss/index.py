@@ -18,9 +18,9 @@ from mmalign.index.faiss import scan as faiss_scan
 from mmalign.index.faiss import structure as anatomy
 from mmalign.index.faiss.io import read_faiss, reason, write_faiss
 from mmalign.index.faiss.library import load_faiss
-from mmalign.index.files import read_header, storage_errors, write_header
+from mmalign.index.files import read_header, write_header
 from mmalign.index.ids import IdMap
-from mmalign.utils import Float32Array, Int64Array, as_matrix, link_or_copy
+from mmalign.utils import Float32Array, Int64Array, as_matrix, link_or_copy, storage_errors
 
 _INDEX = "index.faiss"
 _KIND = "faiss"

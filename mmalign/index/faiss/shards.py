@@ -23,9 +23,8 @@ from mmalign.errors import IndexFileError
 from mmalign.index.faiss.io import read_faiss, write_faiss
 from mmalign.index.faiss.library import load_faiss
 from mmalign.index.faiss.lists import bytes_per_row, join_files
-from mmalign.index.files import storage_errors
 from mmalign.index.ids import load_array
-from mmalign.utils import Int64Array, as_matrix, write_atomic
+from mmalign.utils import Int64Array, as_matrix, storage_errors, write_atomic
 
 PLAN = "plan.json"
 _TRAINED = "trained.faiss"

@@ -26,9 +26,8 @@ from typing import Any
 from mmalign.errors import IndexFileError
 from mmalign.index.backends import load_index
 from mmalign.index.base import Index
-from mmalign.index.files import storage_errors
 from mmalign.index.lifecycle import workspace as workspaces
-from mmalign.utils import holds_checksum, is_running, sync_path, with_checksum
+from mmalign.utils import holds_checksum, is_running, storage_errors, sync_path, with_checksum
 
 FORMAT = 1
 _MANIFEST = "manifest.json"

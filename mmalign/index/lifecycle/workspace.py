@@ -17,8 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmalign.index.files import storage_errors
-from mmalign.utils import lock
+from mmalign.utils import lock, storage_errors
 
 SUFFIX = ".work"
 _LOCK = ".lock"

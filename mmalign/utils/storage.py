@@ -1,13 +1,13 @@
-"""What the disk refuses and what Lance fails at, as errors that say what to do."""
+"""What the disk refuses, and what Lance and Arrow fail at, as errors that say what to do."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import pyarrow as pa
 
 from mmalign.errors import MMAlignError, StorageError
 
@@ -37,7 +37,7 @@ def storage_errors(path: str | os.PathLike[str], *, reading: bool = False) -> It
     """Turn what the disk refuses, and what Lance or Arrow fails at, into a StorageError that says what to do.
 
     Args:
-        path: The dataset.
+        path: The dataset, or the folder of an index.
         reading: Whether it is being read; else it is being written, and the text says that nothing is lost.
     """
     try:
@@ -57,7 +57,9 @@ def storage_errors(path: str | os.PathLike[str], *, reading: bool = False) -> It
 
 def _from_lance(error: Exception) -> bool:
     """Whether an error is one that Lance, Arrow or the disk raises, and not a fault of mmalign's own code."""
-    if isinstance(error, OSError | pa.ArrowException):
+    # Who has not imported it gets none of its errors.
+    arrow = sys.modules.get("pyarrow")
+    if isinstance(error, OSError) or (arrow is not None and isinstance(error, arrow.ArrowException)):
         return True
     # Lance gives ValueError and RuntimeError for its own errors, the latter for a panic in one of its threads.
     return isinstance(error, ValueError | RuntimeError) and bool(_LANCE_SAYS.search(str(error)))
@@ -69,7 +71,9 @@ def _refusal(path: str | os.PathLike[str], error: BaseException, *, reading: boo
             f"cannot read {path}: {first_line(error)}. The items may be damaged or being replaced; run the same "
             "again, and see `mmalign doctor`"
         )
-    remedy = "free some space" if "os error 28" in str(error) or "No space" in str(error) else "check the disk"
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = full or "os error 28" in str(error) or "No space" in str(error)
+    remedy = "free some space" if full else "check the folder's permissions, and that it is not read-only,"
     return StorageError(
         f"cannot write to {path}: {first_line(error)}. "
         f"Everything committed before is kept; {remedy} and run the same again"
