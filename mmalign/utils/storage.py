@@ -18,14 +18,17 @@ _LANCE_SAYS = re.compile(
 
 
 def first_line(error: BaseException) -> str:
-    """The part of a Lance error that a user can act on: no source path, no list of internal columns.
+    """The part of an error that a user can act on: no source path of Lance's, no list of internal columns.
 
     Args:
-        error: What Lance raised.
+        error: What Lance or the system raised.
 
     Returns:
         One line.
     """
+    if isinstance(error, OSError) and error.strerror:
+        # One of Python: the number and the path say no more.
+        return error.strerror
     text = str(error).split("\n")[0].split(", /home/")[0].split(" Valid fields are")[0]
     for prefix in ("LanceError(IO): ", "Invalid user input: ", "Schema error: "):
         text = text.removeprefix(prefix)
