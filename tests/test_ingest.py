@@ -15,7 +15,7 @@ import pytest
 from mmalign.collection.collection import Collection
 from mmalign.collection.ingest import IngestJob, Known, NewRow, derive_id
 from mmalign.errors import AddInterrupted, MetadataError, SourceError
-from mmalign.store import Part
+from mmalign.store import Claim
 from mmalign.types import AddReport, Item
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -379,7 +379,7 @@ def test_what_goes_from_step_to_step_can_be_pickled() -> None:
     with pytest.raises(AttributeError):
         job.size = 12  # type: ignore[misc]
     vector = np.arange(4, dtype=np.float32)
-    row = NewRow(7, [Part("txt", {"captions": ["a dog"]}, digest="ab")], {"id": "a", "width": 5}, vector)
+    row = NewRow(7, [Claim("txt", {"captions": ["a dog"]}, digest="ab")], {"id": "a", "width": 5}, vector)
     copy = pickle.loads(pickle.dumps(row))
     assert (copy.row_id, copy.parts, copy.values) == (row.row_id, row.parts, row.values)
     np.testing.assert_array_equal(copy.vector, vector)

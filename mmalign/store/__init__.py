@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmalign.store.said import CALL as CALL
     from mmalign.store.said import ROWS as ROWS
     from mmalign.store.said import SIDECAR as SIDECAR
-    from mmalign.store.said import Part as Part
+    from mmalign.store.said import Claim as Claim
     from mmalign.store.said import hear as hear
     from mmalign.store.said import keep as keep
     from mmalign.store.said import table_key as table_key
@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mending": ["Mending"],
         "removed": ["Removed"],
         "rewriting": ["rewrite"],
-        "said": ["CALL", "Part", "ROWS", "SIDECAR", "hear", "keep", "table_key"],
+        "said": ["CALL", "Claim", "ROWS", "SIDECAR", "hear", "keep", "table_key"],
         "settling": ["Columns"],
         "view_columns": ["view_schema"],
     },

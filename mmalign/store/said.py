@@ -31,7 +31,7 @@ _Record = dict[str, tuple[str, frozenset[str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Claim:
     """What one source says of an item beside its bytes.
 
     Attributes:
@@ -85,12 +85,12 @@ def table_key(uri: str) -> str:
     return hashlib.blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
-def hear(said: str | None, parts: Iterable[Part], *, fields: Collection[str] = ()) -> Heard | None:
+def hear(said: str | None, claims: Iterable[Claim], *, fields: Collection[str] = ()) -> Heard | None:
     """Compare what sources say of an item now with what they said before.
 
     Args:
         said: The item's column; None where nobody has said anything.
-        parts: What sources say now; one that gives nothing takes away what it gave.
+        claims: What sources say now; one that gives nothing takes away what it gave.
         fields: Columns that the sources give to some item; what an earlier version of mmalign may have set by them.
 
     Returns:
@@ -101,39 +101,39 @@ def hear(said: str | None, parts: Iterable[Part], *, fields: Collection[str] = (
     kept = record.get(_USER, ("", frozenset[str]()))[1]
     values: dict[str, Any] = {}
     overruled: frozenset[str] = frozenset()
-    for part in parts:
-        given = part.given
+    for claim in claims:
+        given = claim.given
         own = frozenset(given) - kept
-        known = record.get(part.source)
-        if _EARLIER in record and part.source != CALL:
-            known = _adopt(record, part, own, frozenset(fields) | {"captions"})
-        digest = part.mark if given else ""
+        known = record.get(claim.source)
+        if _EARLIER in record and claim.source != CALL:
+            known = _adopt(record, claim, own, frozenset(fields) | {"captions"})
+        digest = claim.mark if given else ""
         if known == (digest, own) or (known is None and not given):
             if known is not None:
-                record[part.source] = known
+                record[claim.source] = known
             continue
         values |= dict.fromkeys((known[1] if known else frozenset()) - own - kept)
         values |= {name: given[name] for name in own}
         overruled |= kept & given.keys()
-        record = {source: (mark, names - own) for source, (mark, names) in record.items() if source != part.source}
+        record = {source: (mark, names - own) for source, (mark, names) in record.items() if source != claim.source}
         if given:
-            record[part.source] = (digest, own)
+            record[claim.source] = (digest, own)
     if record == before:
         return None
     return Heard(_text(record), values, overruled)
 
 
 def _adopt(
-    record: _Record, part: Part, own: frozenset[str], fields: frozenset[str]
+    record: _Record, claim: Claim, own: frozenset[str], fields: frozenset[str]
 ) -> tuple[str, frozenset[str]] | None:
     """Take over what an earlier version knew: the digest where it is the same, else all that it may have set."""
-    known = record.get(part.source)
-    if not part.given:
+    known = record.get(claim.source)
+    if not claim.given:
         # Whose it was is not known, so that nobody can take it away.
         return known
     digest, _ = record.pop(_EARLIER)
-    if digest == part.earlier:
-        return part.mark, own
+    if digest == claim.earlier:
+        return claim.mark, own
     return digest, fields | (known[1] if known else frozenset())
 
 

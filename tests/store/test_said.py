@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from mmalign.store.said import CALL, ROWS, SIDECAR, Part, hear, keep, table_key
+from mmalign.store.said import CALL, ROWS, SIDECAR, Claim, hear, keep, table_key
 
 EARLIER = "0123456789abcdef"
 
 
 def say(item: dict[str, Any], source: str, **values: Any) -> bool:
     """Let a source speak of an item, as a store would; whether a value was written."""
-    heard = hear(item.get("said"), [Part(source, values)])
+    heard = hear(item.get("said"), [Claim(source, values)])
     if heard is None:
         return False
     item["said"] = heard.said
@@ -80,49 +80,49 @@ def test_what_the_user_set_stays() -> None:
     say(item, "t")
     say(item, SIDECAR, captions=("d",))
     assert shown(item) == {"captions": ["mine"], "stars": 5}
-    heard = hear(item["said"], [Part("t", {"stars": 2, "year": 7})])
+    heard = hear(item["said"], [Claim("t", {"stars": 2, "year": 7})])
     assert heard is not None
     assert (dict(heard.values), heard.overruled) == ({"year": 7}, {"stars"})
 
 
 def test_two_parts_of_one_run() -> None:
-    heard = hear(None, [Part(SIDECAR, {"captions": ("a",)}), Part(CALL, {"album": "x"})])
+    heard = hear(None, [Claim(SIDECAR, {"captions": ("a",)}), Claim(CALL, {"album": "x"})])
     assert heard is not None
-    again = [Part(SIDECAR, {"captions": ("a",)}), Part(CALL, {"album": "x"})]
+    again = [Claim(SIDECAR, {"captions": ("a",)}), Claim(CALL, {"album": "x"})]
     assert hear(heard.said, again) is None
     assert hear(heard.said, again[:1]) is None, "the album stays where nobody speaks of it"
-    emptied = hear(heard.said, [Part(SIDECAR, {})])
+    emptied = hear(heard.said, [Claim(SIDECAR, {})])
     assert emptied is not None
     assert dict(emptied.values) == {"captions": None}
 
 
 def test_what_an_earlier_version_knew_is_taken_over() -> None:
-    same = Part("t", {"captions": ("a",), "year": 1}, earlier=EARLIER)
+    same = Claim("t", {"captions": ("a",), "year": 1}, earlier=EARLIER)
     heard = hear(EARLIER, [same], fields=["year", "mood"])
     assert heard is not None
     assert dict(heard.values) == {}, "nothing has changed"
-    gone = hear(heard.said, [Part("t", {"year": 1}, earlier="f" * 16)])
+    gone = hear(heard.said, [Claim("t", {"year": 1}, earlier="f" * 16)])
     assert gone is not None
     assert dict(gone.values) == {"captions": None, "year": 1}
 
 
 def test_what_an_earlier_version_may_have_set_goes_by_the_fields_of_the_run() -> None:
-    heard = hear(EARLIER, [Part("t", {"year": 2}, earlier="f" * 16)], fields=["year", "mood"])
+    heard = hear(EARLIER, [Claim("t", {"year": 2}, earlier="f" * 16)], fields=["year", "mood"])
     assert heard is not None
     assert dict(heard.values) == {"captions": None, "mood": None, "year": 2}
-    assert hear(EARLIER, [Part(SIDECAR, {})], fields=["year"]) is None, "whose it was is not known"
+    assert hear(EARLIER, [Claim(SIDECAR, {})], fields=["year"]) is None, "whose it was is not known"
     assert keep(EARLIER, []) == EARLIER
     kept = keep(EARLIER, ["captions"])
-    heard = hear(kept, [Part("t", {"captions": ("a",), "year": 2}, earlier="f" * 16)], fields=["year"])
+    heard = hear(kept, [Claim("t", {"captions": ("a",), "year": 2}, earlier="f" * 16)], fields=["year"])
     assert heard is not None
     assert dict(heard.values) == {"year": 2}
 
 
 def test_names_of_any_kind_come_back() -> None:
     names = {"a b": 1, 'say "x"': 2, "käse": 3, "user": 4, "": 5}
-    heard = hear(None, [Part(ROWS, names)])
+    heard = hear(None, [Claim(ROWS, names)])
     assert heard is not None
-    assert hear(heard.said, [Part(ROWS, names)]) is None
+    assert hear(heard.said, [Claim(ROWS, names)]) is None
     assert len(table_key("/t.jsonl")) == 8
     assert table_key("/t.jsonl") != table_key("/u.jsonl")
 

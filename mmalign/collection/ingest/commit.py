@@ -11,7 +11,7 @@ import numpy as np
 
 from mmalign.collection.ingest.jobs import Known, NewRow
 from mmalign.collection.ingest.known import KnownItems
-from mmalign.store import Part, Removed, Store, hear
+from mmalign.store import Claim, Removed, Store, hear
 
 # A commit is due after so many seconds or items: what a power cut can cost.
 _COMMIT_SECONDS = 5.0
@@ -19,7 +19,7 @@ _COMMIT_ITEMS = 4096
 # Patches of more different sets of columns than this are made alike before they are committed.
 _MOST_PATCHES = 6
 
-Parts = Sequence[Part]
+Claims = Sequence[Claim]
 
 
 class Commits:
@@ -52,7 +52,7 @@ class Commits:
         self._rows: list[NewRow] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         # By id, for the items among the patches that were heard: the column `said` before, and what was heard.
-        self._hearings: dict[str, tuple[str | None, list[Parts]]] = {}
+        self._hearings: dict[str, tuple[str | None, list[Claims]]] = {}
         # The version after which only others have changed rows.
         self._looked = store.version
         self._last = time.monotonic()
@@ -77,22 +77,22 @@ class Commits:
         self._patches.setdefault(tuple(row), []).append(row)
         self.commit_when_due()
 
-    def hear(self, known: Known, parts: Parts) -> bool:
+    def hear(self, known: Known, claims: Claims) -> bool:
         """Take over what the source says of an item that is known.
 
         Args:
             known: The item.
-            parts: What is said of it.
+            claims: What is said of it.
 
         Returns:
             Whether it changes a value.
         """
         known = self._known.current(known)
-        heard = hear(known.said, parts, fields=self.fields)
+        heard = hear(known.said, claims, fields=self.fields)
         if heard is None:
             return False
         self._known.change(replace(known, said=heard.said))
-        self._hearings.setdefault(known.id, (known.said, []))[1].append(parts)
+        self._hearings.setdefault(known.id, (known.said, []))[1].append(claims)
         self.overruled += bool(heard.overruled)
         self.patch({"id": known.id, "said": heard.said, **heard.values})
         return bool(heard.values)
@@ -167,7 +167,7 @@ class Commits:
                 self.vanished_updates += 1
                 continue
             row = dict(before[new.row_id] if new.row_id is not None else theirs.get(new.values["id"], {}))
-            heard = hear(row.get("said"), new.parts, fields=self.fields)
+            heard = hear(row.get("said"), new.claims, fields=self.fields)
             if heard is not None:
                 self.overruled += bool(heard.overruled)
                 row |= {**heard.values, "said": heard.said}
@@ -199,8 +199,8 @@ class Commits:
             for rows in self._patches.values():
                 rows[:] = [row for row in rows if row["id"] != name or "said" not in row]
             values: dict[str, Any] = {}
-            for parts in hearings:
-                heard = hear(said, parts, fields=self.fields)
+            for claims in hearings:
+                heard = hear(said, claims, fields=self.fields)
                 if heard is not None:
                     self.overruled += bool(heard.overruled)
                     said, values = heard.said, {**values, **heard.values}

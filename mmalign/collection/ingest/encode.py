@@ -255,7 +255,7 @@ class Encode:
             "bytes": job.size if job.size is not None else picture.bytes,
             "mtime_ns": job.mtime_ns,
         }
-        parts = self._hearing.parts(job.item, job.said, job.own)
+        parts = self._hearing.claims(job.item, job.said, job.own)
         self._commits.add(NewRow(None if known is None else known.row_id, parts, values, vector))
 
     def _id(self, job: IngestJob, picture: Picture) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from mmalign.collection.ingest.commit import Commits
 from mmalign.collection.ingest.jobs import Known
 from mmalign.collection.ingest.known import KnownItems
-from mmalign.store import CALL, ROWS, SIDECAR, Part, table_key
+from mmalign.store import CALL, ROWS, SIDECAR, Claim, table_key
 from mmalign.types import Item, Note, Skip
 
 
@@ -54,16 +54,16 @@ class Hearing:
         """Take over what the source says of an item that is known; whether it changes a value."""
         if said is None and self._known.current(known).said is None:
             return False
-        return self._commits.hear(known, self.parts(item, said, own))
+        return self._commits.hear(known, self.claims(item, said, own))
 
-    def parts(self, item: Item, said: str | None, own: str | None) -> list[Part]:
+    def claims(self, item: Item, said: str | None, own: str | None) -> list[Claim]:
         """What each of those who speak says of an item: its source, and whoever called."""
         values = {"captions": list(item.captions) or None, **item.metadata}
         by_call = {name: values.pop(name) for name in self.by_call if name in values}
-        parts = []
+        claims = []
         if item.source is not None or said is not None:
-            parts.append(Part(_speaker(item), values, digest=own, earlier=said))
-        return [*parts, Part(CALL, by_call)] if by_call else parts
+            claims.append(Claim(_speaker(item), values, digest=own, earlier=said))
+        return [*claims, Claim(CALL, by_call)] if by_call else claims
 
 
 def _speaker(item: Item) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmalign.store import Part
+from mmalign.store import Claim
 from mmalign.types import Item
 from mmalign.utils import Float32Array
 
@@ -70,7 +70,7 @@ class NewRow:
     """
 
     row_id: int | None
-    parts: Sequence[Part]
+    claims: Sequence[Claim]
     values: Mapping[str, Any]
     vector: Float32Array
 
