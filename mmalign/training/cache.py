@@ -6,17 +6,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mmalign.errors import InputError, StorageError
-from mmalign.training.contrastive.model import Arrays
 from mmalign.utils import write_atomic
 
-Columns = Mapping[str, NDArray[Any]]
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+"""Named arrays whose first axis is the picture or the text, in memory."""
+Columns: TypeAlias = Mapping[str, NDArray[Any]]
 """Named arrays with one row a picture or text, perhaps memory-mapped."""
 
 

@@ -11,9 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import InputError, SourceError
-from mmalign.training.contrastive.config import PartConfig
+from mmalign.training.options import check_range
 
 _WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class PartConfig:
+    """Some pictures and captions of one manifest.
+
+    Attributes:
+        manifest: A `manifest.jsonl`; that of `[data]` where left out.
+        splits: Which lines; all where empty.
+        repeat: How often each picture comes up in an epoch; 0.5 takes a random half anew each time.
+        field: The key of the captions, such as `captions` or `phrases`.
+    """
+
+    manifest: str = ""
+    splits: tuple[str, ...] = ()
+    repeat: float = 1.0
+    field: str = "captions"
+
+    def __post_init__(self) -> None:
+        check_range("repeat", self.repeat, least=0, above=True)
 
 
 @dataclass(frozen=True, slots=True)

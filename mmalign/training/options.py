@@ -1,19 +1,89 @@
-"""From a TOML table to a frozen dataclass, with an error that names each unknown key and wrong type."""
+"""From a TOML file to a frozen dataclass, with an error that names each unknown key and wrong type."""
 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mmalign.encoders import near_matches
-from mmalign.errors import InputError
+from mmalign.errors import InputError, SourceError
 
 T = TypeVar("T")
 
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Args:
+        path: The TOML file.
+
+    Returns:
+        Its tables.
+
+    Raises:
+        SourceError: It cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"the configuration {path} cannot be read: {error}; expected a TOML file") from error
+
+
+def override(table: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put values on top of a table, as options of a command go before its file.
+
+    Args:
+        table: The table; left as it is.
+        values: By their names, those of inner tables with dots; None leaves what is there.
+
+    Returns:
+        The table with the values.
+
+    Raises:
+        InputError: An inner table is no table.
+
+    Example:
+        >>> override({"epochs": 3, "data": {"text": ["a"]}}, {"epochs": None, "data.split": "train"})
+        {'epochs': 3, 'data': {'text': ['a'], 'split': 'train'}}
+    """
+    result = dict(table)
+    for name, value in values.items():
+        if value is None:
+            continue
+        inner, (*outer, key) = result, name.split(".")
+        for part in outer:
+            there = inner.get(part, {})
+            if not isinstance(there, Mapping):
+                raise InputError(f"[{part}] must be a table, got {there!r}")
+            inner[part] = dict(there)
+            inner = inner[part]
+        inner[key] = value
+    return result
+
+
+def check_range(name: str, value: float, *, least: float, most: float | None = None, above: bool = False) -> None:
+    """Refuse a number that is out of its range.
+
+    Args:
+        name: Of the option.
+        value: Its value.
+        least: The smallest that it may have.
+        most: The largest; None for no bound.
+        above: Whether it must be more than `least`.
+
+    Raises:
+        InputError: It is out of the range, or NaN.
+    """
+    if not (least <= value and (most is None or value <= most)) or (above and value == least):
+        bounds = f"{'more than' if above else 'at least'} {least}" + ("" if most is None else f" and at most {most}")
+        raise InputError(f"{name} must be {bounds}, got {value}")
 
 
 def parse_options(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:

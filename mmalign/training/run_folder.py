@@ -14,10 +14,9 @@ from typing import Any, Protocol
 import torch
 
 from mmalign.errors import InputError, StorageError, TrainingInterrupted
-from mmalign.training.contrastive.pictures import Progress
 from mmalign.training.logs import TrainingLog
 from mmalign.types import gives_json
-from mmalign.utils import write_atomic
+from mmalign.utils import ShowProgress, write_atomic
 
 RUN_FILE = "run.json"
 """What a run's folder keeps of its configuration."""
@@ -154,7 +153,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def carry_out(
-    loop: Loop, folder: Path, *, header: Mapping[str, Any], log: Log | None = None, progress: Progress | None = None
+    loop: Loop, folder: Path, *, header: Mapping[str, Any], log: Log | None = None, progress: ShowProgress | None = None
 ) -> bool:
     """Go on from the folder's checkpoint, or begin, and train to the end.
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmalign.utils.pixels.strips import strips as strips
     from mmalign.utils.processes import is_running as is_running
     from mmalign.utils.processes import memory_in_use as memory_in_use
+    from mmalign.utils.progress import ShowProgress as ShowProgress
     from mmalign.utils.progress import track as track
     from mmalign.utils.progress import track_several as track_several
     from mmalign.utils.quantities import parse_bytes as parse_bytes
@@ -49,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pixels.profiles": ["matrix_profile"],
         "pixels.strips": ["STRIP_PIXELS", "strips"],
         "processes": ["is_running", "memory_in_use"],
-        "progress": ["track", "track_several"],
+        "progress": ["ShowProgress", "track", "track_several"],
         "quantities": ["parse_bytes", "parse_count", "parse_seconds", "show_bytes", "show_bytes_up", "show_seconds"],
         "similarity": [
             "Float32Array",

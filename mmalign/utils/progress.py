@@ -19,7 +19,7 @@ FIRST_SECONDS = 10.0
 EVERY_SECONDS = 30.0
 """How long after a line the next one comes."""
 
-Show = Callable[[str, int, int], None]
+ShowProgress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is; 0 where that is not known."""
 
 
@@ -74,7 +74,7 @@ def track(description: str, total: int | None, *, enabled: bool = True) -> Itera
 
 
 @contextmanager
-def track_several(*, enabled: bool = True) -> Iterator[Show | None]:
+def track_several(*, enabled: bool = True) -> Iterator[ShowProgress | None]:
     """Show the progress of several things, one after another or nested, while the block runs.
 
     Args:
@@ -106,7 +106,7 @@ def track_several(*, enabled: bool = True) -> Iterator[Show | None]:
 
 
 @contextmanager
-def progress_lines() -> Iterator[Show]:
+def progress_lines() -> Iterator[ShowProgress]:
     """Print how far the work is, a line now and then, while the block runs.
 
     Lines come from a thread of their own: they say that the work goes on also while a single step takes minutes.

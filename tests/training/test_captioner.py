@@ -30,7 +30,7 @@ from mmalign.training.captioner.config import CaptionerConfig, CaptionerData, re
 from mmalign.training.captioner.data import add_noise, load_material
 from mmalign.training.captioner.decoder import DecoderTrainer
 from mmalign.training.captioner.train import train_captioner
-from mmalign.training.contrastive.config import PartConfig
+from mmalign.training.manifest import PartConfig
 from mmalign.utils.similarity import Float32Array, l2_normalize
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 60, 230), "white": (245, 245, 245)}
@@ -248,7 +248,7 @@ def test_the_configuration_is_read_and_checked(tmp_path: Path) -> None:
         read_captioner_config(path, options={}, data={})
     with pytest.raises(SourceError, match="cannot be read"):
         read_captioner_config(tmp_path / "none.toml", options={}, data={})
-    with pytest.raises(InputError, match="views must be from 1 to 64"):
+    with pytest.raises(InputError, match="views must be at least 1 and at most 64, got 0"):
         CaptionerConfig(data=CaptionerData(text=("a",)), views=0)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from mmalign.errors import InputError, SourceError
+from mmalign.training.captioner.config import read_captioner_config
 from mmalign.training.contrastive.config import parse_config, read_config
 from mmalign.training.contrastive.lite_model import LiteOptions
-from mmalign.training.options import parse_options
+from mmalign.training.options import check_range, override, parse_options
 
 EXAMPLE = """
 [data]
@@ -112,6 +113,38 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("[model]\nkind = 'lite'\n[loss]\ncaption = 2\n")
     with pytest.raises(InputError, match=r"a\.toml: loss\.caption is not a known key; did you mean captions"):
         read_config(tmp_path / "a.toml")
+
+
+def test_values_on_top_leave_the_rest() -> None:
+    table = {"epochs": 3, "data": {"text": ["a"], "dev": {"field": "phrases"}}}
+    found = override(table, {"epochs": None, "data.text": ["b"], "data.dev": {"splits": ["x"]}, "loss.part.kind": "y"})
+    assert found == {
+        "epochs": 3, "data": {"text": ["b"], "dev": {"splits": ["x"]}}, "loss": {"part": {"kind": "y"}},
+    }  # fmt: skip
+    assert table == {"epochs": 3, "data": {"text": ["a"], "dev": {"field": "phrases"}}}
+    with pytest.raises(InputError, match=r"\[data\] must be a table, got 3"):
+        override({"data": 3}, {"data.manifest": "x"})
+
+
+@pytest.mark.parametrize("command", [read_config, lambda path: read_captioner_config(path, options={}, data={})])
+def test_data_that_is_no_table(tmp_path: Path, command: Any) -> None:
+    (tmp_path / "a.toml").write_text("data = 3\n[model]\nkind = 'lite'\n")
+    with pytest.raises(InputError, match=r"\[data\] must be a table, got 3"):
+        command(tmp_path / "a.toml")
+
+
+def test_ranges() -> None:
+    for value in (1, 1.5, 2):
+        check_range("x", value, least=1, most=2)
+    for value, bounds in (
+        (0.9, "at least 1 and at most 2"),
+        (2.1, "at least 1 and at most 2"),
+        (float("nan"), "at le"),
+    ):
+        with pytest.raises(InputError, match=f"x must be {bounds}"):
+            check_range("x", value, least=1, most=2)
+    with pytest.raises(InputError, match="x must be more than 0, got 0"):
+        check_range("x", 0, least=0, above=True)
 
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples/training").glob("*.toml"))

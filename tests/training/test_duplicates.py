@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmalign.training.contrastive.config import DataConfig
-from mmalign.training.contrastive.near_duplicates import fuzzy_likeness, near_duplicates, same_words
+from mmalign.training.near_duplicates import fuzzy_likeness, near_duplicates, same_words
 
 SENTENCES = [
     "A dog jumps over the fence .",

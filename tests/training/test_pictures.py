@@ -12,10 +12,9 @@ from PIL import Image
 
 from mmalign.encoders.pictures import load_rgb
 from mmalign.errors import InputError
-from mmalign.training.cache import Table, cached_arrays
+from mmalign.training.cache import Arrays, Table, cached_arrays
 from mmalign.training.contrastive.augment import fresh_view, make_view
 from mmalign.training.contrastive.batches import BatchPlan, step_draw
-from mmalign.training.contrastive.model import Arrays
 from mmalign.training.contrastive.pictures import CachedPictures, FreshPictures, frozen_pictures
 from mmalign.training.manifest import CaptionedFile
 from mmalign.training.optimization import RunningMean, schedule_factor

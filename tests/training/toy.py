@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
+from mmalign.training.cache import Arrays
+from mmalign.training.contrastive.model import Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
 
 COLOURS = {

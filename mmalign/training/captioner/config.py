@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmalign.captioning import FusionName
-from mmalign.errors import InputError, SourceError
-from mmalign.training.contrastive.config import PartConfig
-from mmalign.training.options import parse_options
+from mmalign.errors import InputError
+from mmalign.training.manifest import PartConfig
+from mmalign.training.options import check_range, override, parse_options, read_toml
 
 _NOTHING = "there is nothing to learn from; name files of sentences with --text, or --manifest, or --collection"
 
@@ -114,9 +113,7 @@ class CaptionerConfig:
             ("views", 1, 64), ("prefix_length", 1, 256), ("context", 1, 256), ("drop_context", 0, 1),
             ("drop_vector", 0, 1),
         ):  # fmt: skip
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"{name} must be from {least} to {most}, got {getattr(self, name)}")
-
+            check_range(name, getattr(self, name), least=least, most=most)
         kind, _, name = self.language_model.partition(":")
         if self.language_model and not (kind == "hf" and name):
             raise InputError(f"language_model is hf:NAME_OR_PATH, got {self.language_model!r}")
@@ -142,18 +139,12 @@ def read_captioner_config(path: Path | None, *, options: Mapping[str, Any], data
         SourceError: The file cannot be read, or is no TOML.
         InputError: Unknown keys or wrong values.
     """
-    table: dict[str, Any] = {}
-    if path is not None:
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SourceError(f"the configuration {path} cannot be read: {error}; expected a TOML file") from error
-        table = _absolute(table, path.absolute().parent)
-    table |= {name: value for name, value in options.items() if value is not None}
-    inner = dict(table.get("data", {})) | {name: value for name, value in data.items() if value is not None}
-    if not any(inner.get(name) for name in ("text", "pairs", "collections")):
+    table = {} if path is None else _absolute(read_toml(path), path.absolute().parent)
+    table = override(table, {**options, **{f"data.{name}": value for name, value in data.items()}})
+    learnt = table.get("data", {})
+    if isinstance(learnt, Mapping) and not any(learnt.get(name) for name in ("text", "pairs", "collections")):
         raise InputError(_NOTHING)
-    return parse_options(CaptionerConfig, {**table, "data": inner}, where="")
+    return parse_options(CaptionerConfig, table, where="")
 
 
 def _absolute(value: Any, folder: Path, key: str = "") -> Any:

@@ -19,11 +19,12 @@ from mmalign.encoders import Encoder
 from mmalign.errors import InputError
 from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.collection_data import read_collection
-from mmalign.training.contrastive.near_duplicates import fuzzy_likeness, same_words
-from mmalign.training.contrastive.pictures import Progress, counter, usable_pictures
-from mmalign.training.kept_embeddings import KeptEmbeddings
+from mmalign.training.embedding_cache import EmbeddingCache
 from mmalign.training.manifest import CaptionedFile, read_part, read_sentences
-from mmalign.utils import Float32Array, Int64Array, l2_normalize
+from mmalign.training.near_duplicates import fuzzy_likeness, same_words
+from mmalign.training.progress import counter
+from mmalign.training.usable_pictures import usable_pictures
+from mmalign.utils import Float32Array, Int64Array, ShowProgress, l2_normalize
 
 # One in so many is measured on where nothing else is named.
 _HELD = 20
@@ -72,7 +73,7 @@ class CaptionerMaterial:
 
 
 def load_material(
-    config: CaptionerConfig, encoder: Encoder, *, cache: Path, progress: Progress | None = None
+    config: CaptionerConfig, encoder: Encoder, *, cache: Path, progress: ShowProgress | None = None
 ) -> CaptionerMaterial:
     """Read, embed and retrieve.
 
@@ -99,7 +100,7 @@ def load_material(
                 found, bad = usable_pictures(found, cache=cache, role=role, progress=progress)
                 counts[f"{role}_undecodable_pictures"] += len(bad)
             files[role] += found
-    embed = KeptEmbeddings(encoder, cache, progress)
+    embed = EmbeddingCache(encoder, cache, progress)
     pictures = _pictures(config, files, embed, counts)
     measured = [caption for told in pictures.dev_captions for caption in told]
     measured += [caption for file in files["held_out"] for caption in file.captions]
@@ -194,7 +195,7 @@ class _Pictures:
 
 
 def _pictures(
-    config: CaptionerConfig, files: dict[str, list[CaptionedFile]], embed: KeptEmbeddings, counts: Counter[str]
+    config: CaptionerConfig, files: dict[str, list[CaptionedFile]], embed: EmbeddingCache, counts: Counter[str]
 ) -> _Pictures:
     captions = [file.captions for file in files["train"]]
     vectors = [embed.pictures("train", files["train"])]
@@ -271,7 +272,7 @@ def _unlike(
 class _Retrieval:
     """Finds the sentences nearest to vectors, less those that describe them."""
 
-    def __init__(self, vectors: Float32Array, count: int, progress: Progress | None) -> None:
+    def __init__(self, vectors: Float32Array, count: int, progress: ShowProgress | None) -> None:
         self._vectors, self._count, self._progress = torch.from_numpy(vectors), min(count, len(vectors)), progress
 
     def __call__(self, name: str, queries: Float32Array, own: Sequence[Sequence[int]]) -> Int64Array:

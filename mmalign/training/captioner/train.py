@@ -14,9 +14,9 @@ from mmalign.training.captioner.config import CaptionerConfig
 from mmalign.training.captioner.data import load_material
 from mmalign.training.captioner.decoder import DecoderTrainer
 from mmalign.training.captioner.prefix import PrefixTrainer
-from mmalign.training.contrastive.pictures import Progress
 from mmalign.training.options import parse_options
 from mmalign.training.run_folder import TrainingReport, carry_out, claim_folder, seeded
+from mmalign.utils import ShowProgress
 
 
 def train_captioner(
@@ -26,7 +26,7 @@ def train_captioner(
     cache: str | os.PathLike[str] | None = None,
     encoder: Encoder | None = None,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
     log: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainingReport:
     """Train a decoder for an encoder's embeddings, or a soft prefix for a language model, and export the best epoch.

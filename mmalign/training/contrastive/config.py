@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmalign.errors import InputError, SourceError
-from mmalign.training.options import parse_options
-
-
-def _check(name: str, value: float, *, least: float, most: float | None = None, above: bool = False) -> None:
-    if value < least or (above and value == least) or (most is not None and value > most):
-        bound = f"{'more than' if above else 'at least'} {least:g}" + (f" and at most {most:g}" if most else "")
-        raise InputError(f"{name} must be {bound}, got {value}")
-
-
-@dataclass(frozen=True, slots=True)
-class PartConfig:
-    """Some pictures and captions of one manifest.
-
-    Attributes:
-        manifest: A `manifest.jsonl`; that of `[data]` where left out.
-        splits: Which lines; all where empty.
-        repeat: How often each picture comes up in an epoch; 0.5 takes a random half anew each time.
-        field: The key of the captions, such as `captions` or `phrases`.
-    """
-
-    manifest: str = ""
-    splits: tuple[str, ...] = ()
-    repeat: float = 1.0
-    field: str = "captions"
-
-    def __post_init__(self) -> None:
-        _check("repeat", self.repeat, least=0, above=True)
+from mmalign.errors import InputError
+from mmalign.training.manifest import PartConfig
+from mmalign.training.options import check_range, override, parse_options, read_toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +38,7 @@ class DataConfig:
 
     manifest: str = ""
     train: tuple[PartConfig, ...] = (PartConfig(splits=("train",)),)
-    dev: PartConfig = PartConfig(splits=("dev",))
+    dev: PartConfig = field(default_factory=lambda: PartConfig(splits=("dev",)))
     held_out: tuple[PartConfig, ...] = ()
     texts: tuple[str, ...] = ()
     most_texts: int = 0
@@ -74,9 +48,9 @@ class DataConfig:
     fuzzy_twins: float = 0.8
 
     def __post_init__(self) -> None:
-        _check("near_duplicates", self.near_duplicates, least=0, most=1)
-        _check("fuzzy_twins", self.fuzzy_twins, least=0, most=1)
-        _check("most_texts", self.most_texts, least=0)
+        check_range("near_duplicates", self.near_duplicates, least=0, most=1)
+        check_range("fuzzy_twins", self.fuzzy_twins, least=0, most=1)
+        check_range("most_texts", self.most_texts, least=0)
         if not self.train:
             raise InputError("train must name at least one part to train on")
         from mmalign.training.contrastive.augment import check_views
@@ -140,16 +114,16 @@ class LossConfig:
     extra_texts: int = 0
 
     def __post_init__(self) -> None:
-        _check("captions", self.captions, least=1)
-        _check("label_smoothing", self.label_smoothing, least=0, most=0.99)
+        check_range("captions", self.captions, least=1)
+        check_range("label_smoothing", self.label_smoothing, least=0, most=0.99)
         if self.temperature is not None:
-            _check("temperature", self.temperature, least=0, above=True)
-        _check("largest_scale", self.largest_scale, least=0, above=True)
+            check_range("temperature", self.temperature, least=0, above=True)
+        check_range("largest_scale", self.largest_scale, least=0, above=True)
         for name in ("hard_negative_weight", "hard_negative_margin", "distillation_weight", "contrastive_weight"):
-            _check(name, getattr(self, name), least=0)
-        _check("neighbours", self.neighbours, least=0)
-        _check("distillation_temperature", self.distillation_temperature, least=0, above=True)
-        _check("extra_texts", self.extra_texts, least=0)
+            check_range(name, getattr(self, name), least=0)
+        check_range("neighbours", self.neighbours, least=0)
+        check_range("distillation_temperature", self.distillation_temperature, least=0, above=True)
+        check_range("extra_texts", self.extra_texts, least=0)
         if self.extra_texts and not self.teachers:
             raise InputError("extra_texts needs teachers: a sentence without a picture is learnt from them alone")
 
@@ -190,13 +164,13 @@ class OptimizationConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("batch_size", 2), ("accumulate", 1), ("warmup", 0), ("patience", 0)):
-            _check(name, getattr(self, name), least=least)
-        _check("learning_rate", self.learning_rate, least=0, above=True)
-        _check("weight_decay", self.weight_decay, least=0)
-        _check("grad_clip", self.grad_clip, least=0)
-        _check("ema_decay", self.ema_decay, least=0, most=0.99999)
-        _check("checkpoint_minutes", self.checkpoint_minutes, least=0)
-        _check("seed", self.seed, least=0)
+            check_range(name, getattr(self, name), least=least)
+        check_range("learning_rate", self.learning_rate, least=0, above=True)
+        check_range("weight_decay", self.weight_decay, least=0)
+        check_range("grad_clip", self.grad_clip, least=0)
+        check_range("ema_decay", self.ema_decay, least=0, most=0.99999)
+        check_range("checkpoint_minutes", self.checkpoint_minutes, least=0)
+        check_range("seed", self.seed, least=0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas must be two numbers from 0 up to below 1, got {list(self.betas)}")
 
@@ -272,12 +246,8 @@ def read_config(path: str | os.PathLike[str], *, manifest: str | os.PathLike[str
         InputError: Unknown keys, wrong types, or values out of range.
     """
     file = Path(path)
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SourceError(f"the configuration {file} cannot be read: {error}; expected a TOML file") from error
-    if manifest is not None:
-        table["data"] = {**table.get("data", {}), "manifest": str(Path(manifest).absolute())}
+    given = None if manifest is None else str(Path(manifest).absolute())
+    table = override(read_toml(file), {"data.manifest": given})
     try:
         return parse_config(table, folder=file.absolute().parent)
     except InputError as error:

@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import InputError
-from mmalign.training.cache import cached_arrays
+from mmalign.training.cache import Arrays, cached_arrays
 from mmalign.training.contrastive.config import DataConfig
-from mmalign.training.contrastive.model import Arrays
-from mmalign.training.contrastive.near_duplicates import TWINS_VERSION, fuzzy_likeness, near_duplicates, same_words
-from mmalign.training.contrastive.pictures import Progress, picture_key, usable_pictures
 from mmalign.training.contrastive.scene_features import scene_features
 from mmalign.training.manifest import CaptionedFile, check_captions_differ, read_part, read_sentences
+from mmalign.training.near_duplicates import TWINS_VERSION, fuzzy_likeness, near_duplicates, same_words
+from mmalign.training.usable_pictures import picture_key, usable_pictures
 from mmalign.types import Skip
-from mmalign.utils import Float32Array
+from mmalign.utils import Float32Array, ShowProgress
 
 _SKIPS_NAMED = 20
 
@@ -80,7 +79,7 @@ class TrainingData:
         return {**self.counts, **({"skipped": named} if named else {})}
 
 
-def load_data(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> TrainingData:
+def load_data(config: DataConfig, *, cache: Path, progress: ShowProgress | None = None) -> TrainingData:
     """Read the manifests, leave out what cannot be used, and keep what is measured on out of the training.
 
     Args:

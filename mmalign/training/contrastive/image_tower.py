@@ -21,7 +21,8 @@ from mmalign.encoders import (
     load_pinned,
     window_means,
 )
-from mmalign.training.contrastive.model import Arrays, Tensors
+from mmalign.training.cache import Arrays
+from mmalign.training.contrastive.model import Tensors
 from mmalign.utils import Float32Array
 
 _BLOCKS = 23

@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from mmalign.encoders import MAP_CHANNELS, PICTURE_INPUT, export_lite2, preprocess
 from mmalign.errors import InputError
+from mmalign.training.cache import Arrays
 from mmalign.training.contrastive.class_names import CLASS_PROMPT, class_names
 from mmalign.training.contrastive.image_tower import PictureTower
-from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
+from mmalign.training.contrastive.model import Tensors, TrainableEncoder
 from mmalign.training.contrastive.projection import Projection
 from mmalign.training.contrastive.text_tower import TextTower
 from mmalign.training.options import parse_options

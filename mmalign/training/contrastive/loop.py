@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from mmalign.encoders import autocast
 from mmalign.errors import InputError
-from mmalign.training.cache import Table
+from mmalign.training.cache import Arrays, Table
 from mmalign.training.checkpoint import Checkpoints
 from mmalign.training.contrastive.batches import Batch, BatchPlan, step_draw
 from mmalign.training.contrastive.config import TrainingConfig
-from mmalign.training.contrastive.model import Arrays, TrainableEncoder
+from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.contrastive.objective import Objective
 from mmalign.training.contrastive.teachers import Teachers
 from mmalign.training.contrastive.validate import dev_figures, to_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import nn
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
-"""Named arrays whose first axis is the picture or the text."""
+from mmalign.training.cache import Arrays
+
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
-"""The same as tensors, on the model's device."""
+"""Named arrays as tensors, on the model's device."""
 
 
 class TrainableEncoder(nn.Module, ABC):

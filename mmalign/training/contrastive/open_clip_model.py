@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from mmalign.encoders import PROBES, OpenClipEncoder, load_encoder, tokens_digest
 from mmalign.errors import InputError
-from mmalign.training.contrastive.model import Arrays, Tensors, TrainableEncoder
+from mmalign.training.cache import Arrays
+from mmalign.training.contrastive.model import Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
 from mmalign.utils import write_atomic
 

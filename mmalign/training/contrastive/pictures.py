@@ -1,91 +1,26 @@
-"""The pictures of a training: which can be used, their frozen arrays, and a batch of them."""
+"""The pictures of a contrastive training: their frozen arrays, and a batch of them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmalign.encoders import compute_alone, default_workers, load_rgb, prefetch_batches
-from mmalign.errors import DecodeError
-from mmalign.training.cache import Columns, Table, cached_arrays
+from mmalign.training.cache import Arrays, Columns, Table, cached_arrays
 from mmalign.training.contrastive.augment import fresh_view, make_view
-from mmalign.training.contrastive.model import Arrays, TrainableEncoder
+from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.manifest import CaptionedFile
-from mmalign.types import Skip
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, the rows done so far and the rows in all."""
+from mmalign.training.progress import counter
+from mmalign.training.usable_pictures import picture_key
+from mmalign.utils import ShowProgress
 
 # Pictures that one worker thread of a processor runs at once.
 _ALONE = 4
 _BATCH = 32
-
-
-def usable_pictures(
-    pictures: Sequence[CaptionedFile], *, cache: Path, role: str, progress: Progress | None = None
-) -> tuple[list[CaptionedFile], list[Skip]]:
-    """Decode every picture once, so that no training stops at a broken one; remembered by name and size.
-
-    Args:
-        pictures: The pictures.
-        cache: Where to remember which are sound.
-        role: Names the pictures in the progress.
-        progress: Told of every picture.
-
-    Returns:
-        Those that can be decoded, in order, and the others with the reason.
-    """
-    path = cache / "decodable.jsonl"
-    known: set[str] = set()
-    if path.is_file():
-        known = {line for line in path.read_text(encoding="utf-8").splitlines() if line}
-    cache.mkdir(parents=True, exist_ok=True)
-    good: list[CaptionedFile] = []
-    skips: list[Skip] = []
-    with path.open("a", encoding="utf-8") as stream, ThreadPoolExecutor(default_workers()) as pool:
-        keys = [picture_key(picture) for picture in pictures]
-        reasons = pool.map(lambda picture, key: None if key in known else _fault(picture.path), pictures, keys)
-        for done, (picture, key, reason) in enumerate(zip(pictures, keys, reasons, strict=True), 1):
-            if reason is None:
-                good.append(picture)
-                if key not in known:
-                    stream.write(key + "\n")
-            else:
-                skips.append(Skip(uri=picture.path, reason=reason))
-            if progress is not None:
-                progress(f"checking {role} pictures", done, len(pictures))
-    return good, skips
-
-
-def picture_key(picture: CaptionedFile) -> str:
-    """What decides a picture's pixels, as far as can be told without reading it: its path and its size in bytes."""
-    try:
-        size = Path(picture.path).stat().st_size
-    except OSError:
-        size = -1
-    return json.dumps([picture.path, size])
-
-
-def _fault(path: str) -> str | None:
-    try:
-        with Image.open(path) as opened:
-            # A JPEG is decoded at an eighth of its size, which reads every byte and takes a fraction of the time.
-            opened.draft("RGB", (1, 1))
-            opened.load()
-    except Exception:  # load_rgb knows which of them mean what
-        try:
-            load_rgb(path)
-        except DecodeError as error:
-            return error.reason
-    return None
 
 
 def frozen_pictures(
@@ -95,7 +30,7 @@ def frozen_pictures(
     view: str,
     cache: Path,
     role: str,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
 ) -> Columns:
     """Run the frozen part on one view of every picture, or read what an earlier run kept.
 
@@ -171,19 +106,6 @@ def model_device_type(model: TrainableEncoder) -> str:
     """The kind of device that a model's weights lie on, such as `cpu` or `cuda`."""
     tensor = next(iter([*model.parameters(), *model.buffers()]), None)
     return "cpu" if tensor is None else str(tensor.device.type)
-
-
-def counter(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
-    """Turn numbers of further rows into calls of `progress` with the sum so far."""
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(name, done, total)
-
-    return count
 
 
 class CachedPictures:

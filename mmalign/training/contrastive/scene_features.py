@@ -19,17 +19,17 @@ from mmalign.encoders import (
     prefetch_batches,
     preprocess,
 )
-from mmalign.training.cache import cached_arrays
-from mmalign.training.contrastive.model import Arrays
-from mmalign.training.contrastive.pictures import Progress, counter, picture_key
+from mmalign.training.cache import Arrays, cached_arrays
 from mmalign.training.manifest import CaptionedFile
-from mmalign.utils import Float32Array
+from mmalign.training.progress import counter
+from mmalign.training.usable_pictures import picture_key
+from mmalign.utils import Float32Array, ShowProgress
 
 _BATCH = 32
 
 
 def scene_features(
-    pictures: Sequence[CaptionedFile], *, cache: Path, role: str, progress: Progress | None = None
+    pictures: Sequence[CaptionedFile], *, cache: Path, role: str, progress: ShowProgress | None = None
 ) -> Float32Array:
     """Mean channels of the last feature map of the frozen EfficientNet-Lite2, for `near_duplicates`.
 

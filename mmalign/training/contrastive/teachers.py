@@ -12,18 +12,20 @@ import numpy as np
 import torch
 
 from mmalign.errors import InputError
-from mmalign.training.cache import Columns, Table, blocks, cached_arrays
+from mmalign.training.cache import Arrays, Columns, Table, blocks, cached_arrays
 from mmalign.training.checkpoint import load_best
 from mmalign.training.contrastive.batches import Batch
 from mmalign.training.contrastive.config import TrainingConfig, parse_config
 from mmalign.training.contrastive.data import Captioned
-from mmalign.training.contrastive.model import Arrays, TrainableEncoder
+from mmalign.training.contrastive.frozen import frozen_texts
+from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.contrastive.models import build_model
-from mmalign.training.contrastive.pictures import Progress, counter, frozen_pictures, picture_key
+from mmalign.training.contrastive.pictures import frozen_pictures
 from mmalign.training.contrastive.validate import embed_table
-from mmalign.training.frozen import frozen_texts
+from mmalign.training.progress import counter
 from mmalign.training.run_folder import RUN_FILE
-from mmalign.utils import l2_normalize
+from mmalign.training.usable_pictures import picture_key
+from mmalign.utils import ShowProgress, l2_normalize
 
 _ROWS = 1024
 
@@ -145,7 +147,7 @@ def load_teachers(
     views: Sequence[str] = ("plain",),
     cache: Path,
     device: torch.device,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
 ) -> Teachers | None:
     """Compute, or read from the cache, all teachers' embeddings.
 
@@ -188,7 +190,7 @@ def load_teachers(
 class _Teacher:
     """One finished run, whose model is loaded when the cache lacks something."""
 
-    def __init__(self, folder: Path, *, cache: Path, device: torch.device, progress: Progress | None) -> None:
+    def __init__(self, folder: Path, *, cache: Path, device: torch.device, progress: ShowProgress | None) -> None:
         read_run(folder)
         self._folder, self._cache, self._device, self._progress = folder, cache, device, progress
         state = load_best(folder)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from mmalign.encoders import LAYERS, MINILM_WEIGHTS, POOLING, MiniLM, load_pinned, map_safetensors, minilm_shapes
-from mmalign.training.contrastive.model import Arrays, Tensors
+from mmalign.training.cache import Arrays
+from mmalign.training.contrastive.model import Tensors
 from mmalign.utils import Float32Array
 
 MOST_TOKENS = 64

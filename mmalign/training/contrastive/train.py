@@ -19,14 +19,15 @@ from mmalign.training.checkpoint import Checkpoints, state_digest
 from mmalign.training.contrastive.batches import BatchPlan
 from mmalign.training.contrastive.config import TrainingConfig, parse_config
 from mmalign.training.contrastive.data import Captioned, TrainingData, load_data
+from mmalign.training.contrastive.frozen import frozen_texts
 from mmalign.training.contrastive.loop import Material, Pictures, Trainer
 from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.contrastive.models import build_model
-from mmalign.training.contrastive.pictures import CachedPictures, FreshPictures, Progress, frozen_pictures
+from mmalign.training.contrastive.pictures import CachedPictures, FreshPictures, frozen_pictures
 from mmalign.training.contrastive.teachers import load_teachers, take_weights
 from mmalign.training.contrastive.validate import to_tensors
-from mmalign.training.frozen import frozen_texts
 from mmalign.training.run_folder import EXPORT_FOLDER, TrainingReport, carry_out, claim_folder, seeded
+from mmalign.utils import ShowProgress
 
 _SAMPLE = 4096
 
@@ -37,7 +38,7 @@ def train_contrastive(
     *,
     cache: str | os.PathLike[str] | None = None,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
     log: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainingReport:
     """Train an encoder to bring pictures and their captions together, and export the best epoch.
@@ -99,7 +100,7 @@ def _material(
     *,
     cache: Path,
     device: torch.device,
-    progress: Progress | None,
+    progress: ShowProgress | None,
 ) -> Material:
     seed = config.optimization.seed
 

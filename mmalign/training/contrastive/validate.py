@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from mmalign.metrics import any_hit_at_k, retrieval_ranks
-from mmalign.training.cache import Table, blocks
-from mmalign.training.contrastive.model import Arrays, TrainableEncoder
+from mmalign.training.cache import Arrays, Table, blocks
+from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.utils import Float32Array, Int64Array
 
 CUTOFFS = (1, 5, 10)

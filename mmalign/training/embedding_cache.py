@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mmalign.encoders import Encoder, stream_image
 from mmalign.training.cache import cached_arrays
-from mmalign.training.contrastive.pictures import Progress, counter
 from mmalign.training.manifest import CaptionedFile
-from mmalign.utils import Float32Array, l2_normalize
+from mmalign.training.progress import counter
+from mmalign.utils import Float32Array, ShowProgress, l2_normalize
 
 _ROWS = 1024
 
 
-class KeptEmbeddings:
+class EmbeddingCache:
     """Embeddings of an encoder, kept in files.
 
     Args:
@@ -30,7 +30,7 @@ class KeptEmbeddings:
         encoder: As given.
     """
 
-    def __init__(self, encoder: Encoder, cache: Path, progress: Progress | None) -> None:
+    def __init__(self, encoder: Encoder, cache: Path, progress: ShowProgress | None) -> None:
         self.encoder, self._progress = encoder, progress
         self._folder = cache / f"captioner-{encoder.fingerprint[:12]}"
 

@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmalign.training.cache import Table, cached_arrays
-from mmalign.training.contrastive.model import Arrays, TrainableEncoder
-from mmalign.training.contrastive.pictures import Progress, counter
+from mmalign.training.cache import Arrays, Table, cached_arrays
+from mmalign.training.contrastive.model import TrainableEncoder
+from mmalign.training.progress import counter
+from mmalign.utils import ShowProgress
 
 _ROWS = 1024
 
 
 def frozen_texts(
-    model: TrainableEncoder, sentences: Sequence[str], *, cache: Path, role: str, progress: Progress | None = None
+    model: TrainableEncoder, sentences: Sequence[str], *, cache: Path, role: str, progress: ShowProgress | None = None
 ) -> Table:
     """Run the frozen part on every sentence, or read what an earlier run kept.
 
