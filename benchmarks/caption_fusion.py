@@ -30,7 +30,7 @@ from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, rea
 from mmalign.encoders.registry import load_encoder
 from mmalign.metrics.caption import CaptionScores, score_captions
 from mmalign.training.captioner.config import read_captioner_config
-from mmalign.training.captioner.data import CaptionerMaterial, load_material
+from mmalign.training.captioner.data import CaptionerTrainingSet, load_training_set
 from mmalign.training.captioner.train import train_captioner
 from mmalign.utils.similarity import Int64Array
 
@@ -49,15 +49,15 @@ def strangers(count: int, *, seed: int = 0) -> Int64Array:
 
 
 @torch.inference_mode()
-def measure(file: DecoderFile, material: CaptionerMaterial, condition: str) -> tuple[CaptionScores, float]:
+def measure(file: DecoderFile, training_set: CaptionerTrainingSet, condition: str) -> tuple[CaptionScores, float]:
     """Scores of greedy captions, and nats a token of the first captions, under one condition."""
     model, config = TrainedDecoder(file, name=condition).model, file.config
-    dev, told = material.dev, material.dev_captions
+    dev, told = training_set.dev, training_set.dev_captions
     rows = np.arange(len(dev.vectors))
     seen_by = strangers(len(rows)) if condition == "vector permuted" else rows
     read_by = strangers(len(rows)) if condition == "context permuted" else rows
     used, places = np.unique(dev.contexts, return_inverse=True)
-    tokens = file.tokenizer.encode([material.sentences[row] for row in used.tolist()], longest=config.longest - 2)
+    tokens = file.tokenizer.encode([training_set.sentences[row] for row in used.tolist()], longest=config.longest - 2)
     contexts = places.reshape(dev.contexts.shape)
     firsts = file.tokenizer.encode([told[own[0]] for own in dev.targets], longest=config.longest - 2)
     said: list[str] = []
@@ -116,7 +116,7 @@ def main() -> None:
     base = read_captioner_config(words.config, options={"epochs": words.epochs}, data={})
     encoder = load_encoder(base.encoder)
     found, parameters, epochs = {}, {}, {}
-    material = None
+    training_set = None
     for fusion in get_args(FusionName):
         report = train_captioner(
             replace(base, fusion=fusion),
@@ -126,7 +126,7 @@ def main() -> None:
             device="cpu",
             log=lambda record: print(record, flush=True),
         )
-        material = material or load_material(base, encoder, cache=cache)
+        training_set = training_set or load_training_set(base, encoder, cache=cache)
         file = read_decoder(report.exported)
         model = TrainedDecoder(file, name=fusion).model
         parameters[fusion] = {
@@ -135,12 +135,12 @@ def main() -> None:
         }
         epochs[fusion] = report.best["epoch"]
         for condition in CONDITIONS:
-            found[fusion, condition] = measure(file, material, condition)
+            found[fusion, condition] = measure(file, training_set, condition)
             print(fusion, condition, found[fusion, condition][0].figures()["cider"], flush=True)
-    assert material is not None
+    assert training_set is not None
     data = (
-        f"{len(material.dev.vectors)} dev pictures of {words.config.stem}.toml, {words.epochs} epochs, "
-        f"{material.counts['sentences']} sentences; the exported epoch: "
+        f"{len(training_set.dev.vectors)} dev pictures of {words.config.stem}.toml, {words.epochs} epochs, "
+        f"{training_set.counts['sentences']} sentences; the exported epoch: "
         + ", ".join(f"{epoch} of {fusion}" for fusion, epoch in epochs.items())
     )
     write("caption_fusion", data, {**parameters, **compare(found)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ class Checkpoints:
     Args:
         folder: The run's folder.
         identity: What must be the same for a checkpoint to fit, from `state_digest`.
+        upgrade: Brings a state that an earlier version wrote into the present form, and leaves others as they are.
     """
 
-    def __init__(self, folder: Path, *, identity: str) -> None:
-        self._folder = folder
-        self._identity = identity
+    def __init__(
+        self, folder: Path, *, identity: str, upgrade: Callable[[dict[str, Any]], dict[str, Any]] = lambda state: state
+    ) -> None:
+        self._folder, self._identity, self._upgrade = folder, identity, upgrade
 
     def save(self, state: Mapping[str, Any], *, best: Mapping[str, torch.Tensor] | None = None) -> None:
         """Write a checkpoint in the place of the last one.
@@ -103,7 +105,22 @@ class Checkpoints:
                 f"the checkpoint in {self._folder} was made by another model or with other pictures or captions; "
                 "name another --out, or bring the model and the data back"
             )
-        return load_file(self._folder, pointer["files"][name])
+        state = load_file(self._folder, pointer["files"][name])
+        return self._upgrade(state) if name == "state" else state
+
+    def load_best(self) -> dict[str, torch.Tensor]:
+        """Read the best weights.
+
+        Returns:
+            The model's state dict, on the processor.
+
+        Raises:
+            InputError: No epoch is finished, or as for `load`.
+        """
+        state = self.load("best")
+        if state is None:
+            raise InputError(f"{self._folder} holds no finished epoch; delete {self._folder / POINTER} to begin anew")
+        return state
 
 
 def load_best(folder: Path) -> dict[str, torch.Tensor]:

@@ -3,54 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from mmalign.errors import InputError
-from mmalign.training.contrastive.config import OptimizationConfig
-from mmalign.training.contrastive.model import TrainableEncoder
 
-
-def make_optimizer(model: TrainableEncoder, objective: nn.Module, config: OptimizationConfig) -> torch.optim.AdamW:
-    """Make AdamW over a model's trained parameters and the loss's own.
+def adamw(
+    parameters: Iterable[tuple[nn.Parameter, float]],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    undecayed: Sequence[nn.Parameter] = (),
+    fused: bool = True,
+) -> torch.optim.AdamW:
+    """Make AdamW, by which matrices decay, and vectors and single numbers do not.
 
     Args:
-        model: Its `learning_rate_factor` scales the rate of each parameter; those with 0 are frozen.
-        objective: Holds the temperature and the like, which never decay.
-        config: The settings.
+        parameters: What is trained, and what the learning rate of each is multiplied with.
+        learning_rate: At the schedule's peak.
+        weight_decay: Of the matrices, decoupled.
+        betas: Of the running means of the gradient and of its square.
+        undecayed: Further parameters, which never decay.
+        fused: Whether a step is one call of a kernel; other kernels round otherwise.
 
     Returns:
         The optimizer; each group's `lr` is that of the schedule's peak.
-
-    Raises:
-        InputError: The model has nothing to train.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        factor = model.learning_rate_factor(name)
-        if factor == 0:
-            parameter.requires_grad_(False)
-        if parameter.requires_grad:
-            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
-    if not groups:
-        raise InputError("the model has no parameter to train; unlock a part of it in [model]")
+    for parameter, factor in parameters:
+        groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
     tables = [
-        {
-            "params": parameters,
-            "lr": config.learning_rate * factor,
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (factor, decays), parameters in groups.items()
+        {"params": members, "lr": learning_rate * factor, "weight_decay": weight_decay if decays else 0.0}
+        for (factor, decays), members in groups.items()
     ]
-    tables.append({"params": list(objective.parameters()), "lr": config.learning_rate, "weight_decay": 0.0})
-    first, second = config.betas
-    return torch.optim.AdamW(tables, lr=config.learning_rate, betas=(first, second), fused=True)
+    if undecayed:
+        tables.append({"params": list(undecayed), "lr": learning_rate, "weight_decay": 0.0})
+    return torch.optim.AdamW(tables, lr=learning_rate, betas=betas, fused=fused)
 
 
-def schedule_factor(step: int, *, warmup: int, total: int) -> float:
+def matrices_first(model: nn.Module) -> list[tuple[nn.Parameter, float]]:
+    """All parameters of a model for `adamw`, those that decay before the others."""
+    return [(parameter, 1.0) for parameter in sorted(model.parameters(), key=lambda one: one.ndim <= 1)]
+
+
+def schedule_factor(step: int, *, warmup: float, total: int) -> float:
     """What the learning rate is multiplied with: a linear rise, and half a cosine from the first step to the last.
 
     Args:

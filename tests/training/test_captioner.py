@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,11 +26,12 @@ from mmalign.errors import (
     TrainingInterrupted,
 )
 from mmalign.store.lance_store import Store
-from mmalign.training import run_folder
+from mmalign.training import run_dir
 from mmalign.training.captioner.config import CaptionerConfig, CaptionerData, read_captioner_config
-from mmalign.training.captioner.data import add_noise, load_material
-from mmalign.training.captioner.decoder import DecoderTrainer
+from mmalign.training.captioner.data import add_noise, load_training_set
+from mmalign.training.captioner.decoder import DecoderTask
 from mmalign.training.captioner.train import train_captioner
+from mmalign.training.checkpoint import Checkpoints, load_file
 from mmalign.training.manifest import PartConfig
 from mmalign.utils.similarity import Float32Array, l2_normalize
 
@@ -130,13 +132,46 @@ def test_a_stopped_run_ends_with_the_same_weights(
             if steps == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(DecoderTrainer, "keep_every", 2)
+    monkeypatch.setattr(DecoderTask, "keep_every", 2)
     with pytest.raises(KeyboardInterrupt):
         train_captioner(config(data), tmp_path / "cut", encoder=WordEncoder(), progress=stop_in_the_middle)
     again = train_captioner(config(data), tmp_path / "cut", encoder=WordEncoder())
     assert again.resumed
     assert again.sha256 == whole.sha256
     assert again.best["cider"] == whole.best["cider"]
+
+
+@pytest.mark.parametrize("stop", [("epoch 1 of 2", 3), ("epoch 2 of 2", 2)])
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(
+    data: CaptionerData, tmp_path: Path, interruptible: None, stop: tuple[str, int]
+) -> None:
+    whole = train_captioner(config(data), tmp_path / "whole", encoder=WordEncoder())
+    cut = tmp_path / "cut"
+
+    def interrupt(name: str, done: int, total: int) -> None:
+        if (name, done) == stop:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted):
+        train_captioner(config(data), cut, encoder=WordEncoder(), progress=interrupt)
+    # What captioners kept before all trainings had one loop.
+    pointer = json.loads((cut / "checkpoint.json").read_text())
+    state = load_file(cut, pointer["files"]["state"])
+    earlier = {name: state[name] for name in ("model", "optimizer", "mean", "epoch", "step")}
+    earlier["updates"] = state["mean_updates"]
+    earlier["history"] = json.dumps(json.loads(state["progress"])["history"])
+    Checkpoints(cut, identity=pointer["identity"]).save(earlier)
+    again = train_captioner(config(data), cut, encoder=WordEncoder())
+    assert again.resumed
+    assert again.sha256 == whole.sha256
+    losses = [[record["loss"] for record in records(folder)] for folder in (tmp_path / "whole", cut)]
+    # Of the epoch that was under way, the losses before the stop are lost: the mean is that of the others.
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    told = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record for record in told if record["event"] == "epoch"]
 
 
 def test_the_first_ctrl_c_saves(data: CaptionerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +181,7 @@ def test_the_first_ctrl_c_saves(data: CaptionerData, tmp_path: Path, monkeypatch
     def asked() -> Any:
         yield lambda: True
 
-    monkeypatch.setattr(run_folder, "stop_asked", asked)
+    monkeypatch.setattr(run_dir, "interrupts", asked)
     with pytest.raises(TrainingInterrupted, match="stopped in epoch 1 of 2 after 0 of"):
         train_captioner(config(data), tmp_path / "run", encoder=WordEncoder())
     assert (tmp_path / "run" / "checkpoint.json").is_file()
@@ -188,32 +223,32 @@ def test_a_record_that_a_kill_left_out_is_written_later(data: CaptionerData, tmp
 
 
 def test_own_captions_are_never_retrieved_and_dev_is_never_learnt(data: CaptionerData, tmp_path: Path) -> None:
-    material = load_material(config(data), WordEncoder(), cache=tmp_path / "cache")
-    for queries in (material.texts, material.pairs):
+    training_set = load_training_set(config(data), WordEncoder(), cache=tmp_path / "cache")
+    for queries in (training_set.texts, training_set.pairs):
         for targets, context in zip(queries.targets, queries.contexts.tolist(), strict=True):
             assert not set(targets) & set(context)
-    learnt = set(material.sentences)
-    assert len(material.dev_captions) == 36
-    assert not learnt & set(material.dev_captions)
+    learnt = set(training_set.sentences)
+    assert len(training_set.dev_captions) == 36
+    assert not learnt & set(training_set.dev_captions)
     # Captions of pictures are learnt with their pictures, not as sentences.
-    owned = {target for targets in material.pairs.targets for target in targets}
-    assert not owned & {targets[0] for targets in material.texts.targets}
+    owned = {target for targets in training_set.pairs.targets for target in targets}
+    assert not owned & {targets[0] for targets in training_set.texts.targets}
 
 
 def test_twins_of_what_is_measured_are_dropped(data: CaptionerData, tmp_path: Path) -> None:
     dev = json.loads((tmp_path / "manifest.jsonl").read_text().splitlines()[-1])["captions"][0]
     path = Path(data.text[0])
     path.write_text(path.read_text() + dev.upper() + " !\n" + "something else that is quite different\n")
-    material = load_material(config(data), WordEncoder(), cache=tmp_path / "cache")
-    assert "something else that is quite different" in material.sentences
-    assert not any(sentence.startswith(dev.upper()) for sentence in material.sentences)
-    assert material.counts["text_twins"] == 1
+    training_set = load_training_set(config(data), WordEncoder(), cache=tmp_path / "cache")
+    assert "something else that is quite different" in training_set.sentences
+    assert not any(sentence.startswith(dev.upper()) for sentence in training_set.sentences)
+    assert training_set.counts["text_twins"] == 1
 
 
 def test_embeddings_are_kept(data: CaptionerData, tmp_path: Path) -> None:
-    load_material(config(data), WordEncoder(), cache=tmp_path / "cache")
+    load_training_set(config(data), WordEncoder(), cache=tmp_path / "cache")
     again = WordEncoder()
-    load_material(config(data), again, cache=tmp_path / "cache")
+    load_training_set(config(data), again, cache=tmp_path / "cache")
     assert again.seen == []
 
 
@@ -283,8 +318,8 @@ def test_a_collection_is_learnt_from(data: CaptionerData, tmp_path: Path) -> Non
     items += [{"id": name, "uri": name, "kind": "image", "captions": [" ..."]} for name in "abc"]
     Store.open(tmp_path / "walls.mm" / ITEMS).upsert(items, np.concatenate([vectors, shifted]))
     alone = replace(data, text=(), pairs=(), collections=(str(tmp_path / "walls.mm"),))
-    read = load_material(config(alone), encoder, cache=tmp_path / "cache")
-    files = load_material(config(replace(data, text=())), encoder, cache=tmp_path / "cache")
+    read = load_training_set(config(alone), encoder, cache=tmp_path / "cache")
+    files = load_training_set(config(replace(data, text=())), encoder, cache=tmp_path / "cache")
     assert read.counts["collection_pictures"] == 48
     assert read.counts["collection_pictures_measured_on"] == 12
     assert read.counts["collection_pictures_without_caption"] == 3
@@ -303,13 +338,13 @@ def test_a_collection_is_learnt_from(data: CaptionerData, tmp_path: Path) -> Non
 
 def test_one_picture_in_twenty_is_measured_on_where_none_are_named(data: CaptionerData, tmp_path: Path) -> None:
     settings = config(replace(data, text=(), dev=None))
-    material = load_material(settings, WordEncoder(), cache=tmp_path / "cache")
-    assert len(material.dev.targets) == 2
-    assert len(material.pairs.targets) == 2 * 46
-    assert not set(material.sentences) & set(material.dev_captions)
-    again = load_material(settings, WordEncoder(), cache=tmp_path / "cache")
-    assert again.dev_captions == material.dev_captions
-    np.testing.assert_array_equal(again.dev.vectors, material.dev.vectors)
+    training_set = load_training_set(settings, WordEncoder(), cache=tmp_path / "cache")
+    assert len(training_set.dev.targets) == 2
+    assert len(training_set.pairs.targets) == 2 * 46
+    assert not set(training_set.sentences) & set(training_set.dev_captions)
+    again = load_training_set(settings, WordEncoder(), cache=tmp_path / "cache")
+    assert again.dev_captions == training_set.dev_captions
+    np.testing.assert_array_equal(again.dev.vectors, training_set.dev.vectors)
 
 
 def test_a_collection_of_another_encoder_is_refused(data: CaptionerData, tmp_path: Path) -> None:
@@ -321,13 +356,13 @@ def test_a_collection_of_another_encoder_is_refused(data: CaptionerData, tmp_pat
     with pytest.raises(
         EncoderMismatchError, match=r"embedded by others .*this training is for words.*--encoder others"
     ):
-        load_material(config(alone), WordEncoder(), cache=tmp_path / "cache")
+        load_training_set(config(alone), WordEncoder(), cache=tmp_path / "cache")
     with pytest.raises(
         InputError, match=r"0 sentences are too few.*of the collection have no captions; name sentences with --text"
     ):
-        load_material(config(alone), Other(), cache=tmp_path / "cache")
+        load_training_set(config(alone), Other(), cache=tmp_path / "cache")
     with pytest.raises(CollectionNotFoundError, match="no collection at"):
-        load_material(config(replace(alone, collections=("none.mm",))), Other(), cache=tmp_path / "cache")
+        load_training_set(config(replace(alone, collections=("none.mm",))), Other(), cache=tmp_path / "cache")
 
 
 def test_a_processor_without_bfloat16_computes_in_float32(

@@ -19,7 +19,7 @@ from mmalign.captioning.decoders.registry import load_decoder
 from mmalign.captioning.retrieval import TextStore
 from mmalign.errors import DimensionError, EncoderMismatchError, InputError, ModelUnavailableError
 from mmalign.training.captioner.config import CaptionerConfig, CaptionerData, read_captioner_config
-from mmalign.training.captioner.prefix import PrefixTrainer, _Told
+from mmalign.training.captioner.prefix import PrefixTask, _Told
 from mmalign.training.captioner.train import train_captioner
 from mmalign.utils.similarity import l2_normalize
 from tests.captioning.toy import tiny_language_model
@@ -56,11 +56,11 @@ def config(tmp_path: Path, model: Path) -> CaptionerConfig:
     )  # fmt: skip
 
 
-def trainer(config: CaptionerConfig, folder: Path) -> PrefixTrainer:
-    from mmalign.training.captioner.data import load_material
+def trainer(config: CaptionerConfig, folder: Path) -> PrefixTask:
+    from mmalign.training.captioner.data import load_training_set
 
-    material = load_material(config, WordEncoder(), cache=folder / "cache")
-    return PrefixTrainer(config, material, dim=16, folder=folder, device=torch.device("cpu"))
+    training_set = load_training_set(config, WordEncoder(), cache=folder / "cache")
+    return PrefixTask(config, training_set, dim=16, device=torch.device("cpu"))
 
 
 def test_captions_become_likelier_and_the_language_model_stays_as_it_is(
@@ -80,10 +80,10 @@ def test_captions_become_likelier_and_the_language_model_stays_as_it_is(
 def test_what_it_learns_is_the_picture(config: CaptionerConfig, tmp_path: Path) -> None:
     train_captioner(replace(config, epochs=40, drop_context=1.0), tmp_path / "run", encoder=WordEncoder())
     learnt = trainer(config, tmp_path / "other")
-    learnt._network.load_state_dict(read_prefix(tmp_path / "run" / "export" / "prefix.safetensors").prefix.state_dict())
+    learnt.model.load_state_dict(read_prefix(tmp_path / "run" / "export" / "prefix.safetensors").prefix.state_dict())
     encoder = WordEncoder()
     told = [f"a {colour} {thing}" for colour in COLOURS for thing in THINGS]
-    vectors = l2_normalize(encoder.encode_text(told) - learnt._material.picture_mean)
+    vectors = l2_normalize(encoder.encode_text(told) - learnt._set.picture_mean)
     answers = [learnt._language.answer(text) for text in told]
 
     def cost(turn: int) -> float:
@@ -104,7 +104,7 @@ def test_the_loss_is_that_of_one_row_after_the_other(config: CaptionerConfig, tm
     answers = [one._language.answer(item.caption) for item in told]
     language, expected, bare = one._language, 0.0, 0.0
     for item, answer in zip(told, answers, strict=True):
-        prefix = one._network(torch.from_numpy(item.vector[None]))[0]
+        prefix = one.model(torch.from_numpy(item.vector[None]))[0]
         for shown, blind in ((prefix, False), (prefix[:0], True)):
             rows = torch.cat([language.embed(language.prompt(item.context)[0]), shown, language.embed(answer)])
             scores = language.model(inputs_embeds=rows[None]).logits[0].log_softmax(-1).detach()
@@ -129,7 +129,7 @@ def test_a_stopped_run_ends_with_the_same_prefix(
         if steps == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(PrefixTrainer, "keep_every", 2)
+    monkeypatch.setattr(PrefixTask, "keep_every", 2)
     with pytest.raises(KeyboardInterrupt):
         train_captioner(config, tmp_path / "cut", encoder=WordEncoder(), progress=stop_in_the_middle)
     again = train_captioner(config, tmp_path / "cut", encoder=WordEncoder())

@@ -13,9 +13,9 @@ import torch
 
 from mmalign.errors import InputError
 from mmalign.training.contrastive.config import LossConfig, parse_config
-from mmalign.training.contrastive.loop import training_dtype
 from mmalign.training.contrastive.losses import caption_contrastive_loss, distillation_loss, hardest_negative_loss
 from mmalign.training.contrastive.objective import Objective
+from mmalign.training.contrastive.task import training_dtype
 from mmalign.training.contrastive.train import train_contrastive
 from mmalign.training.logs import TrainingLog
 from tests.training.toy import make_manifest, settings

@@ -48,8 +48,8 @@ class Queries:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionerMaterial:
-    """All that the loop needs.
+class CaptionerTrainingSet:
+    """All that a captioner learns from and is measured on.
 
     Attributes:
         sentences: Different sentences that are learnt from and retrieved.
@@ -72,9 +72,9 @@ class CaptionerMaterial:
     digest: str
 
 
-def load_material(
+def load_training_set(
     config: CaptionerConfig, encoder: Encoder, *, cache: Path, progress: ShowProgress | None = None
-) -> CaptionerMaterial:
+) -> CaptionerTrainingSet:
     """Read, embed and retrieve.
 
     Args:
@@ -84,7 +84,7 @@ def load_material(
         progress: Told how far things are.
 
     Returns:
-        The material.
+        The training set.
 
     Raises:
         SourceError: A file cannot be read.
@@ -138,7 +138,7 @@ def load_material(
         dev, texts, dev_captions = _held_back(texts, sentences, rng)
     counts |= {"sentences": len(sentences), "pictures": count, "dev_pictures": len(pictures.dev_captions)}
     content = [sentences, owners, dev_captions, encoder.fingerprint]
-    return CaptionerMaterial(
+    return CaptionerTrainingSet(
         sentences=sentences,
         texts=texts,
         pairs=pairs,

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mmalign.training.captioner.config import CaptionerConfig
-from mmalign.training.captioner.data import CaptionerMaterial, Queries
+from mmalign.training.captioner.data import CaptionerTrainingSet, Queries
 from mmalign.utils import Int64Array
 
 Example: TypeAlias = tuple[Queries, int, int]
@@ -23,18 +23,18 @@ class Examples:
 
     Args:
         config: Batches, views, and how many sentences.
-        material: What there is.
+        training_set: What there is.
         lengths: How long each sentence is, in tokens.
 
     Attributes:
         steps: Batches an epoch.
     """
 
-    def __init__(self, config: CaptionerConfig, material: CaptionerMaterial, *, lengths: Sequence[int]) -> None:
-        self._config, self._material, self._lengths = config, material, lengths
-        self._views = len(material.pairs.vectors) // max(1, config.views)
-        self._pairs = [(row, target) for row in range(self._views) for target in material.pairs.targets[row]]
-        texts = len(material.texts.targets)
+    def __init__(self, config: CaptionerConfig, training_set: CaptionerTrainingSet, *, lengths: Sequence[int]) -> None:
+        self._config, self._set, self._lengths = config, training_set, lengths
+        self._views = len(training_set.pairs.vectors) // max(1, config.views)
+        self._pairs = [(row, target) for row in range(self._views) for target in training_set.pairs.targets[row]]
+        texts = len(training_set.texts.targets)
         self._texts = min(config.texts_per_epoch or texts, texts)
         self.steps = max(1, -(-(len(self._pairs) + self._texts) // config.batch_size))
 
@@ -47,14 +47,14 @@ class Examples:
         Yields:
             Examples; each picture by one of its noised views.
         """
-        material, config = self._material, self._config
+        training_set, config = self._set, self._config
         rng = np.random.default_rng([config.seed, epoch])
         examples: list[Example] = []
         for row, target in self._pairs:
             view = int(rng.integers(config.views)) * self._views
-            examples.append((material.pairs, row + view, target))
-        texts = rng.permutation(len(material.texts.targets))[: self._texts].tolist()
-        examples += [(material.texts, row, material.texts.targets[row][0]) for row in texts]
+            examples.append((training_set.pairs, row + view, target))
+        texts = rng.permutation(len(training_set.texts.targets))[: self._texts].tolist()
+        examples += [(training_set.texts, row, training_set.texts.targets[row][0]) for row in texts]
         order = rng.permutation(len(examples))
         batches = []
         for start in range(0, len(order), config.batch_size * _SORTED):

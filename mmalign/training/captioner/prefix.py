@@ -14,9 +14,10 @@ from torch.nn.functional import pad
 from mmalign.captioning import PREFIX, PROMPTED, LanguageModel, PrefixFile, SoftPrefix, write_prefix
 from mmalign.encoders import Encoder, has_bfloat16
 from mmalign.training.captioner.config import CaptionerConfig
-from mmalign.training.captioner.data import CaptionerMaterial
+from mmalign.training.captioner.data import CaptionerTrainingSet
 from mmalign.training.captioner.examples import Example, fewer
-from mmalign.training.captioner.loop import CaptionerLoop
+from mmalign.training.captioner.task import CaptionerTask
+from mmalign.training.task import Backward
 
 # Examples that go through the language model at once, so that memory stays bounded.
 _TOGETHER = 8
@@ -36,14 +37,13 @@ class _Told(NamedTuple):
     caption: str
 
 
-class PrefixTrainer(CaptionerLoop):
-    """A soft prefix for a language model, where it is in its training, and what it is trained on.
+class PrefixTask(CaptionerTask):
+    """A soft prefix for a language model, and what it is trained on.
 
     Args:
         config: How to train; `language_model` is set.
-        material: What there is to learn from.
+        training_set: What there is to learn from.
         dim: Width of an embedding.
-        folder: The run's folder.
         device: Where the language model is.
 
     Raises:
@@ -54,12 +54,11 @@ class PrefixTrainer(CaptionerLoop):
     # A step takes seconds.
     keep_every = 20
     file_name = PREFIX
-    _network: SoftPrefix
+    model: SoftPrefix
 
     def __init__(
-        self, config: CaptionerConfig, material: CaptionerMaterial, *, dim: int, folder: Path, device: torch.device
+        self, config: CaptionerConfig, training_set: CaptionerTrainingSet, *, dim: int, device: torch.device
     ) -> None:
-        self._device = device
         self._bf16 = config.bf16 and has_bfloat16(device)
         self._language = language = LanguageModel(config.language_model.removeprefix("hf:"), device=device)
         prefix = SoftPrefix(dim, language.width, length=config.prefix_length, scale=language.scale).to(device)
@@ -67,11 +66,11 @@ class PrefixTrainer(CaptionerLoop):
         repeated = begun.repeat(-(-config.prefix_length // len(begun)))[-config.prefix_length :]
         prefix.begin_as(language.embed(repeated.to(device)).float())
         self._short = "logits_to_keep" in inspect.signature(language.model.forward).parameters
-        lengths = [len(sentence) for sentence in material.sentences]
-        super().__init__(prefix, config, material, lengths=lengths, folder=folder, versions=[language.digest])
+        lengths = [len(sentence) for sentence in training_set.sentences]
+        super().__init__(prefix, config, training_set, lengths=lengths, device=device, versions=[language.digest])
 
-    def _backward(self, batch: Sequence[Example], rng: np.random.Generator) -> float:
-        config, sentences = self._config, self._material.sentences
+    def _learn(self, batch: Sequence[Example], rng: np.random.Generator, backward: Backward) -> float:
+        config, sentences = self._config, self._set.sentences
         bare = rng.random(len(batch)) < config.drop_context
         told = [
             _Told(
@@ -87,15 +86,15 @@ class PrefixTrainer(CaptionerLoop):
             part = slice(start, start + _TOGETHER)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
                 loss = self._nats(told[part], answers[part]) / tokens
-            loss.backward()  # type: ignore[no-untyped-call]
+            backward(loss)
             nats += float(loss.detach())
         return nats
 
-    def _worth(self, record: Mapping[str, Any]) -> float:
+    def worth(self, record: Mapping[str, Any]) -> float:
+        """Fewer nats are better."""
         return -float(record["nats"])
 
-    def _write(self, path: Path, state: dict[str, torch.Tensor], encoder: Encoder) -> str:
-        assert self.best is not None
+    def _write(self, path: Path, weights: dict[str, torch.Tensor], encoder: Encoder, provenance: str) -> str:
         source = self._language.source
         notes = {
             "encoder": encoder.name,
@@ -103,20 +102,19 @@ class PrefixTrainer(CaptionerLoop):
             "language_model": f"hf:{Path(source).absolute() if Path(source).exists() else source}",
             "language_model_digest": self._language.digest,
             "license": "see the licences of the captions that it was trained on, and that of the language model",
-            "provenance": f"trained by mmalign train captioner --language-model; epoch {self.best['epoch']} is the "
-            f"best of {len(self._history)}",
+            "provenance": f"trained by mmalign train captioner --language-model; {provenance}",
         }
-        self._network.load_state_dict(state)
-        return write_prefix(path, PrefixFile(self._network, self._material.picture_mean, notes))
+        self.model.load_state_dict(weights)
+        return write_prefix(path, PrefixFile(self.model, self._set.picture_mean, notes))
 
     def _nats(self, told: Sequence[_Told], answers: Sequence[torch.Tensor], *, blind: bool = False) -> torch.Tensor:
         """What all tokens of the answers cost; without the prefix where `blind`."""
         language = self._language
         vectors = torch.from_numpy(np.stack([one.vector for one in told])).to(self._device)
-        prefixes = self._network(vectors)[:, : 0 if blind else None]
+        prefixes = self.model(vectors)[:, : 0 if blind else None]
         rows = []
         for one, prefix, answer in zip(told, prefixes, answers, strict=True):
-            prompt = language.prompt(one.context, room=_ROOM + self._network.length)
+            prompt = language.prompt(one.context, room=_ROOM + self.model.length)
             asked, said = language.embed(prompt[0]), language.embed(answer)
             rows.append(torch.cat([asked, prefix.to(asked.dtype), said]))
         # Padded on the left: the answers are what comes last in each row.
@@ -140,12 +138,12 @@ class PrefixTrainer(CaptionerLoop):
     @torch.inference_mode()
     def _measure(self) -> dict[str, float]:
         """Nats a token of captions that are measured on, with the prefix and without."""
-        material, queries = self._material, self._material.dev
+        training_set, queries = self._set, self._set.dev
         told = [
             _Told(
                 queries.vectors[row],
-                [material.sentences[near] for near in queries.contexts[row][:PROMPTED].tolist()],
-                material.dev_captions[queries.targets[row][0]],
+                [training_set.sentences[near] for near in queries.contexts[row][:PROMPTED].tolist()],
+                training_set.dev_captions[queries.targets[row][0]],
             )
             for row in range(min(_MEASURED, len(queries.vectors)))
         ]

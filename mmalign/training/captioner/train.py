@@ -11,12 +11,17 @@ import torch
 
 from mmalign.encoders import Encoder, load_encoder, resolve_device
 from mmalign.training.captioner.config import CaptionerConfig
-from mmalign.training.captioner.data import load_material
-from mmalign.training.captioner.decoder import DecoderTrainer
-from mmalign.training.captioner.prefix import PrefixTrainer
+from mmalign.training.captioner.data import load_training_set
+from mmalign.training.captioner.decoder import DecoderTask
+from mmalign.training.captioner.prefix import PrefixTask
+from mmalign.training.checkpoint import Checkpoints
+from mmalign.training.loop import LoopOptions, TrainingLoop
 from mmalign.training.options import parse_options
-from mmalign.training.run_folder import TrainingReport, carry_out, claim_folder, seeded
+from mmalign.training.run_dir import TrainingReport, claim, run, seeded
 from mmalign.utils import ShowProgress
+
+# Longest gradient.
+_CLIP = 1.0
 
 
 def train_captioner(
@@ -49,27 +54,34 @@ def train_captioner(
         TrainingInterrupted: Ctrl-C; the state is saved.
     """
     folder = Path(out)
-    claim_folder(
-        folder, config.to_dict(), known=lambda there: parse_options(CaptionerConfig, there, where="").to_dict()
-    )
+    claim(folder, config.to_dict(), known=lambda there: parse_options(CaptionerConfig, there, where="").to_dict())
     where = torch.device(resolve_device(device))
     chosen = load_encoder(config.encoder) if encoder is None else encoder
-    material = load_material(
+    training_set = load_training_set(
         config, chosen, cache=folder / "cache" if cache is None else Path(cache), progress=progress
     )
     with seeded(config.seed, where):
-        kind = PrefixTrainer if config.language_model else DecoderTrainer
-        trainer = kind(config, material, dim=chosen.dim, folder=folder, device=where)
-        header = {"config": config.to_dict(), "data": material.counts, "parameters": trainer.parameters,
-                  "threads": torch.get_num_threads()}  # fmt: skip
-        resumed = carry_out(trainer, folder, header=header, log=log, progress=progress)
-        exported, digest = trainer.export(chosen)
-    return TrainingReport(
-        out=folder,
-        exported=exported,
-        sha256=digest,
-        best=trainer.best or {},
-        epochs=config.epochs,
-        resumed=resumed,
-        data=material.counts,
-    )
+        kind = PrefixTask if config.language_model else DecoderTask
+        task = kind(config, training_set, dim=chosen.dim, device=where)
+        options = LoopOptions(
+            epochs=config.epochs,
+            warmup=config.warmup,
+            grad_clip=_CLIP,
+            ema_decay=task.ema_decay,
+            checkpoint_steps=task.keep_every,
+        )
+        checkpoints = Checkpoints(folder, identity=task.identity, upgrade=task.upgrade)
+        loop = TrainingLoop(task, options, device=where, checkpoints=checkpoints)
+        return run(
+            loop,
+            folder,
+            config=config.to_dict(),
+            data=training_set.counts,
+            header={
+                "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+                "threads": torch.get_num_threads(),
+            },
+            export=lambda weights, to: task.export(weights, to, chosen, loop.progress),
+            log=log,
+            progress=progress,
+        )

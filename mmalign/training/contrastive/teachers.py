@@ -23,7 +23,7 @@ from mmalign.training.contrastive.models import build_model
 from mmalign.training.contrastive.pictures import frozen_pictures
 from mmalign.training.contrastive.validate import embed_table
 from mmalign.training.progress import counter
-from mmalign.training.run_folder import RUN_FILE
+from mmalign.training.run_dir import RUN_FILE
 from mmalign.training.usable_pictures import picture_key
 from mmalign.utils import ShowProgress, l2_normalize
 

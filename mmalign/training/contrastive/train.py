@@ -13,20 +13,21 @@ import numpy as np
 import torch
 
 from mmalign.encoders import resolve_device
-from mmalign.errors import InputError, StorageError
 from mmalign.training.cache import Table
 from mmalign.training.checkpoint import Checkpoints, state_digest
 from mmalign.training.contrastive.batches import BatchPlan
 from mmalign.training.contrastive.config import TrainingConfig, parse_config
 from mmalign.training.contrastive.data import Captioned, TrainingData, load_data
 from mmalign.training.contrastive.frozen import frozen_texts
-from mmalign.training.contrastive.loop import Material, Pictures, Trainer
 from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.contrastive.models import build_model
 from mmalign.training.contrastive.pictures import CachedPictures, FreshPictures, frozen_pictures
+from mmalign.training.contrastive.task import ContrastiveTask, Pictures, TrainingSet, training_dtype
 from mmalign.training.contrastive.teachers import load_teachers, take_weights
 from mmalign.training.contrastive.validate import to_tensors
-from mmalign.training.run_folder import EXPORT_FOLDER, TrainingReport, carry_out, claim_folder, seeded
+from mmalign.training.loop import LoopOptions, TrainingLoop
+from mmalign.training.progress import Progress
+from mmalign.training.run_dir import TrainingReport, claim, run, seeded
 from mmalign.utils import ShowProgress
 
 _SAMPLE = 4096
@@ -66,22 +67,44 @@ def train_contrastive(
     folder = Path(out)
     where = torch.device(resolve_device(device))
     store = folder / "cache" if cache is None else Path(cache)
-    claim_folder(folder, config.to_dict(), known=lambda there: parse_config(there).to_dict())
+    claim(folder, config.to_dict(), known=lambda there: parse_config(there).to_dict())
     data = load_data(config.data, cache=store, progress=progress)
     seed = config.optimization.seed
     with seeded(seed, where):
         model = build_model(config.model, device=where, seed=seed)
         if config.model.start:
             take_weights(model, [Path(run) for run in config.model.start])
-        material = _material(model, config, data, cache=store, device=where, progress=progress)
-        checkpoints = Checkpoints(
-            folder,
-            identity=state_digest(model.state_dict(), model.image_version, model.text_version, data.digest),
-        )
+        training_set = _training_set(model, config, data, cache=store, device=where, progress=progress)
+        identity = state_digest(model.state_dict(), model.image_version, model.text_version, data.digest)
         torch.manual_seed(seed)
-        trainer = Trainer(model, config, material, checkpoints=checkpoints, device=where)
-        resumed = carry_out(trainer, folder, header=_header(config, data, where), log=log, progress=progress)
-        return _finish(trainer, config, data, checkpoints, folder, resumed=resumed)
+        task = ContrastiveTask(model, config, training_set, device=where)
+        loop = TrainingLoop(
+            task, _loop_options(config, where), device=where, checkpoints=Checkpoints(folder, identity=identity)
+        )
+        return run(
+            loop,
+            folder,
+            config=config.to_dict(),
+            data=data.summary(),
+            header=_header(where),
+            export=lambda weights, to: (_export(model, weights, config, to, progress=loop.progress), ""),
+            log=log,
+            progress=progress,
+        )
+
+
+def _loop_options(config: TrainingConfig, device: torch.device) -> LoopOptions:
+    settings = config.optimization
+    return LoopOptions(
+        epochs=settings.epochs,
+        accumulate=settings.accumulate,
+        warmup=settings.warmup,
+        grad_clip=settings.grad_clip,
+        ema_decay=settings.ema_decay,
+        patience=settings.patience,
+        loss_scaling=training_dtype(device, settings.precision) is torch.float16,
+        checkpoint_minutes=settings.checkpoint_minutes,
+    )
 
 
 def _portable(value: Any) -> Any:
@@ -93,7 +116,7 @@ def _portable(value: Any) -> Any:
     return "/".join(Path(value).parts[1:][-2:]) if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _material(
+def _training_set(
     model: TrainableEncoder,
     config: TrainingConfig,
     data: TrainingData,
@@ -101,7 +124,7 @@ def _material(
     cache: Path,
     device: torch.device,
     progress: ShowProgress | None,
-) -> Material:
+) -> TrainingSet:
     seed = config.optimization.seed
 
     def pictures_of(group: Captioned, view: str, role: str) -> Table:
@@ -138,7 +161,7 @@ def _material(
         model.standardise(
             to_tensors(pictures.batch(some, epoch=0, draw=draw), device), to_tensors(texts.take(sentences), device)
         )
-    return Material(
+    return TrainingSet(
         pictures=pictures,
         texts=texts,
         plan=plan,
@@ -159,52 +182,32 @@ def _material(
     )
 
 
-def _finish(
-    trainer: Trainer,
+def _export(
+    model: TrainableEncoder,
+    weights: Mapping[str, torch.Tensor],
     config: TrainingConfig,
-    data: TrainingData,
-    checkpoints: Checkpoints,
     folder: Path,
     *,
-    resumed: bool,
-) -> TrainingReport:
-    best, state = trainer.progress.best, checkpoints.load("best")
-    if best is None or state is None:
-        raise InputError(f"{folder} holds no finished epoch; delete {folder / 'checkpoint.json'} to begin anew")
-    trainer.model.load_state_dict(state)
-    trainer.model.eval()
-    export = folder / EXPORT_FOLDER
+    progress: Progress,
+) -> Path:
+    model.load_state_dict(weights)
+    model.eval()
+    best = progress.best or {}
     metadata = {
         "license": "see the licences of the data and of the weights that the training began with",
         "provenance": f"trained by mmalign train contrastive; epoch {best['epoch']} is the best of "
-        f"{len(trainer.progress.history)}",
+        f"{len(progress.history)}",
         "config": json.dumps(_portable(config.to_dict()), sort_keys=True),
         "scale": repr(float(best["scale"])),
         "bias": repr(float(best.get("bias", 0.0))),
     }
-    try:
-        export.mkdir(exist_ok=True)
-        exported = trainer.model.export(export, metadata=metadata)
-    except OSError as error:
-        raise StorageError(
-            f"the weights cannot be exported to {export}: {error}; free space and run the same command again"
-        ) from error
-    return TrainingReport(
-        out=folder,
-        exported=exported,
-        best=best,
-        epochs=len(trainer.progress.history),
-        resumed=resumed,
-        data=data.summary(),
-    )
+    return model.export(folder, metadata=metadata)
 
 
-def _header(config: TrainingConfig, data: TrainingData, device: torch.device) -> dict[str, Any]:
+def _header(device: torch.device) -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
-        "config": config.to_dict(),
-        "data": data.summary(),
         "device": str(device),
         "threads": torch.get_num_threads(),
         "versions": {

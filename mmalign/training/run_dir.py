@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from mmalign.errors import InputError, StorageError, TrainingInterrupted
 from mmalign.training.logs import TrainingLog
+from mmalign.training.loop import Log, TrainingLoop
 from mmalign.types import gives_json
 from mmalign.utils import ShowProgress, write_atomic
 
 RUN_FILE = "run.json"
 """What a run's folder keeps of its configuration."""
 EXPORT_FOLDER = "export"
-Log = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,48 +60,7 @@ class TrainingReport:
         return {**told, "sha256": self.sha256} if self.sha256 else told
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far a training is.
-
-    Attributes:
-        epoch: The epoch under way, from 1.
-        epochs: How many there will be.
-        step: Batches of it that are done.
-        steps: Batches an epoch.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-
-
-class Loop(Protocol):
-    """A training that can be stopped and gone on with."""
-
-    @property
-    def history(self) -> Sequence[Mapping[str, Any]]:
-        """One record for each finished epoch, `epoch` among its keys."""
-        ...
-
-    @property
-    def place(self) -> Place:
-        """How far it is."""
-        ...
-
-    def resume(self) -> bool:
-        """Take up the folder's checkpoint; whether there was one."""
-        ...
-
-    def run(self, *, log: Log, stop: Callable[[], bool], tick: Callable[[], None]) -> bool:
-        """Train until finished, or until `stop` says so; whether it is finished."""
-        ...
-
-
-def claim_folder(
-    folder: Path, config: Mapping[str, Any], *, known: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-) -> None:
+def claim(folder: Path, config: Mapping[str, Any], *, known: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     """Write the configuration into a new folder, or compare it with the one that is there.
 
     Args:
@@ -152,25 +111,74 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def carry_out(
-    loop: Loop, folder: Path, *, header: Mapping[str, Any], log: Log | None = None, progress: ShowProgress | None = None
-) -> bool:
-    """Go on from the folder's checkpoint, or begin, and train to the end.
+def run(
+    loop: TrainingLoop[Any],
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    header: Mapping[str, Any],
+    export: Callable[[dict[str, torch.Tensor], Path], tuple[Path, str]],
+    log: Log | None = None,
+    progress: ShowProgress | None = None,
+) -> TrainingReport:
+    """Go on from the folder's checkpoint, or begin, train to the end, and export the best epoch.
 
     Args:
         loop: The training.
         folder: The run's folder, where `log.jsonl` is.
-        header: What the first record holds beside `event`, which is `start` or `resume`.
+        config: The configuration, JSON-ready.
+        data: Counts of what is used and left out.
+        header: What the first record holds beside those and `event`, which is `start` or `resume`.
+        export: Writes the model's state dict of the best epoch into a folder; gives what it wrote, and its SHA-256 or
+            nothing.
         log: Called with each record that is written.
         progress: Told how far the epoch is.
 
     Returns:
-        Whether an earlier run was gone on with.
+        The report.
 
     Raises:
+        InputError: The checkpoint is damaged, or belongs to other data; or the loss is not finite.
+        StorageError: The disk refused; what was written before is kept.
         TrainingInterrupted: Ctrl-C; the state is saved.
     """
     resumed = loop.resume()
+    first = {"event": "resume" if resumed else "start", "config": config, "data": data, **header}
+    if not _train(loop, folder, first=first, log=log, progress=progress):
+        at = loop.progress
+        raise TrainingInterrupted(
+            f"stopped in epoch {at.epoch} of {loop.options.epochs} after {at.step} of {loop.steps} batches; all of it "
+            f"is kept in {folder}, and the same command goes on from there"
+        )
+    weights, path = loop.best_weights(), folder / EXPORT_FOLDER
+    try:
+        path.mkdir(exist_ok=True)
+        exported, digest = export(weights, path)
+    except OSError as error:
+        raise StorageError(
+            f"the weights cannot be exported to {path}: {error}; free space and run the same command again"
+        ) from error
+    return TrainingReport(
+        out=folder,
+        exported=exported,
+        best=loop.progress.best or {},
+        epochs=len(loop.progress.history),
+        resumed=resumed,
+        data=data,
+        sha256=digest,
+    )
+
+
+def _train(
+    loop: TrainingLoop[Any],
+    folder: Path,
+    *,
+    first: Mapping[str, Any],
+    log: Log | None,
+    progress: ShowProgress | None,
+) -> bool:
+    """Train with records in the folder's log; whether it came to the end."""
     records = TrainingLog(folder)
 
     def write(record: Mapping[str, Any]) -> None:
@@ -180,34 +188,26 @@ def carry_out(
 
     def tick() -> None:
         if progress is not None:
-            at = loop.place
-            progress(f"epoch {at.epoch} of {at.epochs}", at.step, at.steps)
+            progress(f"epoch {loop.progress.epoch} of {loop.options.epochs}", loop.progress.step, loop.steps)
 
     try:
-        write({"event": "resume" if resumed else "start", **header})
+        write(first)
         known = records.epochs()
-        for record in loop.history:
+        for record in loop.progress.history:
             # A kill between a checkpoint and its record leaves the record out.
             if record["epoch"] not in known:
                 write(record)
-        if loop.place.epoch <= loop.place.epochs:
+        if loop.progress.epoch <= loop.options.epochs:
             # What was told before is done; the first step may take long.
             tick()
-        with stop_asked() as stop:
-            finished = loop.run(log=write, stop=stop, tick=tick)
+        with interrupts() as stop:
+            return loop.run(log=write, stop=stop, tick=tick)
     finally:
         records.close()
-    if not finished:
-        at = loop.place
-        raise TrainingInterrupted(
-            f"stopped in epoch {at.epoch} of {at.epochs} after {at.step} of {at.steps} batches; all of it is kept in "
-            f"{folder}, and the same command goes on from there"
-        )
-    return resumed
 
 
 @contextmanager
-def stop_asked() -> Iterator[Callable[[], bool]]:
+def interrupts() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a question that the loop asks between two steps; the second one stops at once."""
     asked = False
     if threading.current_thread() is not threading.main_thread():
