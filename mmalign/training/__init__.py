@@ -1,4 +1,4 @@
-"""Training of encoders and adapters."""
+"""Training of encoders, captioners and grounding heads, over one loop."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mmalign.training.captioner.train import train_captioner as train_captioner
     from mmalign.training.contrastive.config import read_config as read_config
     from mmalign.training.contrastive.train import train_contrastive as train_contrastive
-    from mmalign.training.grounding.fit_head import HeadTraining as HeadTraining
+    from mmalign.training.grounding.config import HeadTraining as HeadTraining
     from mmalign.training.grounding.train import train_grounding as train_grounding
     from mmalign.training.near_duplicates import fuzzy_likeness as fuzzy_likeness
     from mmalign.training.near_duplicates import same_words as same_words
@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "contrastive.config": ["read_config"],
         "near_duplicates": ["fuzzy_likeness", "same_words"],
         "contrastive.train": ["train_contrastive"],
-        "grounding.fit_head": ["HeadTraining"],
+        "grounding.config": ["HeadTraining"],
         "grounding.train": ["train_grounding"],
     },
 )

@@ -16,8 +16,10 @@ from mmalign.grounding.head import Grounding, GroundingHead, Scoring, corner_iou
 from mmalign.grounding.net import GroundingNet, NetSize
 from mmalign.metrics.grounding import first_hit, iou_matrix
 from mmalign.training.grounding import data as grounding_data
+from mmalign.training.grounding.batches import HeadData, spots_of_reduced
+from mmalign.training.grounding.config import HeadTraining
 from mmalign.training.grounding.data import Basis, CellCache, fit_basis
-from mmalign.training.grounding.fit_head import HeadData, HeadTraining, _overlaps, spots_of_reduced, train_head
+from mmalign.training.grounding.fit_head import _overlaps, train_head
 from mmalign.training.grounding.scoring import fit_scoring
 from mmalign.training.grounding.targets import coverage, drawn_boxes
 from mmalign.training.grounding.train import folded, train_grounding
@@ -138,8 +140,37 @@ def test_the_same_seed_trains_the_same(rng: np.random.Generator) -> None:
     torch.set_num_threads(1)
     data = planted(np.random.default_rng(1), 16)
     how = HeadTraining(epochs=1, batch=8)
+    torch.manual_seed(3)
+    expected_next = torch.rand(1)
+    torch.manual_seed(3)
     first, second = (train_head(data, size=TINY, how=how).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.rand(1), expected_next), "the caller's draws are its own"
+
+
+def test_what_is_kept_is_the_mean_of_the_last_epoch() -> None:
+    torch.set_num_threads(1)
+    data = planted(np.random.default_rng(1), 16)
+    records: list[dict[str, Any]] = []
+    net = train_head(data, size=TINY, how=HeadTraining(epochs=3, batch=8, average=0.0), log=records.append)
+    assert [list(record) for record in records] == [["epoch", "peak", "cover", "fit", "box", "seconds"]] * 3
+    assert not net.training
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    longer = train_head(data, size=TINY, how=HeadTraining(epochs=3, batch=8, average=0.99))
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), longer.parameters(), strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_it() -> None:
+    data = planted(np.random.default_rng(1), 16)
+    data.texts["a a"] *= np.nan
+    with pytest.raises(InputError, match=r"the loss is nan in epoch 1, step 1; lower the learning rate \(0.002\)"):
+        train_head(data, size=TINY, how=HeadTraining(epochs=1, batch=8))
+
+
+@pytest.mark.parametrize(("option", "value"), [("epochs", 0), ("batch", 0), ("rate", 0.0), ("noise", 1.5)])
+def test_settings_out_of_range(option: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{option} must be"):
+        HeadTraining(**{option: value})
 
 
 def test_scores_and_probabilities_are_fitted(trained: tuple[GroundingNet, HeadData, list[dict[str, Any]]]) -> None:

@@ -4,82 +4,69 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mmalign.evaluation import PhrasePicture, is_named
 from mmalign.grounding import GroundingNet, NetSize
-from mmalign.training.grounding.targets import coverage, drawn_boxes
-from mmalign.utils import Float32Array
+from mmalign.training.grounding.batches import HeadBatch, HeadData, head_batches
+from mmalign.training.grounding.config import HeadTraining
+from mmalign.training.loop import LoopOptions, TrainingLoop
+from mmalign.training.optimization import adamw, matrices_first
+from mmalign.training.progress import Progress
+from mmalign.training.run_dir import seeded
+from mmalign.training.task import Backward, Task
 
-# Left and right change sides in a mirrored picture, and only there.
-_SIDED = ("left", "right")
+_NAMES = ("peak", "cover", "fit", "box")
+# Longest gradient.
+_CLIP = 2.0
+# Share of all steps in which the learning rate rises.
+_RISE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class HeadTraining:
-    """How the head is trained.
+class HeadTask(Task[HeadBatch]):
+    """A head on the processor, whose draws follow one another: a training runs from its first epoch to its last.
 
-    Attributes:
-        epochs: Passes over the pictures.
-        batch: Pictures in a step, all their phrases with them.
-        rate: Peak of the learning rate.
-        decay: Weight decay of matrices.
-        noise: Share of a cell's features that is left out at random, and of the phrase's.
-        strangers: Phrases of other pictures that are looked for in each picture and should not be found.
-        average: Weight of the past in the running mean of the weights, which is what is kept.
-        seed: Of all random draws.
+    Args:
+        net: The head.
+        data: What it learns from.
+        how: How it is trained.
     """
 
-    epochs: int = 10
-    batch: int = 16
-    rate: float = 2e-3
-    decay: float = 0.05
-    noise: float = 0.1
-    strangers: int = 2
-    average: float = 0.995
-    seed: int = 0
+    model: GroundingNet
 
+    def __init__(self, net: GroundingNet, data: HeadData, how: HeadTraining) -> None:
+        self.model, self._data, self._how = net, data, how
+        self._rng = np.random.default_rng(how.seed)
+        self.steps = math.ceil(len(data.pictures) / how.batch)
+        # Of the kernels, the one that the head of the package was made with.
+        self.optimizer = adamw(
+            matrices_first(net), learning_rate=how.rate, weight_decay=how.decay, betas=(0.9, 0.98), fused=False
+        )
+        self.remedy = f"lower the learning rate ({how.rate})"
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeadData:
-    """Pictures, the reduced features of their cells, and the embeddings of their phrases.
+    def batches(self, progress: Progress) -> Generator[HeadBatch, None, None]:
+        """Draw the batches of an epoch."""
+        yield from head_batches(self._data, self._how, self._rng)
 
-    Attributes:
-        pictures: n pictures.
-        sizes: Width and height of each in pixels, shape (n, 2).
-        cells: Shape (n, h, w, inputs).
-        texts: Embedding by phrase, shape (dim,) each, of length 1.
-        dim: Width of the shared space; the last `dim` inputs of a cell are its projection into it.
-        shared_mean: What the basis subtracted from the projections, over its scale, shape (dim,).
-    """
+    def learn(self, batch: HeadBatch, progress: Progress, backward: Backward) -> Mapping[str, float]:
+        """Add the gradients of a batch; gives the loss and its four parts."""
+        parts = _losses(self.model, batch, self._how.noise)
+        loss = torch.stack(parts).sum()
+        backward(loss)
+        return {"loss": loss.item(), **{name: part.item() for name, part in zip(_NAMES, parts, strict=True)}}
 
-    pictures: Sequence[PhrasePicture]
-    sizes: Float32Array
-    cells: NDArray[np.float16]
-    texts: dict[str, Float32Array]
-    dim: int
-    shared_mean: Float32Array
+    def validate(self, losses: Mapping[str, float]) -> dict[str, Any]:
+        """The parts of the loss; nothing is measured."""
+        return {name: round(losses.get(name, 0.0), 4) for name in _NAMES}
 
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    cells: Tensor
-    owner: Tensor
-    text: Tensor
-    spot: Tensor
-    cover: Tensor
-    boxes: Tensor
-    drawn: Tensor
-    present: Tensor
+    def worth(self, record: Mapping[str, Any]) -> float:
+        """The last epoch is the best."""
+        return float(record["epoch"])
 
 
 def train_head(
@@ -102,44 +89,34 @@ def train_head(
     Returns:
         The running mean of its weights, in evaluation mode.
 
+    Raises:
+        InputError: The loss is not finite.
+
     Source: the losses of Li et al., Generalized Focal Loss, 2020 (expected overlap) and Rezatofighi et al., GIoU, 2019
     (boxes); for the heat, cross entropy over cells and of each cell.
     """
-    torch.manual_seed(how.seed)
-    rng = np.random.default_rng(how.seed)
-    net = GroundingNet(size) if start is None else copy.deepcopy(start)
-    net.train().requires_grad_(True)
-    kept = copy.deepcopy(net).eval().requires_grad_(False)
-    matrices = [tensor for tensor in net.parameters() if tensor.ndim > 1]
-    others = [tensor for tensor in net.parameters() if tensor.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": how.decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))
-    steps_each = math.ceil(len(data.pictures) / how.batch)
-    total, step = how.epochs * steps_each, 0
-    for epoch in range(how.epochs):
-        began, sums = time.perf_counter(), np.zeros(4)
-        for batch in _batches(data, how, rng):
-            for group in optimizer.param_groups:
-                warm = min(1.0, (step + 1) / (0.05 * total + 1))
-                group["lr"] = how.rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / total))
-            losses = _losses(net, batch, how.noise)
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-            optimizer.step()
-            step += 1
-            share = min(how.average, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for mean, tensor in zip(kept.parameters(), net.parameters(), strict=True):
-                    mean.lerp_(tensor, 1 - share)
-            sums += [loss.item() for loss in losses]
-        names = ("peak", "cover", "fit", "box")
-        means = {name: round(float(value) / steps_each, 4) for name, value in zip(names, sums, strict=True)}
-        log({"epoch": epoch + 1, **means, "seconds": round(time.perf_counter() - began, 1)})
-    return kept
+    processor = torch.device("cpu")
+    with seeded(how.seed, processor):
+        net = GroundingNet(size) if start is None else copy.deepcopy(start)
+        net.requires_grad_(True)
+        task = HeadTask(net, data, how)
+        options = LoopOptions(
+            epochs=how.epochs,
+            warmup=_RISE * how.epochs * task.steps + 1,
+            grad_clip=_CLIP,
+            ema_decay=how.average,
+        )
+        loop = TrainingLoop(task, options, device=processor)
+        loop.run(
+            log=lambda record: log({name: value for name, value in record.items() if name != "event"}),
+            stop=lambda: False,
+            tick=lambda: None,
+        )
+    net.load_state_dict(loop.best_weights())
+    return net.eval().requires_grad_(False)
 
 
-def _losses(net: GroundingNet, batch: _Batch, noise: float) -> list[Tensor]:
+def _losses(net: GroundingNet, batch: HeadBatch, noise: float) -> list[Tensor]:
     cells = net.picture(functional.dropout(batch.cells, noise))
     heat, fit, boxes = net(cells[batch.owner], functional.dropout(batch.text, noise), batch.spot)
     there = batch.present
@@ -166,67 +143,3 @@ def _overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     around = (high - low).prod(dim=-1).clamp(min=1e-6)
     overlap = both / union
     return overlap, overlap - (around - union) / around
-
-
-def _batches(data: HeadData, how: HeadTraining, rng: np.random.Generator) -> Iterator[_Batch]:
-    order = rng.permutation(len(data.pictures))
-    every = list(data.texts)
-    for start in range(0, len(order), how.batch):
-        chosen = np.sort(order[start : start + how.batch])
-        mirrored = rng.random(len(chosen)) < 0.5
-        cells = torch.from_numpy(np.nan_to_num(data.cells[chosen].astype(np.float32)))
-        cells[torch.from_numpy(mirrored)] = cells[torch.from_numpy(mirrored)].flip(2)
-        height, width = data.cells.shape[1:3]
-        owner, texts, cover, boxes, drawn, present = [], [], [], [], [], []
-        for place, index in enumerate(chosen):
-            picture = data.pictures[index]
-            for phrase, true in zip(picture.phrases, picture.boxes, strict=True):
-                if mirrored[place] and any(word in phrase.lower().split() for word in _SIDED):
-                    continue
-                corners = _corners(true, data.sizes[index], mirrored=bool(mirrored[place]))
-                which = drawn_boxes(corners, height, width)
-                owner.append(place)
-                texts.append(data.texts[phrase])
-                cover.append(coverage(corners, height, width))
-                boxes.append(corners[np.maximum(which, 0)])
-                drawn.append(which >= 0)
-                present.append(True)
-            said = " ".join((*picture.captions, *picture.phrases))
-            for phrase in (every[number] for number in rng.integers(len(every), size=how.strangers)):
-                if is_named(phrase, said):
-                    continue
-                owner.append(place)
-                texts.append(data.texts[phrase])
-                cover.append(np.zeros((height, width), np.float32))
-                boxes.append(np.tile(np.array([0, 0, 1, 1], np.float32), (height, width, 1)))
-                drawn.append(np.zeros((height, width), np.bool_))
-                present.append(False)
-        if not any(present):
-            continue
-        owners, text = torch.tensor(owner), torch.from_numpy(np.stack(texts))
-        yield _Batch(
-            cells=cells,
-            owner=owners,
-            text=text,
-            spot=spots_of_reduced(cells, data, owners, text),
-            cover=torch.from_numpy(np.stack(cover)),
-            boxes=torch.from_numpy(np.stack(boxes)),
-            drawn=torch.from_numpy(np.stack(drawn)),
-            present=torch.tensor(present),
-        )
-
-
-def spots_of_reduced(cells: Tensor, data: HeadData, owner: Tensor, text: Tensor) -> Tensor:
-    """What `spot_maps` gives for cells before they were reduced, of every phrase in its picture: shape (n, h, w)."""
-    shared = cells[..., -data.dim :]
-    mean = shared.mean(dim=(1, 2), keepdim=True)
-    length = (mean + torch.from_numpy(data.shared_mean)).norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    return torch.einsum("nhwd,nd->nhw", ((shared - mean) / length)[owner], text)
-
-
-def _corners(boxes: NDArray[np.float64], size: Float32Array, *, mirrored: bool) -> Float32Array:
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) / np.tile(size, 2)
-    corners = np.clip(corners, 0, 1)
-    if mirrored:
-        corners[:, [0, 2]] = 1 - corners[:, [2, 0]]
-    return corners.astype(np.float32)

@@ -17,8 +17,10 @@ from mmalign.errors import InputError
 from mmalign.evaluation import PhrasePicture, file_half, read_phrases
 from mmalign.grounding import Grounding, GroundingHead, GroundingNet, NetSize, Scoring, export_head
 from mmalign.regions import propose_regions
+from mmalign.training.grounding.batches import HeadData
+from mmalign.training.grounding.config import HeadTraining
 from mmalign.training.grounding.data import Basis, CellCache
-from mmalign.training.grounding.fit_head import HeadData, HeadTraining, train_head
+from mmalign.training.grounding.fit_head import train_head
 from mmalign.training.grounding.scoring import fit_scoring
 from mmalign.types import Box, gives_json
 from mmalign.utils import track
