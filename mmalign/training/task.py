@@ -33,7 +33,7 @@ class Task(ABC, Generic[BatchT]):
 
     @abstractmethod
     def batches(self, progress: Progress) -> Generator[BatchT, None, None]:
-        """Yield what is left of an epoch's batches: those from `progress.step` on, the same each time."""
+        """Yield the batches of an epoch from `progress.step` on; where there are checkpoints, the same each time."""
 
     @abstractmethod
     def learn(self, batch: BatchT, progress: Progress, backward: Backward) -> Mapping[str, float]:

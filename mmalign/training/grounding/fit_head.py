@@ -102,7 +102,7 @@ def train_head(
         task = HeadTask(net, data, how)
         options = LoopOptions(
             epochs=how.epochs,
-            warmup=_RISE * how.epochs * task.steps + 1,
+            warmup=_RISE * (how.epochs * task.steps) + 1,
             grad_clip=_CLIP,
             ema_decay=how.average,
         )
