@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mmalign import Collection
 from mmalign.cli import app
-from mmalign.errors import CollectionFormatError, FilterError, StorageError
+from mmalign.errors import CollectionFormatError, FilterError, InputError, StorageError
 from mmalign.store.lance_store import Store
 from tests.tools.color_encoder import ColorEncoder, paint
 
@@ -63,9 +63,11 @@ def test_a_search_finds_what_the_filter_says(collection: Collection) -> None:
     assert ids(collection, "TRY_CAST(price AS DOUBLE) < 10") == ["b"]
     with pytest.raises(FilterError, match=r"price is text, because of row 3: 'n/a' \(item 'c'\)"):
         ids(collection, "price > 10")
-    for where in (5, b"brand = 'x'", ["brand"], float("nan")):
+    for where in (5, b"brand = 'x'", float("nan")):
         with pytest.raises(FilterError, match="a filter is a text"):
             collection.search(VECTORS[0], where=where)  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="a list of filters needs a list of queries"):
+        collection.search(VECTORS[0], where=["brand"])
     empty = Collection.create(collection.path.parent / "empty.mm", encoder=None, dim=3)
     assert ids(empty, "width > 3") == []
     with pytest.raises(FilterError, match="no column 'brand'"):

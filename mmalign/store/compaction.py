@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import lance
 
@@ -30,6 +31,7 @@ _KEEP_READ = timedelta(hours=1)
 # So many stay in any case: a search that has just begun reads one of them.
 _KEEP_NEWEST = 4
 _READERS = ".readers.lock"
+_ATTEMPTS = 100
 # What the tags of Lance are called that keep a version from being cleaned away while it is read.
 _READING = "mmalign-reading-"
 
@@ -60,17 +62,40 @@ def clean_versions(dataset: lance.LanceDataset) -> None:
     Args:
         dataset: At its newest version.
     """
-    try:
-        with lock(Path(dataset.uri) / _READERS, wait=False) as alone:
-            if alone:
-                forget_readers(dataset)
-                dataset.cleanup_old_versions(retain_versions=_KEEP_NEWEST, error_if_tagged_old_versions=False)
-            else:
-                dataset.cleanup_old_versions(older_than=_KEEP_READ, error_if_tagged_old_versions=False)
-    except StorageError:
-        # No locks on this disk: nobody can be asked.
-        dataset.cleanup_old_versions(older_than=_KEEP_READ, error_if_tagged_old_versions=False)
+    cleaned = False
+    # No locks on this disk: nobody can be asked.
+    with suppress(StorageError), lock(Path(dataset.uri) / _READERS, wait=False) as alone:
+        if alone:
+            _clean(dataset, retain_versions=_KEEP_NEWEST, error_if_tagged_old_versions=False)
+            cleaned = True
+    if not cleaned:
+        _clean(dataset, older_than=_KEEP_READ, error_if_tagged_old_versions=False, forget=False)
     clear_versions(dataset)
+
+
+def purge_versions(dataset: lance.LanceDataset) -> None:
+    """Drop every earlier version, and what a writer that was killed has left and no version names.
+
+    Who still reads one of them reads the newest instead.
+
+    Args:
+        dataset: At its newest version.
+    """
+    _clean(dataset, older_than=timedelta(0), delete_unverified=True)
+    clear_versions(dataset)
+
+
+def _clean(dataset: lance.LanceDataset, *, forget: bool = True, **options: Any) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            if forget:
+                forget_readers(dataset)
+            dataset.cleanup_old_versions(**options)
+            return
+        except (OSError, ValueError) as error:
+            # Somebody began or ended reading while the tags were read.
+            if "tag" not in str(error) or attempt == _ATTEMPTS - 1:
+                raise
 
 
 @contextmanager

@@ -29,14 +29,14 @@ from mmalign.store.checksums import (
 )
 from mmalign.store.columns import as_text as text_of
 from mmalign.store.columns import to_array
-from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, forget_readers, reads_long, worn_fragments
+from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, purge_versions, reads_long, worn_fragments
 from mmalign.store.filter_refusals import reason_of_filter, why_text
 from mmalign.store.lookup import find_rows
 from mmalign.store.names import renamed_columns
 from mmalign.store.scalar_indexes import indexed_columns, keep_up, remake
 from mmalign.store.settling import Columns, Settled, check_settled, choose_columns, settle
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
-from mmalign.store.version_checksums import check_version, clear_versions, write_version
+from mmalign.store.version_checksums import check_version, write_version
 from mmalign.store.widening import recast
 from mmalign.utils import Int64Array, first_line, lock, storage_errors
 
@@ -674,11 +674,7 @@ class Store:
             # They hold the keys of rows that are gone, too.
             remake(self._dataset)
             self._committed()
-            # Who still reads one of them reads the newest instead.
-            forget_readers(self._dataset)
-            # Also what a writer that was killed has left and no version names.
-            self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
-            clear_versions(self._dataset)
+            purge_versions(self._dataset)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
