@@ -66,6 +66,20 @@ def test_captions_are_a_view_of_a_collection_of_format_3(tmp_path: Path) -> None
     check(Collection.open(collection.path, encoder=WordEncoder()), "a thing of kind 3")
 
 
+def test_a_table_of_many_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of many rows get indexes, and a view has not all of those that items have."""
+    monkeypatch.setattr("mmalign.store.scalar_indexes._WORTHWHILE", 10)
+    monkeypatch.setattr("mmalign.store.lance_store._LARGE", 10)
+    collection = captioned(tmp_path / "a.mm", WordEncoder())
+    check(collection, "a thing of kind 3")
+    first = collection.search_captions("a thing of kind 3", k=1)[0].id
+    collection.remove([first], purge=True)
+    check(collection, "a thing of kind 3")
+    for _ in range(20):
+        collection.update([next(iter(collection)).id], {"captions": ["a thing of kind 3"]})
+        check(collection, "a thing of kind 3")
+
+
 def test_a_table_that_is_no_view_s_is_made_anew(tmp_path: Path) -> None:
     collection = captioned(tmp_path / "a.mm", WordEncoder())
     table = collection.path / VIEW / "table.lance"

@@ -43,7 +43,7 @@ def due_indexes(dataset: lance.LanceDataset) -> dict[str, bool]:
     known = _segments(dataset)
     sound = not known or indexes_are_sound(dataset)
     due = {}
-    for column in KEYS:
+    for column in _keys(dataset):
         covered = known.get(column)
         if covered is None or not sound:
             if rows >= _WORTHWHILE or covered is not None:
@@ -83,6 +83,11 @@ def remake(dataset: lance.LanceDataset) -> None:
         name = _name(dataset, column)
         dataset.drop_index(name)
         dataset.create_scalar_index(column, "BTREE", name=name)
+
+
+def _keys(dataset: lance.LanceDataset) -> list[str]:
+    """The keys that a table has: that of a view has not all of them."""
+    return [column for column in KEYS if column in dataset.schema.names]
 
 
 def _segments(dataset: lance.LanceDataset) -> dict[str, set[int]]:
