@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmalign.collection.answering import Filters, answer, group_by_filter, merged, rerankers_of, results_of
+from mmalign.collection.answering import Answer, Filters, answer, group_by_filter, merged, rerankers_of, results_of
 from mmalign.collection.description import CollectionManifest, amend, make_folder
 from mmalign.collection.explain import Explain
 from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
@@ -974,13 +974,13 @@ class Collection:
             part = asked if len(groups) == 1 else asked.part(places)
             found = answer(places, part, searcher, reader, fetch=fetch, where=one, min_recall=min_recall, copies=copies)
             likely = probable.apply(RerankRequest(k=depths[0]), found.ranking)
-            answers.append(replace(found, ranking=likely))
+            answers.append(Answer(places, part, found.found, likely))
         # In the order of the queries, whichever of them were served together.
         ranking = merged(answers)
         for reranker, wanted in zip(rerankers, depths[1:], strict=True):
             ranking = reranker.apply(RerankRequest(k=wanted, on_hit=on_hit, progress=progress), ranking)
-        if not many and not rerankers:
-            ranking = ranking.remarked([hint(asked.queries[0])])
+        if not many and not rerankers and (remarks := hint(asked.queries[0])):
+            ranking = ranking.remarked([remarks])
         results = results_of(
             answers,
             ranking,
