@@ -25,7 +25,7 @@ from pyarrow import parquet
 
 from benchmarks.results import write
 from mmalign import Collection
-from mmalign.store import Columns, Part, Remarks, Store, fit_items, hear, table_key
+from mmalign.store import Columns, Claim, Remarks, Store, fit_items, hear, table_key
 from mmalign.store.checksums import with_checksums
 from mmalign.types import Item
 
@@ -83,7 +83,7 @@ def said_of(columns: Columns, table: Path, given: dict[str, list[Any]]) -> list[
     key = table_key(str(table))
     said = []
     for one in fit_items(columns, items, remarks=Remarks()):
-        heard = hear(None, [Part(key, {"captions": None, **one.item.metadata}, digest=one.own, earlier=one.said)])
+        heard = hear(None, [Claim(key, {"captions": None, **one.item.metadata}, digest=one.own, earlier=one.said)])
         assert heard is not None
         said.append(str(heard.said))
     return said
