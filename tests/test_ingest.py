@@ -381,5 +381,5 @@ def test_what_goes_from_step_to_step_can_be_pickled() -> None:
     vector = np.arange(4, dtype=np.float32)
     row = NewRow(7, [Claim("txt", {"captions": ["a dog"]}, digest="ab")], {"id": "a", "width": 5}, vector)
     copy = pickle.loads(pickle.dumps(row))
-    assert (copy.row_id, copy.claims, copy.values) == (row.row_id, row.parts, row.values)
+    assert (copy.row_id, copy.claims, copy.values) == (row.row_id, row.claims, row.values)
     np.testing.assert_array_equal(copy.vector, vector)
