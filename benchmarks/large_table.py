@@ -25,7 +25,7 @@ from pyarrow import parquet
 
 from benchmarks.results import write
 from mmalign import Collection
-from mmalign.store import Columns, Claim, Remarks, Store, fit_items, hear, table_key
+from mmalign.store import Claim, Columns, Remarks, Store, fit_items, hear, table_key
 from mmalign.store.checksums import with_checksums
 from mmalign.types import Item
 
