@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmalign.collection.sample_queries import synthetic_queries
-from mmalign.encoders import Encoder
+from mmalign.encoders import Encoder, encode_query
 from mmalign.errors import DimensionError, IndexFileError, MMAlignError
 from mmalign.index import (
     Index,
@@ -140,7 +140,7 @@ def _encode(encoder: Encoder, texts: Sequence[str], *, progress: bool) -> Float3
     parts = []
     with track("Encoding queries", len(texts), enabled=progress) as advance:
         for start in range(0, len(texts), batch):
-            parts.append(np.asarray(encoder.encode_query(texts[start : start + batch]), np.float32))
+            parts.append(np.asarray(encode_query(encoder, texts[start : start + batch]), np.float32))
             advance(min(batch, len(texts) - start))
     return np.concatenate(parts)
 

@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from mmalign.encoders.base import Encoder as Encoder
     from mmalign.encoders.base import EncoderBase as EncoderBase
     from mmalign.encoders.base import EncodesBoxes as EncodesBoxes
+    from mmalign.encoders.base import EncodesByRole as EncodesByRole
     from mmalign.encoders.base import EncodesPatches as EncodesPatches
     from mmalign.encoders.base import ImageLike as ImageLike
     from mmalign.encoders.base import KnowsWords as KnowsWords
     from mmalign.encoders.base import Role as Role
     from mmalign.encoders.base import TruncatesTexts as TruncatesTexts
+    from mmalign.encoders.base import encode_query as encode_query
     from mmalign.encoders.base import has_patches as has_patches
     from mmalign.encoders.base import stream_image as stream_image
     from mmalign.encoders.catalog import list_models as list_models
@@ -74,11 +76,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Encoder",
             "EncoderBase",
             "EncodesBoxes",
+            "EncodesByRole",
             "EncodesPatches",
             "ImageLike",
             "KnowsWords",
             "Role",
             "TruncatesTexts",
+            "encode_query",
             "has_patches",
             "stream_image",
         ],

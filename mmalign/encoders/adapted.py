@@ -17,6 +17,7 @@ from mmalign.encoders.base import (
     KnowsWords,
     StreamingEncoder,
     TruncatesTexts,
+    encode_query,
     stream_image,
 )
 from mmalign.encoders.lite.adapter import Adapter
@@ -102,7 +103,7 @@ class AdaptedEncoder(StreamingEncoder):
         texts = check_texts(texts, batch_size=batch_size)
         if not texts:
             return np.zeros((0, self.dim), np.float32)
-        return self._text(self.base.encode_query(texts, batch_size=batch_size))
+        return self._text(encode_query(self.base, texts, batch_size=batch_size))
 
     def stream_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Iterator[Float32Array]:
         """Encode pictures batch by batch; see `StreamingEncoder.stream_image`."""

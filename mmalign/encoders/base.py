@@ -68,9 +68,9 @@ class Encoder(Protocol):
         fingerprint: Hex digest of all that decides an embedding: weights, preprocessing, tokenizer.
         modalities: What it can encode: a subset of {"text", "image"}.
 
-    Whoever writes one inherits from `EncoderBase`, and writes a method for each modality. What else an encoder may be
-    able to do are protocols of their own: `StreamsImages`, `TruncatesTexts`, `KnowsWords`, `EncodesPatches`,
-    `EncodesBoxes` and `Calibrated`.
+    Whoever writes one may inherit from `EncoderBase`, which gives `encode` for any modality and role. What else an
+    encoder may be able to do are protocols of their own: `EncodesByRole`, `StreamsImages`, `TruncatesTexts`,
+    `KnowsWords`, `EncodesPatches`, `EncodesBoxes` and `Calibrated`.
     """
 
     @property
@@ -92,6 +92,38 @@ class Encoder(Protocol):
     def modalities(self) -> frozenset[str]:
         """What it can encode."""
         ...
+
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+        """Encode texts that are searched.
+
+        Args:
+            texts: n texts; what exceeds the model's context length is ignored.
+            batch_size: How many go through the model at once.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+        """
+        ...
+
+    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
+        """Encode pictures.
+
+        Args:
+            images: n decoded pictures (any PIL mode) or paths.
+            batch_size: How many go through the model at once.
+
+        Returns:
+            Array of shape (n, dim), float32, each row of length 1.
+
+        Raises:
+            DecodeError: A path cannot be decoded.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodesByRole(Protocol):
+    """An encoder that is told what an embedding is for, as all that come with mmalign are."""
 
     def encode(
         self, items: Iterable[Any], *, modality: str, role: Role = "document", batch_size: int | None = None
@@ -116,33 +148,6 @@ class Encoder(Protocol):
 
     def encode_query(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
         """Encode texts that are searched with: `encode` with modality `text` and role `query`."""
-        ...
-
-    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
-        """Encode texts that are searched: `encode` with modality `text` and role `document`.
-
-        Args:
-            texts: n texts; what exceeds the model's context length is ignored.
-            batch_size: How many go through the model at once.
-
-        Returns:
-            Array of shape (n, dim), float32, each row of length 1.
-        """
-        ...
-
-    def encode_image(self, images: Iterable[ImageLike], *, batch_size: int = 32) -> Float32Array:
-        """Encode pictures: `encode` with modality `image`.
-
-        Args:
-            images: n decoded pictures (any PIL mode) or paths.
-            batch_size: How many go through the model at once.
-
-        Returns:
-            Array of shape (n, dim), float32, each row of length 1.
-
-        Raises:
-            DecodeError: A path cannot be decoded.
-        """
         ...
 
 
@@ -210,6 +215,22 @@ class Calibrated(Protocol):
     def calibration(self) -> Calibration | None:
         """A calibration of the encoder's own fingerprint, or None."""
         ...
+
+
+def encode_query(encoder: Encoder, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
+    """Encode texts that are searched with, whether or not the encoder tells them from those that are searched.
+
+    Args:
+        encoder: The encoder.
+        texts: n texts.
+        batch_size: How many go through the model at once.
+
+    Returns:
+        Array of shape (n, dim), float32, each row of length 1.
+    """
+    if isinstance(encoder, EncodesByRole):
+        return encoder.encode_query(texts, batch_size=batch_size)
+    return encoder.encode_text(texts, batch_size=batch_size)
 
 
 def has_patches(encoder: Encoder) -> TypeGuard[EncodesPatches]:

@@ -17,7 +17,7 @@ _FORMS = (
     "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
     "open_clip:hf-hub:org/name, st:MODEL, st:/path, lite:/path or adapter:/path"
 )
-_MEMBERS = ("name", "dim", "fingerprint", "modalities", "encode_text", "encode_image", "encode", "encode_query")
+_MEMBERS = ("name", "dim", "fingerprint", "modalities", "encode_text", "encode_image")
 
 
 def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
@@ -137,7 +137,6 @@ def _checked(encoder: Any) -> Encoder:
     if missing:
         raise EncoderSpecError(
             f"an encoder has {', '.join(_MEMBERS)}; {type(encoder).__name__} lacks {', '.join(missing)}"
-            + ("; inherit from mmalign.EncoderBase" if {"encode", "encode_query"} & set(missing) else "")
         )
     unknown = set(encoder.modalities) - {"text", "image"}
     if not encoder.modalities or unknown:

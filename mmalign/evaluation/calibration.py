@@ -22,7 +22,7 @@ from mmalign.calibration import (
     expected_calibration_error,
     risk_coverage,
 )
-from mmalign.encoders import Encoder, load_encoder
+from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError
 from mmalign.evaluation.calibration_fit import Method, cross_fit, fit_calibration
 from mmalign.evaluation.concepts import choose_concepts
@@ -177,7 +177,7 @@ def evaluate_calibration(
     captions = tuple(pictures[position].captions for position in encoded.kept)
     data = Captioned(
         captions=captions,
-        texts=model.encode_query([caption for own in captions for caption in own]),
+        texts=encode_query(model, [caption for own in captions for caption in own]),
         # As a collection keeps them.
         images=encoded.vectors.astype(np.float16).astype(np.float32),
     )
@@ -186,7 +186,7 @@ def evaluate_calibration(
     return measure_calibration(
         data,
         concepts=concepts,
-        words=model.encode_query(concepts),
+        words=encode_query(model, concepts),
         encoder=(model.name, model.fingerprint),
         method=method,
         fitted=fitted,

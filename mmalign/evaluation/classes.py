@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders import Encoder, load_encoder
+from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
@@ -173,7 +173,7 @@ def evaluate_classes(
 
 
 def _encode_names(model: Encoder, names: Sequence[str], prompts: Sequence[str]) -> Float32Array:
-    blocks = [model.encode_query([prompt.replace("{}", name) for name in names]) for prompt in prompts]
+    blocks = [encode_query(model, [prompt.replace("{}", name) for name in names]) for prompt in prompts]
     return l2_normalize(np.mean(blocks, axis=0))
 
 

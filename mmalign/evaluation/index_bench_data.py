@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.encoders import encode_query
 from mmalign.errors import InputError, SourceError
 from mmalign.utils import Float32Array, Int64Array, as_matrix, l2_normalize
 
@@ -117,7 +118,7 @@ def _captions(collection: Collection, count: int, rng: np.random.Generator) -> F
     if not texts:
         return None
     chosen = np.sort(rng.choice(len(texts), min(count, len(texts)), replace=False))
-    return l2_normalize(collection.encoder.encode_query([texts[i] for i in chosen]))
+    return l2_normalize(encode_query(collection.encoder, [texts[i] for i in chosen]))
 
 
 def _file_chunks(path: Path) -> Callable[[], Iterable[Chunk]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.encoders import Encoder, load_encoder
+from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
@@ -139,7 +139,7 @@ def _encode_sides(model: Encoder, pairs: Sequence[CaptionPair]) -> tuple[Float32
     for pair in pairs:
         position.setdefault(pair.caption, len(position))
         position.setdefault(pair.negative, len(position))
-    vectors = model.encode_query(list(position))
+    vectors = encode_query(model, list(position))
     return (
         vectors[[position[pair.caption] for pair in pairs]],
         vectors[[position[pair.negative] for pair in pairs]],

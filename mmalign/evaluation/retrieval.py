@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmalign.encoders import Encoder, load_encoder
+from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
 from mmalign.evaluation.pictures import encode_pictures
@@ -132,7 +132,7 @@ def evaluate_retrieval(
     kept = [pictures[position] for position in encoded.kept]
     texts = [caption for picture in kept for caption in picture.captions]
     owner = np.repeat(np.arange(len(kept)), [len(picture.captions) for picture in kept])
-    text_ranks, image_ranks = retrieval_ranks(model.encode_query(texts), encoded.vectors, owner)
+    text_ranks, image_ranks = retrieval_ranks(encode_query(model, texts), encoded.vectors, owner)
     return RetrievalTable(
         n_images=len(kept),
         n_captions=len(texts),

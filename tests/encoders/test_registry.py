@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.encoders import EncoderBase, registry
+from mmalign.encoders import encode_query, registry
 from mmalign.encoders.registry import load_encoder, newer_version
 from mmalign.errors import EncoderSpecError
 
 
-class Own(EncoderBase):
+class Own:
     """A caller's own encoder, whose fingerprint is costly."""
 
     name = "own@1"
@@ -38,6 +38,18 @@ def test_an_object_with_the_protocol_is_returned_as_it_is() -> None:
     own = Own()
     assert load_encoder(own) is own
     assert Own.asked == 0
+
+
+def test_an_object_without_roles_encodes_queries_as_texts() -> None:
+    asked: list[tuple[list[str], int]] = []
+
+    class Plain(Own):
+        def encode_text(self, texts: Any, *, batch_size: int = 64) -> Any:
+            asked.append((list(texts), batch_size))
+            return np.ones((len(texts), 2), np.float32)
+
+    assert encode_query(load_encoder(Plain()), ["a", "b"], batch_size=7).shape == (2, 2)
+    assert asked == [(["a", "b"], 7)]
 
 
 def test_an_object_that_lacks_something_is_told_what() -> None:

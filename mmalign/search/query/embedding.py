@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL.Image import Image
 
-from mmalign.encoders import Encoder, KnowsWords, TruncatesTexts
+from mmalign.encoders import Encoder, KnowsWords, TruncatesTexts, encode_query
 from mmalign.errors import QueryError
 from mmalign.media import Media, MediaPolicy, decode_image, to_uri
 from mmalign.search.query.parsing import PictureRef, Term
@@ -120,7 +120,7 @@ def embed_queries(
         if len(others[place]) == len(query.terms)
     }
     if said:
-        vectors = _require(encoder(), "text").encode_query(said)
+        vectors = encode_query(_require(encoder(), "text"), said)
         words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(said, vectors, strict=True)}
     return [wordless.get(place) or _add_up(query, others[place], words, dim) for place, query in enumerate(queries)]
 
