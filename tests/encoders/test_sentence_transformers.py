@@ -122,6 +122,16 @@ def test_prompts_by_role_are_in_the_fingerprint(minilm: Path, tmp_path: Path) ->
     assert len({plain, *made}) == 4
 
 
+def test_a_model_with_prompts_is_another_than_before_they_were_told_apart(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its embeddings are: a collection that was made with the default prompt alone must not be searched with others."""
+    folder = with_prompts(minilm, tmp_path / "model", {"query": "a: "})
+    now = load_encoder(f"st:{folder}", device="cpu").fingerprint
+    monkeypatch.setattr(SentenceTransformersEncoder, "_prompt", lambda self, role: self._default_prompt)
+    assert load_encoder(f"st:{folder}", device="cpu").fingerprint != now
+
+
 def test_another_modality_or_role_is_refused(minilm: Path) -> None:
     encoder = load_encoder(f"st:{minilm}", device="cpu")
     with pytest.raises(InputError, match="modality must be text, got 'image'"):

@@ -141,6 +141,15 @@ def test_same_seed_builds_the_same_index(data: Data) -> None:
     np.testing.assert_array_equal(*found)
 
 
+def test_another_seed_draws_another_sample(data: Data) -> None:
+    """Two lists learn from 128 of the vectors at most: other ones make other lists."""
+    found = [
+        build_index("IVF2,Flat", Chunks(data), rows=ROWS, dim=DIM, seed=seed)[0].search(data.queries, 10, effort=1)[1]
+        for seed in (1, 2, 3)
+    ]
+    assert any(not np.array_equal(found[0], other) for other in found[1:])
+
+
 def test_factory_string(data: Data) -> None:
     index, used = build_index("IVF16,SQ8", Chunks(data), rows=ROWS, dim=DIM)
     assert (used, index.factory) == ("IVF16,SQ8", "IVF16,SQ8")
