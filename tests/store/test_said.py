@@ -118,6 +118,13 @@ def test_what_an_earlier_version_may_have_set_goes_by_the_fields_of_the_run() ->
     assert dict(heard.values) == {"year": 2}
 
 
+def test_a_value_of_a_call_takes_nothing_from_what_an_earlier_version_knew() -> None:
+    """It was a source that set it then; what is passed to `add` is not what that source says now."""
+    heard = hear(EARLIER, [Claim(CALL, {"album": "x"}, earlier="f" * 16)], fields=["year", "album"])
+    assert heard is not None
+    assert dict(heard.values) == {"album": "x"}
+
+
 def test_names_of_any_kind_come_back() -> None:
     names = {"a b": 1, 'say "x"': 2, "käse": 3, "user": 4, "": 5}
     heard = hear(None, [Claim(ROWS, names)])
