@@ -33,7 +33,7 @@ def lower_bound(values: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -
     Source: Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative
         variable, Mathematical Methods of Statistics 14 (2005); Phan, Thomas, Learned-Miller, Towards practical mean
         bounds for small samples, ICML 2021. Its coverage is proven for two values and was never seen to fail for
-        others; tests/index/test_bounds.py looks again for what recall looks like.
+        others; tests/index/recall/test_bounds.py looks again for what recall looks like.
 
     Example:
         >>> round(lower_bound([1.0] * 58 + [0.0] * 2), 2)

@@ -257,7 +257,7 @@ KILLED = textwrap.dedent("""
     from pathlib import Path
     from mmalign.index import ids
     from mmalign.index.lifecycle import versions as publish
-    from tests.index.test_publish import manifest_of, small_index
+    from tests.index.lifecycle.test_versions import manifest_of, small_index
 
     root, step, moment = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     owner, name = (ids.IdMap, "save") if step == "ids" else (publish, step)

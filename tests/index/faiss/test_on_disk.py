@@ -21,7 +21,7 @@ from mmalign.index.faiss.on_disk import build_on_disk, extend_on_disk, fits_disk
 from mmalign.index.faiss.shards import cut
 
 DIM, ROWS = 16, 1000
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def data(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +102,7 @@ CODE = """
 import os, signal, sys
 from itertools import pairwise
 from pathlib import Path
-import tests.index.test_on_disk as test
+import tests.index.faiss.test_on_disk as test
 from mmalign.index.faiss import shards
 shards._LEAST_ROWS, shards._SHARD_BYTES = 300, 1
 folder, nth = Path(sys.argv[1]), int(sys.argv[2])

@@ -19,7 +19,7 @@ from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe, par
 from mmalign.index.planning.sizes import size_of
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
-# Recipes of a graphics card are built where there is one; see test_faiss_gpu.py.
+# Recipes of a graphics card are built where there is one; see faiss/test_gpu.py.
 NAMES = [recipe.name for recipe in list_recipes() if recipe.device == "cpu"]
 
 
