@@ -15,7 +15,7 @@ from mmalign.matching.problem import Problem
 from mmalign.matching.solvers import solve
 from mmalign.parsing.phrases import Parsed
 from mmalign.types import Box, Phrase, Region, Relation
-from tests.alignment.instances import exhaustive, random_problem
+from tests.matching.instances import exhaustive, random_problem
 
 
 def test_terms_and_shares_add_up_to_the_objective() -> None:

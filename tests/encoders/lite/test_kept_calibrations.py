@@ -12,7 +12,7 @@ from mmalign.encoders.lite.towers import TwoTowerEncoder
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import CalibrationError
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "mmalign" / "encoders" / "lite" / "weights"
+WEIGHTS = Path(__file__).resolve().parents[3] / "mmalign" / "encoders" / "lite" / "weights"
 KEPT = sorted(WEIGHTS.glob("*.calibration.json"))
 
 

@@ -24,7 +24,7 @@ from mmalign.encoders.lite.weights_file import export_lite2, load_lite2
 from mmalign.encoders.pictures import load_rgb
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError, ModelUnavailableError
-from tests.encoders.lite2_files import NOTES, random_states, wheel_states, write
+from tests.encoders.lite.lite2_files import NOTES, random_states, wheel_states, write
 
 HEAVY = ("torch", "transformers", "sentence_transformers", "open_clip", "timm", "scipy")
 TEXTS = [

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from mmalign.errors import InputError
 from mmalign.matching.problem import Edge, Problem
 from mmalign.matching.solvers import solve, solve_many
-from tests.alignment.instances import exhaustive, random_problem
+from tests.matching.instances import exhaustive, random_problem
 
 
 @pytest.mark.parametrize("part", range(4))
