@@ -13,7 +13,7 @@ from mmalign.captioning.decoders.decoding import GenerationConfig, write_caption
 from mmalign.captioning.decoders.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
 from mmalign.captioning.decoders.tokenizer import BEGIN, END
 from mmalign.errors import InputError
-from tests.captioning.toy import toy_inputs, toy_model
+from tests.captioning.decoders.toy import toy_inputs, toy_model
 
 SMALL = ModelConfig(dim=4, vocabulary=7, width=16, layers=2, heads=2, longest=6, slots=1, context=2, read=2)
 LENGTH = 3

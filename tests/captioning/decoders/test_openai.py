@@ -21,7 +21,7 @@ from mmalign.captioning.decoders.prompts import chat_prompt, first_caption
 from mmalign.captioning.decoders.registry import load_decoder
 from mmalign.captioning.retrieval import TextStore
 from mmalign.errors import ModelUnavailableError
-from tests.test_captions import CAPTIONS, QUERY, STORE, Toy
+from tests.captioning.test_captioner import CAPTIONS, QUERY, STORE, Toy
 
 MISSING = [name for name in ("fastapi", "uvicorn", "openai") if find_spec(name) is None]
 pytestmark = [

@@ -16,7 +16,7 @@ from mmalign.captioning.decoders.prompts import chat_prompt, first_caption, plai
 from mmalign.captioning.decoders.registry import load_decoder
 from mmalign.encoders.lite.wheels import PinnedFile, load_pinned
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
-from tests.captioning.toy import tiny_language_model
+from tests.captioning.decoders.toy import tiny_language_model
 
 CONTEXT = ["Two dogs run through the snow .", "A dog in the snow .", "Two dogs playing outside in winter ."]
 SMOLLM2 = PinnedFile(

@@ -13,7 +13,7 @@ from mmalign.captioning.decoders.model import MultimodalTransformer, pad_targets
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
 from mmalign.captioning.ngram_votes import evidence_features, gather_evidence
 from mmalign.errors import InputError
-from tests.captioning.toy import CONFIG, toy_inputs, toy_model
+from tests.captioning.decoders.toy import CONFIG, toy_inputs, toy_model
 
 TOKENS = torch.tensor([[BEGIN, 5, 7, 5, 9], [BEGIN, 4, 4, 8, 11], [BEGIN, 6, 39, 3, 10]])
 
