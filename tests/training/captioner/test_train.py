@@ -297,7 +297,7 @@ def test_the_command_says_what_lacks() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted((Path(__file__).parents[2] / "examples/training").glob("*captioner*.toml")),
+    sorted((Path(__file__).parents[3] / "examples/training").glob("*captioner*.toml")),
     ids=lambda path: path.name,
 )
 def test_the_examples_configurations_are_valid(path: Path) -> None:

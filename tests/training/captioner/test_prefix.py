@@ -23,7 +23,7 @@ from mmalign.training.captioner.prefix import PrefixTask, _Told
 from mmalign.training.captioner.train import train_captioner
 from mmalign.utils.similarity import l2_normalize
 from tests.captioning.decoders.toy import tiny_language_model
-from tests.training.test_captioner import COLOURS, PATTERNS, THINGS, WordEncoder
+from tests.training.captioner.test_train import COLOURS, PATTERNS, THINGS, WordEncoder
 
 SENTENCES = [pattern.format(colour, thing) for colour in COLOURS for thing in THINGS for pattern in PATTERNS]
 WORDS = " ".join([*SENTENCES, "Captions of one picture , by different people : Caption"]).split()

@@ -147,7 +147,7 @@ def test_ranges() -> None:
         check_range("x", 0, least=0, above=True)
 
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples/training").glob("*.toml"))
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples/training").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", [path for path in EXAMPLES if "captioner" not in path.name])

@@ -30,7 +30,7 @@ except MissingExtraError:
 
 
 def pictures(count: int = 2) -> np.ndarray:
-    paths = sorted((Path(__file__).parents[2] / "examples/gallery/images").glob("*.jpg"))
+    paths = sorted((Path(__file__).parents[3] / "examples/gallery/images").glob("*.jpg"))
     return np.stack([preprocess(Image.open(path).convert("RGB"), size=PICTURE_INPUT.size) for path in paths[:count]])
 
 
