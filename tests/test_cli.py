@@ -19,7 +19,7 @@ from PIL import Image
 from mmalign import cli
 from mmalign.collection.collection import Collection
 from mmalign.encoders.registry import load_encoder
-from tests.test_confidence import FITTED
+from tests.search.test_probability import FITTED
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 

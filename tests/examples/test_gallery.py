@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-GALLERY = Path(__file__).resolve().parents[1] / "examples" / "gallery"
+GALLERY = Path(__file__).resolve().parents[2] / "examples" / "gallery"
 LICENCES = {
     "Public domain (Creative Commons Public Domain Dedication)",
     "Public domain",
