@@ -16,7 +16,7 @@ from mmalign.collection.collection import Collection
 from mmalign.collection.description import CollectionManifest
 from mmalign.errors import InputError, StorageError
 from mmalign.store.removed import Removed
-from tests.test_ingest import counts
+from tests.collection.ingest.test_run import counts
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
 
 

@@ -47,7 +47,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(photos: Path, collection: Path, *points: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.tools.indexing", str(photos), str(collection), *points]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -125,7 +125,7 @@ def check_searches(opened: Collection, reference: Collection) -> None:
 
 def start(collection: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.tools.reencoding", str(collection), *words]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -18,7 +18,7 @@ import pytest
 from mmalign import Collection
 from mmalign.errors import IndexFileError, InputError
 from mmalign.types import Box, Part
-from tests.test_caption_search import DIM, WordEncoder, captioned, check, expected, files_with, vector_of
+from tests.collection.test_view_search import DIM, WordEncoder, captioned, check, expected, files_with, vector_of
 
 VIEW = Path("views") / "captions"
 
@@ -269,7 +269,7 @@ import sys
 from pathlib import Path
 from mmalign import Collection
 from mmalign.collection import view_table
-from tests.test_caption_search import WordEncoder
+from tests.collection.test_view_search import WordEncoder
 from tests.tools.indexing import plant
 
 # Many small commits, so that there is something to lose between them.
@@ -298,7 +298,7 @@ collection.remove(["i8"], purge=True)
 )
 def test_a_kill_at_any_step_leaves_what_is_found_and_can_be_purged(tmp_path: Path, point: str) -> None:
     collection = captioned(tmp_path / "a.mm", WordEncoder())
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", KILLED, str(collection.path), point], cwd=root, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     opened = Collection.open(collection.path, encoder=WordEncoder())

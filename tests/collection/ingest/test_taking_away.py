@@ -14,7 +14,7 @@ import pytest
 
 from mmalign.collection.collection import Collection
 from mmalign.types import Item
-from tests.test_ingest import counts
+from tests.collection.ingest.test_run import counts
 from tests.tools.color_encoder import ColorEncoder, OtherColorEncoder, paint
 
 Row = dict[str, Any]

@@ -21,7 +21,7 @@ from mmalign.index.lifecycle.versions import IndexManifest
 from mmalign.index.lifecycle.workspace import SUFFIX
 
 DIM, ROWS = 16, 900
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DISK = """
 name = "on-disk"
 summary = "x."
