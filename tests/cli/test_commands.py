@@ -293,7 +293,7 @@ def test_version_and_help(run: Run) -> None:
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    gallery = Path(__file__).resolve().parents[1] / "examples" / "gallery" / "images"
+    gallery = Path(__file__).resolve().parents[2] / "examples" / "gallery" / "images"
     for copy in range(8):
         for path in gallery.glob("*.png"):
             (photos / str(copy)).mkdir(parents=True, exist_ok=True)
