@@ -5,58 +5,36 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from mmalign import cli
 from mmalign.cli.aligning import in_words, parse_box, parse_relation
 from mmalign.encoders.registry import load_encoder
 from mmalign.errors import InputError
 from mmalign.types import Box, Relation
+from tests.cli.conftest import Run
 from tests.tools.color_encoder import COLORS, ColorEncoder
 
 LEFT, RIGHT, BLUE = (10, 40, 30, 30), (120, 40, 30, 30), (65, 40, 30, 30)
 BOXES = [word for box in (LEFT, RIGHT, BLUE) for word in ("--box", ",".join(map(str, box)))]
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run, tmp_path: Path, encoder: ColorEncoder, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command in a folder with a picture of two red squares and a blue one between them."""
     picture = Image.new("RGB", (160, 120), COLORS["white"])
     for color, (x, y, width, height) in (("red", LEFT), ("red", RIGHT), ("blue", BLUE)):
         picture.paste(COLORS[color], (x, y, x + width, y + height))
     picture.save(tmp_path / "squares.png")
-    monkeypatch.chdir(tmp_path)
-    own = ColorEncoder()
     monkeypatch.setattr(
         "mmalign.alignment.aligner.load_encoder",
-        lambda spec, **rest: own if spec == "lite" else load_encoder(spec, **rest),
+        lambda spec, **rest: encoder if spec == "lite" else load_encoder(spec, **rest),
     )
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mmalign", "align", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        told = capsys.readouterr()
-        return Done(int(stop.value.code or 0), told.out, told.err)
-
-    return run
+    return partial(run, "align")
 
 
 def linked(told: dict[str, Any]) -> list[list[float] | None]:

@@ -8,62 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign import cli
 from mmalign.collection.collection import Collection
-from mmalign.encoders.registry import load_encoder
+from tests.cli.conftest import Run
 from tests.search.test_probability import FITTED
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> ColorEncoder:
-    """Stands in for `lite`; every other spec goes the usual way."""
-    own = ColorEncoder()
-    monkeypatch.setattr(
-        "mmalign.collection.collection.load_encoder",
-        lambda spec: own if spec in ("lite", "color@1", own) else load_encoder(spec),
-    )
-    return own
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, encoder: ColorEncoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return Done(int(stop.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

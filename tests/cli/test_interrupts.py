@@ -7,35 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmalign import cli
 from mmalign.collection.collection import Collection
-from mmalign.encoders.registry import load_encoder
 from mmalign.errors import StorageError
+from tests.cli.conftest import Run
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
 PICTURES = 60
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> str:
-        return self.err.splitlines()[-1]
-
-
-Run = Callable[..., Done]
 
 
 class StoppedEncoder(ColorEncoder):
@@ -55,28 +39,6 @@ class StoppedEncoder(ColorEncoder):
 @pytest.fixture
 def encoder() -> StoppedEncoder:
     return StoppedEncoder()
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, encoder: StoppedEncoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    monkeypatch.setattr(
-        "mmalign.collection.collection.load_encoder",
-        lambda spec: encoder if spec in ("lite", "color@1") else load_encoder(spec),
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return Done(int(stop.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mmalign import cli
 from mmalign.index.planning.choose import choose, installed_budget
 from mmalign.index.planning.recipe import list_recipes
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0), *capsys.readouterr()
-
-    return run
+from tests.cli.conftest import Run
 
 
 def test_plan_says_what_is_chosen_why_and_why_not_the_others(run: Run) -> None:

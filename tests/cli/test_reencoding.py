@@ -7,18 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmalign import cli
 from mmalign.collection.collection import Collection
 from mmalign.collection.description import CollectionManifest
 from mmalign.encoders.registry import load_encoder
-from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
+from tests.cli.conftest import Run
+from tests.tools.color_encoder import ColorEncoder, OtherColorEncoder, paint
 
 # Runs the command in a process of its own, with an encoder that takes its time and can be named.
 SLOW = """
@@ -35,22 +33,8 @@ cli.main()
 """
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command, with two versions of `lite` that are quick: `color@1`, and `color@2`, which is the newest."""
     kinds = {"color@1": ColorEncoder, "color@2": OtherColorEncoder, "lite": OtherColorEncoder}
     monkeypatch.setattr(
@@ -59,26 +43,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     )
     for module in ("collection", "reencode"):
         monkeypatch.setattr(f"mmalign.collection.{module}.newer_version", {"color@1": "color@2"}.get)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return Done(int(stop.value.code or 0), captured.out, captured.err)
-
     return run
 
 
 @pytest.fixture
-def photos(run: Run, tmp_path: Path) -> Path:
-    for i, color in enumerate(COLORS):
-        paint(tmp_path / "photos" / f"{color}.png", color, detail=i)
+def photos(run: Run, pictures: Path) -> Path:
     assert run("index", "photos", "--encoder", "color@1").code == 0
-    return tmp_path / "photos"
+    return pictures
 
 
 def made_with(photos: Path) -> str | None:

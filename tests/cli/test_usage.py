@@ -9,8 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +19,15 @@ from mmalign import cli
 from mmalign.cli.output import print_table
 from mmalign.cli.searching import tell_apart
 from mmalign.collection.collection import Collection
-from mmalign.encoders.registry import load_encoder
 from mmalign.search.query import Query
-from tests.tools.color_encoder import COLORS, ColorEncoder, paint
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
+from tests.cli.conftest import Done, Run
+from tests.tools.color_encoder import COLORS, paint
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    own = ColorEncoder()
-    monkeypatch.setattr(
-        "mmalign.collection.collection.load_encoder",
-        lambda spec: own if spec in ("lite", "color@1") else load_encoder(spec),
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MMALIGN_COLLECTION", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mmalign", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return Done(int(stop.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def photos(run: Run, tmp_path: Path) -> Path:
-    for i, color in enumerate(COLORS):
-        paint(tmp_path / "photos" / f"{color}.png", color, detail=i)
+def photos(run: Run, pictures: Path) -> Path:
     assert run("index", "photos").code == 0
-    return tmp_path / "photos"
+    return pictures
 
 
 def names(done: Done) -> list[str]:
