@@ -7,8 +7,8 @@ import lazy_loader
 if TYPE_CHECKING:
     from mmalign.collection.collection import Collection as Collection
     from mmalign.collection.description import FILE as FILE
-    from mmalign.collection.generation import LOCK as LOCK
     from mmalign.collection.generation import Generation as Generation
+    from mmalign.collection.generation_files import LOCK as LOCK
     from mmalign.collection.locate import VARIABLE as VARIABLE
     from mmalign.collection.locate import locate_collection as locate_collection
     from mmalign.collection.recall import profile_of as profile_of
@@ -21,7 +21,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "collection": ["Collection"],
         "description": ["FILE"],
         "relations": ["places_in"],
-        "generation": ["Generation", "LOCK"],
+        "generation": ["Generation"],
+        "generation_files": ["LOCK"],
         "locate": ["VARIABLE", "locate_collection"],
         "recall": ["profile_of"],
     },

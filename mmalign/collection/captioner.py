@@ -15,6 +15,7 @@ from mmalign.collection.generation import Generation
 from mmalign.encoders import ImageLike
 from mmalign.media import decode_image, to_uri
 from mmalign.search import stored_picture
+from mmalign.store import Store
 from mmalign.types import Caption, check_type
 from mmalign.utils import Float32Array, l2_normalize, track
 
@@ -44,6 +45,17 @@ def text_store(generation: Generation, *, progress: bool = True) -> TextStore:
     found = generation.caption_searcher(progress=progress).rows
     names = found.items.take(found.owners, ["id"]).column("id").to_pylist() if len(found) else []
     return TextStore(found.texts(), found.vectors(), names, generation.encoder.fingerprint)
+
+
+def store_captions(store: Store, captions: Sequence[tuple[str, Caption]]) -> None:
+    """Store what was written in the column `written_caption`, in one commit.
+
+    Args:
+        store: The items, for writing.
+        captions: Each item's id and caption.
+    """
+    settled = store.settle([{COLUMN: caption.text} for _, caption in captions], strict=str)
+    store.patch([{"id": name, **row} for (name, _), row in zip(captions, settled.rows, strict=True)])
 
 
 class CollectionCaptioner:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
-from functools import partial, wraps
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmalign.collection.answering import Answer, Filters, answer, group_by_filter, merged, rerankers_of, results_of
-from mmalign.collection.description import CollectionManifest, amend, make_folder
-from mmalign.collection.explain import Explain
-from mmalign.collection.generation import ITEMS, LOCK, Generation, alone_in_writing, check_encoder, clear_earlier
-from mmalign.collection.ingest import Ingest
+from mmalign.collection.answering import Filters
+from mmalign.collection.checking import check_index, check_items
+from mmalign.collection.description import CollectionManifest
+from mmalign.collection.generation import Generation
+from mmalign.collection.generation_files import LOCK, clear_earlier
+from mmalign.collection.ingest import AddOptions, AddSource
+from mmalign.collection.opening import make_collection
 from mmalign.collection.reading import (
     choose_columns,
     iter_items,
@@ -27,53 +26,22 @@ from mmalign.collection.reading import (
     read_frame,
     read_items,
     read_table,
+    reads_again,
 )
-from mmalign.collection.recall import drift_notes, profile_of, recall_summary, target_recall
 from mmalign.collection.recheck import RecallCheck, recheck_index
-from mmalign.collection.reencode import Reencode, ReencodeOptions, alone_in_reencoding, reencode_notes
-from mmalign.collection.relations import hint
-from mmalign.collection.vector_rows import caption_texts, plain_metadata, vector_rows
+from mmalign.collection.reencode import Reencode, ReencodeOptions, choose_encoder
+from mmalign.collection.removing import Removal
+from mmalign.collection.searching import SearchOptions, search_captions, search_items
+from mmalign.collection.summary import owner_notes, summarize
+from mmalign.collection.updating import Update, turn_into_text
+from mmalign.collection.vector_rows import add_vectors, vector_rows
 from mmalign.collection.view_refresh import CAPTIONS, IMAGE
-from mmalign.encoders import Encoder, ImageLike, load_encoder, newer_version
-from mmalign.errors import (
-    CollectionError,
-    CollectionExistsError,
-    CollectionNotFoundError,
-    EncoderMismatchError,
-    IndexFileError,
-    InputError,
-    MetadataError,
-    SearchInterrupted,
-    StorageError,
-)
-from mmalign.index import Device, IndexManifest, check_estimate, check_k, lifecycle
-from mmalign.media import (
-    MediaPolicy,
-    Pattern,
-    check_patterns,
-    check_policy,
-    exclusion_of,
-    join_patterns,
-    open_source,
-    same_uris,
-    source_base,
-    source_folder,
-)
-from mmalign.search import (
-    Encoded,
-    HitReader,
-    Probability,
-    Query,
-    QueryLike,
-    Reranker,
-    RerankRequest,
-    as_queries,
-    belongs,
-    encode_queries,
-    fetch_depths,
-    stored_picture,
-)
-from mmalign.store import Removed, Store, keep, readable_values
+from mmalign.encoders import Encoder, ImageLike, load_encoder
+from mmalign.errors import CollectionExistsError, CollectionNotFoundError, InputError
+from mmalign.index import Device, IndexManifest, lifecycle
+from mmalign.media import MediaPolicy, same_uris
+from mmalign.search import QueryLike, Reranker
+from mmalign.store import Store
 from mmalign.types import (
     AddReport,
     Caption,
@@ -93,7 +61,6 @@ from mmalign.types import (
     check_share,
     check_text,
     check_type,
-    use_thumbnails,
 )
 from mmalign.utils import Float32Array, lock
 
@@ -101,51 +68,10 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
-    from mmalign.alignment import Aligner
     from mmalign.collection.captioner import CollectionCaptioner
 
 
-def _thumbnail(uri: str, side: int) -> bytes | None:
-    # Late: only a notebook looks at pictures of hits, and not every search decodes any.
-    from mmalign.media import local_jpeg
-
-    return local_jpeg(uri, side)
-
-
-# From now on there may be hits to show.
-use_thumbnails(_thumbnail)
-
-# A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
-_ATTEMPTS = 10
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 _Read = TypeVar("_Read")
-
-
-def _reads_again(method: _Method) -> _Method:
-    """Do what reads items once more where other processes replaced their files meanwhile.
-
-    A purge does, and so do many small writes while one version is read for long. The second attempt asks writers to
-    keep earlier versions meanwhile.
-    """
-
-    @wraps(method)
-    def reading(self: Collection, *args: Any, **kwargs: Any) -> Any:
-        seen = -1
-        for attempt in range(_ATTEMPTS):
-            with self.snapshot().reads_long() if attempt else nullcontext():
-                try:
-                    return method(self, *args, **kwargs)
-                except StorageError:
-                    version = self.snapshot().version
-                    if version == seen:
-                        raise
-                    seen = version
-        return method(self, *args, **kwargs)
-
-    return cast("_Method", reading)
-
-
-_MOST_DIM = 1_000_000
 
 
 class Collection:
@@ -166,8 +92,6 @@ class Collection:
         # What the caller's own vectors were made with.
         self._fingerprint = self._generation.description.fingerprint
         self._lock = threading.Lock()
-        self._reader: HitReader | None = None
-        self._aligner: Aligner | None = None
         self._captioner: tuple[tuple[object, ...], CollectionCaptioner] | None = None
 
     @classmethod
@@ -199,21 +123,7 @@ class Collection:
         folder = as_path("path", path)
         check_flag("overwrite", overwrite)
         loaded = None if encoder is None else load_encoder(encoder)
-        if loaded is None:
-            # Beyond that it is a slip, and no table of vectors can be made.
-            if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= _MOST_DIM:
-                raise InputError(f"a collection without an encoder needs dim >= 1, an integer, got {dim!r}")
-            description = CollectionManifest(None, None, int(dim))
-        else:
-            if dim is not None and dim != loaded.dim:
-                raise InputError(f"{loaded.name} has dim {loaded.dim}, got dim={dim}; leave dim out")
-            description = CollectionManifest(loaded.name, loaded.fingerprint, loaded.dim)
-
-        def fill(temporary: Path) -> None:
-            Store.create(temporary / ITEMS, dim=description.dim)
-            description.write(temporary)
-
-        make_folder(folder, fill, overwrite=overwrite)
+        make_collection(folder, loaded, dim=dim, overwrite=overwrite)
         return cls(folder, loaded)
 
     @classmethod
@@ -244,7 +154,7 @@ class Collection:
         named = isinstance(encoder, str) and encoder == description.encoder
         given = None if encoder is None or named else load_encoder(encoder)
         if given is not None:
-            check_encoder(folder, description, given)
+            description.check_encoder(folder, given)
         opened = cls(folder, given)
         if index_device == "cuda":
             from mmalign.index import require_gpu
@@ -329,7 +239,7 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({str(self.path)!r}, encoder={self.description.encoder!r}, items={len(self)})"
 
-    @_reads_again
+    @reads_again
     def has(self, name: str | int) -> bool:
         """Whether there is an item with this id, URI or path.
 
@@ -348,7 +258,7 @@ class Collection:
         """The items as they are now; what is committed later does not show."""
         return self._current().latest()
 
-    @_reads_again
+    @reads_again
     def info(self) -> dict[str, Any]:
         """Say what the collection holds.
 
@@ -356,25 +266,9 @@ class Collection:
             Path, number of items, encoder, dim, columns, names that were changed, index, measured recall, bytes on
             disk, how many captions are embedded and which index is over them, and notes.
         """
-        store = self.snapshot()
-        manifest = self.index_manifest
-        return {
-            "collection": str(self.path),
-            "items": len(store),
-            "encoder": self.description.encoder,
-            "dim": self.dim,
-            "columns": {name: str(kind) for name, kind in store.columns.items()},
-            "renamed": store.renamed,
-            "index": None if manifest is None else manifest.recipe,
-            "indexed": 0 if manifest is None else manifest.rows,
-            "index_cost": None if manifest is None else manifest.cost(),
-            "recall": recall_summary(profile_of(manifest)),
-            "bytes": _bytes_under(self.path),
-            "views": {CAPTIONS: self._current().captions.summary()},
-            "notes": self.notes(),
-        }
+        return summarize(self._current())
 
-    @_reads_again
+    @reads_again
     def notes(self) -> list[Note]:
         """Say what the owner should know.
 
@@ -383,15 +277,7 @@ class Collection:
             of query whose recall the index cannot promise, one where the items have changed much since that was
             measured, and one for each way in which the index took other than it was estimated to take.
         """
-        told = reencode_notes(self.path, self.description)
-        try:
-            cost = {} if (manifest := self.index_manifest) is None else manifest.cost()
-        except IndexFileError:
-            return told
-        contract = profile_of(manifest)
-        told += () if contract is None else contract.notes
-        told += drift_notes(self.snapshot(), manifest)
-        return told + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
+        return owner_notes(self._current())
 
     def _open_generation(self, encoder: Encoder | None) -> Generation:
         return Generation.open(self.path, encoder, load=lambda spec: load_encoder(spec))
@@ -524,7 +410,7 @@ class Collection:
         """
         return self._again(read_embeddings, None if ids is None else as_ids(ids))
 
-    @_reads_again
+    @reads_again
     def _again(self, read: Callable[..., _Read], *asked: Any, **options: Any) -> _Read:
         """Read from the items as they are now; what is asked for can be gone through more than once."""
         return read(self.snapshot(), *asked, **options)
@@ -574,52 +460,19 @@ class Collection:
             AddInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; what was committed before is kept.
         """
-        check_flag("prune", prune)
-        check_flag("restore", restore)
-        check_integer("batch_size", batch_size, least=1)
-        check_policy(policy)
-        if metadata is not None:
-            check_type("metadata", metadata, Mapping, "a mapping of column names to values")
-        folder = source_folder(source)
-        if prune and folder is None:
-            raise InputError("prune needs a folder, a table or a glob as source, to know whose files are gone")
-        base = source_base(source)
-        said = check_patterns(exclude)
-
-        def excluding(known: CollectionManifest) -> CollectionManifest:
-            joined = join_patterns([Pattern(*one) for one in known.excluded], said, base)
-            return replace(known, excluded=tuple((one.text, one.folder) for one in joined))
-
-        patterns = [Pattern(*one) for one in excluding(self.description).excluded]
-        exclusion = exclusion_of(source, patterns)
-        texts = as_ids(as_text, name="as_text")
-        given = plain_metadata(metadata or {})
-        items = open_source(source, metadata=given, exclusion=exclusion)
+        options = AddOptions(
+            metadata=metadata,
+            prune=prune,
+            exclude=exclude,
+            restore=restore,
+            progress=progress,
+            batch_size=batch_size,
+            policy=policy,
+            as_text=as_text,
+        )
+        opened = AddSource(self.path, self.description, source, options)
         with self._writing() as generation:
-            if said:
-                amend(self.path, excluding)
-            store = generation.writer()
-            store.plan([given], strict=lambda _: "metadata for every item")
-            ingest = Ingest(
-                store,
-                lambda: generation.encoder,
-                removed=Removed.read(self.path),
-                restore=restore,
-                batch_size=batch_size,
-                progress=progress,
-                policy=policy,
-                as_text=texts,
-            )
-            with store.reads_long():
-                report = ingest.run(
-                    items,
-                    metadata=tuple(metadata or ()),
-                    folder=None if folder is None else str(folder),
-                    prune=prune,
-                    exclusion=exclusion,
-                )
-            store.compact()
-        return report
+            return opened.run(generation.writer(), lambda: generation.encoder)
 
     def add_embeddings(
         self,
@@ -649,30 +502,14 @@ class Collection:
             InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
             MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
         """
-        started = time.monotonic()
         if metadata is not None:
             check_type("metadata", metadata, Mapping, "a mapping of column names to values")
         with self._writing() as generation:
-            self._check_unchanged(generation)
-            dim = generation.description.dim
+            generation.check_vectors(self._fingerprint)
             rows, given, matrix = vector_rows(
-                ids, vectors, dim=dim, metadata=metadata or {}, uris=uris, captions=captions
+                ids, vectors, dim=self.dim, metadata=metadata or {}, uris=uris, captions=captions
             )
-            store = generation.writer()
-            settled = store.settle(given, strict=lambda row: f"id {rows[row]['id']!r}")
-            whole = [row | values for row, values in zip(rows, settled.rows, strict=True)]
-            # Who hands in a vector means it: what was removed of the same place is removed no longer.
-            Removed.read(self.path).forget([(row["uri"], None) for row in rows])
-            added = 0
-            for start in range(0, len(whole), 65_536):
-                added += store.upsert(whole[start : start + 65_536], matrix[start : start + 65_536])
-            store.compact()
-        return AddReport(
-            added=added,
-            updated=len(rows) - added,
-            seconds=time.monotonic() - started,
-            renamed=settled.renamed,
-        )
+            return add_vectors(self.path, generation.writer(), rows, given, matrix)
 
     def remove(
         self, ids: Iterable[str | int] | None = None, *, where: str | None = None, purge: bool = False
@@ -702,30 +539,14 @@ class Collection:
         check_flag("purge", purge)
         names = None if ids is None else as_ids(ids)
         self.snapshot().check_filter(where)
-        if not purge:
-            with self._writing() as generation:
-                store = generation.writer()
-                removed = _delete(store, names, where, remember=self._remember)
-                store.compact()
-                return removed
-        with alone_in_reencoding(self.path):
-            with alone_in_writing(self.path):
-                generation = self._current()
-                if not generation.clear_work():
-                    raise CollectionError(
-                        f"an index of {self.path} is being built from the items as they were; wait for that process, "
-                        "and purge then"
-                    )
-                removed = _delete(generation.writer(), names, where, remember=self._remember)
-                generation.purge()
-            with self._writing() as generation:
-                generation.purge_index()
+        removal = Removal(self.path, names, where)
+        if purge:
+            return removal.purge(self._current, self._writing)
+        with self._writing() as generation:
+            store = generation.writer()
+            removed = removal.run(store)
+            store.compact()
         return removed
-
-    def _remember(self, items: pa.Table) -> None:
-        # What is damaged can be removed, too.
-        uris, digests = (readable_values(column.combine_chunks()) for column in items.columns)
-        Removed(self.path).remember(zip(uris, digests, strict=True))
 
     def update(self, ids: Iterable[str | int], metadata: Mapping[str, Any]) -> ItemCount:
         """Set metadata columns of items; what is set stays, whatever a source says of it later.
@@ -743,35 +564,9 @@ class Collection:
             InputError: `ids` is a text alone.
             MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
         """
-        names = as_ids(ids)
-        values = plain_metadata(metadata)
-        if not values:
-            raise MetadataError("no metadata given; nothing to update")
-        fixed = {"captions": caption_texts(values.pop("captions"))} if "captions" in values else {}
+        update = Update.of(as_ids(ids), metadata)
         with self._writing() as generation:
-            store = generation.writer()
-            row_ids, unknown = store.match(names)
-            if unknown:
-                # Unless it is their ids that are damaged.
-                store.verify()
-            if not len(row_ids):
-                store.plan([values], strict=lambda _: "update")
-                return ItemCount(0, unknown)
-            store.check(fixed)
-            settled = store.settle([values], strict=lambda _: "update")
-            set_now = {**fixed, **settled.rows[0]}
-            with store.alone():
-                # Some may have been removed meanwhile.
-                row_ids, unknown = store.match(names)
-                # From now on these are the user's: no source changes them.
-                changed = store.patch(
-                    [
-                        {"id": row["id"], **set_now, "said": keep(row["said"], set_now)}
-                        for row in store.take(row_ids, ["id", "said"]).to_pylist()
-                    ]
-                )
-            store.compact()
-        return ItemCount(changed, unknown)
+            return update.run(generation.writer())
 
     def make_text(self, *columns: str) -> None:
         """Turn metadata columns into text, so that they take values of any kind; what they hold stays, spelled out.
@@ -785,14 +580,7 @@ class Collection:
         for name in columns:
             check_text("columns", name)
         with self._writing() as generation:
-            store = generation.writer()
-            known = {*store.columns, *store.renamed}
-            for name in columns:
-                if name not in known:
-                    raise MetadataError(
-                        f"no column is called {name!r}; columns here: {', '.join(store.columns) or 'none'}"
-                    )
-            store.settle([], as_text=columns)
+            turn_into_text(generation.writer(), columns)
 
     def reencode(
         self,
@@ -829,12 +617,7 @@ class Collection:
         """
         check_flag("drop_missing", drop_missing)
         check_integer("batch_size", batch_size, least=1)
-        if encoder is None:
-            own = self.description.encoder
-            if own is None:
-                raise InputError(f"{self.path} was made without an encoder; say with which to encode its pictures")
-            encoder = newer_version(own) or own
-        loaded = load_encoder(encoder)
+        loaded = load_encoder(choose_encoder(self.path, self.description) if encoder is None else encoder)
         options = ReencodeOptions(drop_missing=drop_missing, progress=progress, batch_size=batch_size)
         report = Reencode(self.path, loaded, options).run()
         with self._lock:
@@ -880,7 +663,7 @@ class Collection:
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
-    @_reads_again
+    @reads_again
     def search(
         self,
         query: QueryLike | list[Any] | NDArray[Any],
@@ -941,59 +724,22 @@ class Collection:
             FilterError: The filter is no condition over the columns; the text says what they hold.
             SearchInterrupted: Ctrl-C while pictures are looked at for `explain`; it holds what was found until then.
         """
-        check_k(k)
-        check_flag("explain", explain)
-        check_flag("copies", copies)
-        started = time.perf_counter()
-        generation = self._current()
-        many, query = as_queries(query)
-        groups = group_by_filter(where, many=many, count=len(cast("list[Any]", query)) if many else 1)
-        aligner = partial(self._aligner_of, generation)
-        probable = Probability(generation.calibration, min_probability)
-        rerankers = (*rerankers_of(rerank, aligner), *([Explain(aligner)] if explain else ()))
-
-        def check(queries: list[Query]) -> None:
-            # Before an encoder is loaded.
-            for one in groups:
-                generation.latest().check_filter(one)
-            for reranker in (probable, *rerankers):
-                reranker.check(queries)
-
-        asked = self._encode(
-            cast("list[Any] | NDArray[Any]", query) if many else [query],
-            generation,
-            check=check,
+        options = SearchOptions(
+            k=k,
+            where=where,
+            min_recall=min_recall,
+            min_probability=min_probability,
+            explain=explain,
+            rerank=rerank,
+            on_hit=on_hit,
+            progress=progress,
+            copies=copies,
             allow_media=allow_media,
             policy=policy,
         )
-        searcher = generation.searcher()
-        reader = self._hit_reader(searcher.store)
-        fetch, *depths = fetch_depths((probable, *rerankers), k, asked.queries)
-        answers = []
-        for one, places in groups.items():
-            part = asked if len(groups) == 1 else asked.part(places)
-            found = answer(places, part, searcher, reader, fetch=fetch, where=one, min_recall=min_recall, copies=copies)
-            likely = probable.apply(RerankRequest(k=depths[0]), found.ranking)
-            answers.append(Answer(places, part, found.found, likely))
-        # In the order of the queries, whichever of them were served together.
-        ranking = merged(answers)
-        for reranker, wanted in zip(rerankers, depths[1:], strict=True):
-            ranking = reranker.apply(RerankRequest(k=wanted, on_hit=on_hit, progress=progress), ranking)
-        if not many and not rerankers and (remarks := hint(asked.queries[0])):
-            ranking = ranking.remarked([remarks])
-        results = results_of(
-            answers,
-            ranking,
-            seconds=time.perf_counter() - started,
-            collection=str(self.path),
-            before=searcher.notes,
-            after=generation.remarks(searcher),
-        )
-        if ranking.stopped:
-            raise SearchInterrupted(results)
-        return results if many else results[0]
+        return search_items(self._current(), query, options, made_with=self._fingerprint)
 
-    @_reads_again
+    @reads_again
     def search_captions(
         self,
         query: QueryLike,
@@ -1026,33 +772,12 @@ class Collection:
             QueryError: The query cannot be parsed or encoded.
             FilterError: The filter is no condition over the columns; the text says what they hold.
         """
-        check_k(k)
-        if group_by is not None:
-            check_choice("group_by", group_by, ("item",))
-        if min_recall is not None:
-            check_share("min_recall", min_recall)
-        started = time.perf_counter()
-        generation = self._current()
-        generation.latest().check_filter(where)
-        asked = self._encode([query], generation, allow_media=allow_media, policy=policy)
-        try:
-            found = generation.caption_searcher().search(
-                asked.vectors[0], k, where=where, grouped=group_by == "item", min_recall=min_recall, kind=asked.kind
-            )
-        except StorageError:
-            generation.captions.forget()
-            raise
-        return SearchResult(
-            hits=found.hits,
-            query=asked.texts[0],
-            exact=found.exact,
-            seconds=time.perf_counter() - started,
-            collection=str(self.path),
-            effort=found.effort,
-            notes=asked.notes[0] + found.notes,
+        options = SearchOptions(
+            k=k, where=where, min_recall=min_recall, group_by=group_by, allow_media=allow_media, policy=policy
         )
+        return search_captions(self._current(), query, options, made_with=self._fingerprint)
 
-    @_reads_again
+    @reads_again
     def caption(
         self,
         image: ImageLike,
@@ -1088,7 +813,7 @@ class Collection:
         check_flag("rerank", rerank)
         check_flag("influence", influence)
         generation = self._current()
-        aligner = self._aligner_of(generation) if ground or rerank else None
+        aligner = generation.aligner() if ground or rerank else None
         writer = self.captioner(mode=mode, floor=floor)
         return writer.caption(image, influence=influence, aligner=aligner, ground=ground, rerank=rerank)
 
@@ -1124,70 +849,16 @@ class Collection:
             InputError: As `caption`.
             FilterError: The filter is no condition over the columns; the text says what they hold.
         """
-        from mmalign.collection.captioner import COLUMN
+        # Late: captioning needs torch, and searches should not pay for it.
+        from mmalign.collection.captioner import store_captions
 
         self.snapshot().check_filter(where)
         check_flag("again", again)
         writer = self.captioner(mode=mode)
         for block in writer.caption_items(where=where, again=again, progress=progress):
             with self._writing() as generation:
-                store = generation.writer()
-                settled = store.settle([{COLUMN: caption.text} for _, caption in block], strict=str)
-                store.patch([{"id": name, **row} for (name, _), row in zip(block, settled.rows, strict=True)])
+                store_captions(generation.writer(), block)
             yield from block
-
-    def _encode(
-        self,
-        asked: list[Any] | NDArray[Any],
-        generation: Generation,
-        *,
-        check: Callable[[list[Query]], None] = lambda queries: None,
-        allow_media: bool = True,
-        policy: MediaPolicy | None = None,
-    ) -> Encoded:
-        check_flag("allow_media", allow_media)
-        check_policy(policy)
-
-        def checked(queries: list[Query]) -> None:
-            check(queries)
-            if any(query.holds_vectors for query in queries):
-                self._check_unchanged(generation)
-
-        return encode_queries(
-            asked,
-            lambda: generation.encoder,
-            dim=generation.description.dim,
-            check=checked,
-            allow_media=allow_media,
-            policy=policy,
-            stored=lambda uri: stored_picture(generation.latest(), uri, policy=policy),
-        )
-
-    def _aligner_of(self, generation: Generation) -> Aligner:
-        """What looks for words in pictures; kept until there is another encoder."""
-        aligner = self._aligner
-        if aligner is None or aligner.encoder is not generation.encoder:
-            # Late: a search that explains nothing should not pay for it.
-            from mmalign.alignment import Aligner
-
-            # The parser that found what the query says of places.
-            aligner = self._aligner = Aligner(generation.encoder, parser="rules")
-        return aligner
-
-    def _hit_reader(self, store: Store) -> HitReader:
-        """What reads the hits of one version of the items; kept until there is another version."""
-        reader = self._reader
-        if reader is None or reader.store is not store:
-            reader = self._reader = HitReader(store)
-        return reader
-
-    def _check_unchanged(self, generation: Generation) -> None:
-        """Refuse the caller's own vectors where they were made for what the collection was when it was opened."""
-        if generation.description.fingerprint != self._fingerprint:
-            raise EncoderMismatchError(
-                f"{self.path} was encoded anew with {generation.description.encoder} since it was opened; "
-                "open it again and give vectors of that encoder"
-            )
 
     # Indexing ------------------------------------------------------------------------------------------------------
 
@@ -1273,33 +944,12 @@ class Collection:
             As `build_index`.
         """
         check_text("recipe", recipe)
-        manifest = self._refresh_index(recipe, progress=progress)
-        if self._current().captions.index_is_due():
+        if self._current().index_is_due(recipe):
             with self._writing() as generation:
-                generation.captions.refresh_index(progress=progress)
-        return manifest
+                generation.refresh_index(recipe, progress=progress)
+        return self.index_manifest
 
-    def _refresh_index(self, recipe: str, *, progress: bool) -> IndexManifest | None:
-        try:
-            manifest = self.index_manifest
-        except IndexFileError:
-            manifest = None
-        wanted = recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe
-        if manifest is None or manifest.asked != wanted:
-            return self.build_index(wanted, min_recall=target_recall(manifest), progress=progress)
-        action = self._current().upkeep()
-        if action == "extend":
-            try:
-                with self._writing() as generation:
-                    return generation.extend_index(progress=progress)
-            except IndexFileError:
-                # Damaged, which only reading all of it has shown.
-                action = "build"
-        if action == "build":
-            return self.build_index(wanted, min_recall=target_recall(manifest), progress=progress)
-        return manifest
-
-    @_reads_again
+    @reads_again
     def check_recall(
         self, *, min_recall: float | None = None, k: int = 10, seed: int | None = None, progress: bool = True
     ) -> list[RecallCheck]:
@@ -1344,11 +994,7 @@ class Collection:
             DamagedError: Which items there are cannot be told.
             StorageError: The items cannot be read.
         """
-        generation = self._current()
-        store = generation.latest()
-        with store.reads_long():
-            found = [one.describe() for one in store.find_damage(again=True)]
-        return found + generation.captions.check()
+        return check_items(self._current())
 
     def check_index(self) -> IndexManifest | None:
         """Read every byte of the index in use, and of that of the captions, and compare it with its checksums.
@@ -1360,44 +1006,9 @@ class Collection:
             IndexFileError: A file is missing or damaged, or the index was built from other items.
             MissingExtraError: It needs FAISS, which is not installed.
         """
-        generation = self._current()
-        loaded = lifecycle.load_current(generation.index, verify=True)
-        if loaded is not None and not belongs(generation.latest(), loaded[1]):
-            raise IndexFileError(
-                f"{generation.index} was built from other items than {generation.items} holds, as happens where a part "
-                "of a collection was restored from an older copy; build the index again"
-            )
-        generation.captions.check_index()
-        return None if loaded is None else loaded[1]
+        return check_index(self._current())
 
 
 def _reopen(path: str, device: Device) -> Collection:
     """Undo `Collection.__reduce__`."""
     return Collection.open(path, index_device=device)
-
-
-def _delete(
-    store: Store, names: list[str] | None, where: str | None, *, remember: Callable[[pa.Table], None]
-) -> ItemCount:
-    chosen = None if where is None else store.row_ids(where=where)
-    unknown: list[str] = []
-    if names is not None:
-        row_ids, unknown = store.match(names, uris=same_uris)
-        if unknown:
-            # Unless it is their ids that are damaged.
-            store.verify()
-        chosen = row_ids if chosen is None else row_ids[np.isin(row_ids, chosen)]
-    assert chosen is not None
-    # Before they go: an item that is still there counts as one, whatever is remembered of it.
-    remember(store.take(chosen, ["uri", "sha256"], check=False))
-    return ItemCount(store.delete(chosen) if len(chosen) else 0, unknown)
-
-
-def _bytes_under(folder: Path) -> int:
-    """Size of all files below a folder; what another process removes meanwhile counts nothing."""
-    total = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(where, name)).st_size  # noqa: PTH118 - thousands of files
-    return total

@@ -5,19 +5,25 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmalign.errors import (
     CollectionExistsError,
     CollectionFormatError,
     CollectionNotFoundError,
     DamagedError,
+    EncoderMismatchError,
     StorageError,
 )
 from mmalign.utils import holds_checksum, is_running, lock, sync_path, with_checksum, write_atomic
+
+if TYPE_CHECKING:
+    from mmalign.encoders import Encoder
 
 FORMAT = 3
 """What new collections have: captions are a view, in `views/captions/`. In formats 1 and 2 they are in `captions.lance`
@@ -125,6 +131,45 @@ class CollectionManifest:
         if self.excluded:
             values["excluded"] = self.excluded
         write_atomic(folder / FILE, json.dumps(with_checksum(values), indent=2) + "\n")
+
+    def check_encoder(self, path: Path, encoder: Encoder) -> None:
+        """Refuse an encoder that the collection was not made with.
+
+        Args:
+            path: The collection, for the error's text.
+            encoder: The encoder.
+
+        Raises:
+            EncoderMismatchError: It is another one.
+        """
+        if self.encoder is None:
+            raise EncoderMismatchError(f"{path} holds vectors from elsewhere and takes no encoder, got {encoder.name}")
+        if encoder.fingerprint != self.fingerprint:
+            changed = "; the weights or preprocessing behind that name have changed"
+            raise EncoderMismatchError(
+                f"{path} was made with {self.encoder} (fingerprint {str(self.fingerprint)[:12]}), "
+                f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
+                + (changed if encoder.name == self.encoder else "; use that encoder")
+                + ", or encode the pictures anew: "
+                + f"mmalign index --reencode --encoder {encoder.name} --collection {shlex.quote(str(path))}"
+            )
+
+    def check_dim(self, items: Path, dim: int) -> None:
+        """Refuse items that are not those that `collection.json` tells of: one of the two is from another copy.
+
+        Args:
+            items: Where they are, for the error's text.
+            dim: Width of their embeddings.
+
+        Raises:
+            CollectionFormatError: It is another one.
+        """
+        if dim != self.dim:
+            raise CollectionFormatError(
+                f"{FILE} tells of embeddings of dim {self.dim}, {items} holds such of dim {dim}: one of them "
+                "is from another collection or an older copy; bring back the two that belong together, or make the "
+                "collection anew: mmalign index SOURCE --collection NEW"
+            )
 
 
 def amend(folder: Path, change: Callable[[CollectionManifest], CollectionManifest]) -> CollectionManifest:

@@ -11,52 +11,32 @@ vector of one encoder with those of another.
 
 from __future__ import annotations
 
-import shlex
-import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmalign.calibration import Calibration
+from mmalign.collection.caption_view import captions_view
 from mmalign.collection.description import FILE, CollectionManifest
+from mmalign.collection.generation_files import INDEX, ITEMS, clear_earlier, clear_unfinished
 from mmalign.collection.indexing import IndexBuilder
-from mmalign.collection.maintenance import Action
 from mmalign.collection.recall import EvalQueries, drift_notes, sample_eval_queries
-from mmalign.collection.view_refresh import CAPTIONS, IMAGE, ViewPlace, ViewSpec
+from mmalign.collection.view_refresh import IMAGE
 from mmalign.collection.view_search import ViewSearcher
-from mmalign.collection.view_table import captions_of
-from mmalign.collection.views import View, remove_views
 from mmalign.encoders import Encoder
-from mmalign.errors import (
-    CollectionError,
-    CollectionFormatError,
-    EncoderMismatchError,
-    EncoderSpecError,
-    StorageError,
-)
-from mmalign.index import IndexManifest, QuerySet, lifecycle, place_index
-from mmalign.search import Searcher, find_calibration
+from mmalign.errors import CollectionError, EncoderMismatchError, EncoderSpecError, StorageError
+from mmalign.index import IndexManifest, lifecycle, place_index
+from mmalign.search import HitReader, Searcher, find_calibration
 from mmalign.store import Store
 from mmalign.types import Note
-from mmalign.utils import Float32Array, lock
+from mmalign.utils import Float32Array
 
-LOCK = ".lock"
-"""Writers share it, and who puts the next generation in use holds it alone: nothing that is written is left behind."""
-REENCODE_LOCK = ".reencode.lock"
-"""Held by who makes the next generation."""
-ITEMS, INDEX = "items.lance", "index"
-WORK = "vectors.lance"
-"""Embeddings by the digest of a picture's bytes, while a generation is made."""
+if TYPE_CHECKING:
+    from mmalign.alignment import Aligner
+
 # Drift is looked for anew whenever this part of the items has been added.
 _LOOKS = 50
-# How long an earlier generation stays, so that a search in another process can finish with it.
-_KEEP_SECONDS = 3600.0
-# How long to wait for those that write, where nobody else may.
-_WAIT_FOR_WRITERS = 60.0
 _Stamp = tuple[int, int, int]
 
 
@@ -95,7 +75,7 @@ class Generation:
         self.device = "cpu"
         self._stamp = stamp
         self._store = Store.open(self.items)
-        _check_items(self._store, description, self.items)
+        description.check_dim(self.items, self._store.dim)
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
@@ -105,8 +85,9 @@ class Generation:
         self._builder = IndexBuilder(
             self.index, self.writer, dim=description.dim, fingerprint=fingerprint, queries=self.sample_eval_queries
         )
-        captions = captions_spec(self.data, description, lambda: self.encoder)
-        self.captions = View(captions, fingerprint=fingerprint, queries=self._caption_queries)
+        self.captions = captions_view(self.data, description, lambda: self.encoder, self.latest)
+        self._aligner: Aligner | None = None
+        self._reader: HitReader | None = None
 
     @classmethod
     def open(cls, path: Path, encoder: Encoder | None, *, load: Callable[[str], Encoder]) -> Generation:
@@ -140,6 +121,8 @@ class Generation:
             return self
         following = Generation.open(self.path, self._encoder, load=self._load)
         following.device = self.device
+        if following._encoder is self._encoder:
+            following._aligner = self._aligner
         return following
 
     @property
@@ -163,7 +146,7 @@ class Generation:
                     f"{self.path} was made with {name}: {error}; an encoder of your own is handed in with "
                     "Collection.open(path, encoder=...)"
                 ) from error
-            check_encoder(self.path, self.description, loaded)
+            self.description.check_encoder(self.path, loaded)
             self._encoder = loaded
         return self._encoder
 
@@ -171,6 +154,35 @@ class Generation:
     def loaded_encoder(self) -> Encoder | None:
         """The encoder where it is here already: handed in, or loaded by a search; else None."""
         return self._encoder
+
+    def check_vectors(self, fingerprint: str | None) -> None:
+        """Refuse the caller's own vectors where they were made for what the collection was before.
+
+        Args:
+            fingerprint: That of the encoder when the caller opened the collection.
+
+        Raises:
+            EncoderMismatchError: It was encoded anew since.
+        """
+        if self.description.fingerprint != fingerprint:
+            raise EncoderMismatchError(
+                f"{self.path} was encoded anew with {self.description.encoder} since it was opened; "
+                "open it again and give vectors of that encoder"
+            )
+
+    def aligner(self) -> Aligner:
+        """What looks for words in pictures with this encoder; made at first use.
+
+        Raises:
+            InputError: The encoder does not take both words and pictures.
+        """
+        if self._aligner is None:
+            # Late: a search that explains nothing should not pay for it.
+            from mmalign.alignment import Aligner
+
+            # The parser that found what the query says of places.
+            self._aligner = Aligner(self.encoder, parser="rules")
+        return self._aligner
 
     def calibration(self) -> Calibration | None:
         """What turns scores into probabilities: the collection's own, else the encoder's; None where there is none.
@@ -215,6 +227,13 @@ class Generation:
                     known.notes += (Note(remark, about="index"),)
             self._searcher = known
         return known
+
+    def hit_reader(self, store: Store) -> HitReader:
+        """What reads the hits of one version of the items; kept until there is another version."""
+        reader = self._reader
+        if reader is None or reader.store is not store:
+            reader = self._reader = HitReader(store)
+        return reader
 
     def caption_searcher(self, *, progress: bool = True) -> ViewSearcher:
         """What searches the captions of the newest items; captions that are new are embedded first.
@@ -269,16 +288,15 @@ class Generation:
         """
         self._builder.rebuild(manifest, progress=progress)
 
-    def upkeep(self) -> Action:
-        """Say what is to be done with the index in use; see `mmalign.collection.maintenance`."""
-        return self._builder.action(self.searcher())
+    def index_is_due(self, recipe: str = "auto") -> bool:
+        """Whether `refresh_index` has something to do; see `mmalign.collection.maintenance`."""
+        return self._builder.due(self.searcher, recipe) != "keep" or self.captions.index_is_due()
 
-    def extend_index(self, *, progress: bool = True) -> IndexManifest:
-        """Take into the index in use what it lacks, without training it again.
-
-        Recall is measured again where the items have grown or drifted since it was.
-        """
-        return self._builder.extend(progress=progress)
+    def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> None:
+        """Do what is due for the indexes in use; as `Collection.refresh_index`."""
+        self._builder.refresh(self._builder.due(self.searcher, recipe), recipe, progress=progress)
+        if self.captions.index_is_due():
+            self.captions.refresh_index(progress=progress)
 
     def sample_eval_queries(
         self,
@@ -292,29 +310,6 @@ class Generation:
         """Gather queries that stand for those that will be asked of some version of the items."""
         encoder = None if self.description.encoder is None else lambda: self.encoder
         return sample_eval_queries(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
-
-    def _caption_queries(
-        self,
-        store: Store,
-        given: Float32Array | None = None,
-        *,
-        sample: int = 0,
-        seed: int = 0,
-        progress: bool = True,
-    ) -> EvalQueries:
-        """Gather queries that stand for those that will be asked of the captions: other words, and pictures."""
-        held = sample_eval_queries(
-            self.latest(),
-            lambda: self.encoder,
-            given=given,
-            sample=sample,
-            seed=seed,
-            captions=False,
-            progress=progress,
-        )
-        # They are of items, none of which is a row of the captions.
-        asked = {kind: QuerySet(one.vectors) for kind, one in held.asked.items()}
-        return replace(held, asked=asked)
 
     def remarks(self, searcher: Searcher) -> tuple[Note, ...]:
         """Say whether the items have drifted away from those that the index in use was measured with.
@@ -330,118 +325,6 @@ class Generation:
         if self._remarks[0] != state:
             self._remarks = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.tail)))
         return self._remarks[1]
-
-
-def captions_spec(data: Path, description: CollectionManifest, encoder: Callable[[], Encoder]) -> ViewSpec:
-    """What the view of a generation's captions is made of.
-
-    Args:
-        data: The folder that holds its items, or will.
-        description: What it is made with.
-        encoder: Gives the encoder.
-    """
-    place = ViewPlace.of(data, CAPTIONS, format=description.format)
-    return ViewSpec(CAPTIONS, place, captions_of, encoder, description.dim)
-
-
-def _check_items(store: Store, description: CollectionManifest, path: Path) -> None:
-    """Refuse items that are not those that `collection.json` tells of: one of the two is from another copy.
-
-    Raises:
-        CollectionFormatError: They are not.
-    """
-    if store.dim != description.dim:
-        raise CollectionFormatError(
-            f"{FILE} tells of embeddings of dim {description.dim}, {path} holds such of dim {store.dim}: one of them "
-            "is from another collection or an older copy; bring back the two that belong together, or make the "
-            "collection anew: mmalign index SOURCE --collection NEW"
-        )
-
-
-def check_encoder(path: Path, description: CollectionManifest, encoder: Encoder) -> None:
-    """Refuse an encoder that a collection was not made with.
-
-    Args:
-        path: The collection, for the error's text.
-        description: What it was made with.
-        encoder: The encoder.
-
-    Raises:
-        EncoderMismatchError: It is another one.
-    """
-    if description.encoder is None:
-        raise EncoderMismatchError(f"{path} holds vectors from elsewhere and takes no encoder, got {encoder.name}")
-    if encoder.fingerprint != description.fingerprint:
-        same_name = encoder.name == description.encoder
-        raise EncoderMismatchError(
-            f"{path} was made with {description.encoder} (fingerprint {str(description.fingerprint)[:12]}), "
-            f"got {encoder.name} (fingerprint {encoder.fingerprint[:12]})"
-            + ("; the weights or preprocessing behind that name have changed" if same_name else "; use that encoder")
-            + ", or encode the pictures anew: "
-            + f"mmalign index --reencode --encoder {encoder.name} --collection {shlex.quote(str(path))}"
-        )
-
-
-@contextmanager
-def alone_in_writing(path: Path) -> Iterator[None]:
-    """Keep other processes from writing to a collection while the block runs; what they are writing is waited for.
-
-    Args:
-        path: The collection.
-
-    Raises:
-        CollectionError: Another process has been writing for a minute.
-    """
-    deadline = time.monotonic() + _WAIT_FOR_WRITERS
-    while True:
-        with lock(path / LOCK, wait=False) as alone:
-            if alone:
-                yield
-                return
-        if time.monotonic() > deadline:
-            raise CollectionError(f"another process is writing to {path}; wait until it is done, or stop it")
-        time.sleep(0.05)
-
-
-def clear_earlier(path: Path, *, at_once: bool = False) -> None:
-    """Remove the generations before the one in use, an hour after that was put in use.
-
-    A search looks at `collection.json` before it begins, so that after an hour none can be at work on them.
-
-    Args:
-        path: The collection.
-        at_once: Do not wait for the hour: processes that search at this moment may fail, and can search again.
-    """
-    description = CollectionManifest.read(path)
-    if description.generation == 1:
-        return
-    shutil.rmtree(description.data(path) / WORK, ignore_errors=True)
-    age = time.time() - (path / FILE).stat().st_mtime
-    if not at_once and age < _KEEP_SECONDS:
-        return
-    for name in (ITEMS, INDEX):
-        shutil.rmtree(path / name, ignore_errors=True)
-    remove_views(path)
-    for number, folder in _generations(path):
-        if number < description.generation:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def clear_unfinished(path: Path) -> None:
-    """Remove a generation that was begun and never put in use; only while `REENCODE_LOCK` is held.
-
-    Args:
-        path: The collection.
-    """
-    used = CollectionManifest.read(path).generation
-    for number, folder in _generations(path):
-        if number > used:
-            shutil.rmtree(folder)
-
-
-def _generations(path: Path) -> list[tuple[int, Path]]:
-    found = [(folder.name.rpartition("-")[2], folder) for folder in path.glob("generation-*")]
-    return [(int(number), folder) for number, folder in found if number.isdecimal()]
 
 
 def _stamp(path: Path) -> _Stamp | None:

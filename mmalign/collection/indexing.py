@@ -247,29 +247,35 @@ class IndexBuilder:
         store.compact()
         return published
 
-    def due(self, searcher: Callable[[], Searcher]) -> Action:
-        """Say what is to be done with the index where nobody has asked for a design.
+    def due(self, searcher: Callable[[], Searcher], recipe: str = "auto") -> Action:
+        """Say what is to be done with the index.
 
         Args:
             searcher: Gives the table with the index in use.
+            recipe: The design that is asked for; `auto` keeps to the one in use.
 
         Returns:
-            As `action`; `keep` where there is no index and none would gain anything.
+            As `action`; `keep` where there is no index, none is asked for, and none would gain anything.
         """
         try:
             manifest = lifecycle.read_manifest(self.root)
         except IndexFileError:
+            return "build"
+        if recipe != "auto" and manifest is None:
+            return "build"
+        if manifest is not None and manifest.asked != _wanted(manifest, recipe):
             return "build"
         found = searcher()
         if manifest is None and (not found.items or chooses_exact(found.items, self._dim, installed_budget())):
             return "keep"
         return self.action(found)
 
-    def refresh(self, action: Action, *, progress: bool = True) -> None:
+    def refresh(self, action: Action, recipe: str = "auto", *, progress: bool = True) -> None:
         """Do what `due` says.
 
         Args:
             action: That.
+            recipe: As for `due`.
             progress: Whether to show progress bars.
 
         Raises:
@@ -286,8 +292,7 @@ class IndexBuilder:
                 # Damaged, which only reading all of it has shown.
                 action = "build"
         if action == "build":
-            wanted = "auto" if manifest is None else manifest.asked or manifest.recipe
-            self.build(wanted, min_recall=target_recall(manifest), progress=progress)
+            self.build(_wanted(manifest, recipe), min_recall=target_recall(manifest), progress=progress)
 
     def purge(self, searcher: Callable[[], Searcher]) -> None:
         """Leave no byte of removed rows in any version of the index; the one in use is built again where it has some.
@@ -310,3 +315,8 @@ class IndexBuilder:
         elif held:
             self.rebuild(manifest)
         lifecycle.clean(self.root, keep=1)
+
+
+def _wanted(manifest: IndexManifest | None, recipe: str) -> str:
+    """The design to build: what is asked for now, else what was asked for when the index in use was built."""
+    return recipe if manifest is None or recipe != "auto" else manifest.asked or manifest.recipe

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
-from mmalign.errors import InputError, ItemNotFoundError, MissingExtraError
+from mmalign.errors import InputError, ItemNotFoundError, MissingExtraError, StorageError
 from mmalign.store import Store
 from mmalign.types import StoredItem, as_list, describe
 from mmalign.utils import Float32Array, Int64Array
@@ -16,12 +18,50 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+# A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
+_ATTEMPTS = 10
+
 # Items that are made at once.
 _ITEMS = 1_024
 _NAMED = 5
 _OWN = ("uri", "kind", "width", "height", "bytes", "sha256", "captions")
 # Of every item, and of no use to who reads it back.
 _LEFT_OUT = frozenset({"mtime_ns"})
+
+
+class _HasSnapshot(Protocol):
+    def snapshot(self) -> Store: ...
+
+
+def reads_again(method: _Method) -> _Method:
+    """Do what reads items once more where other processes replaced their files meanwhile.
+
+    A purge does, and so do many small writes while one version is read for long. The second attempt asks writers to
+    keep earlier versions meanwhile.
+
+    Args:
+        method: Of what has `snapshot`, the items as they are now.
+
+    Returns:
+        The method, which is called again as long as there are newer items.
+    """
+
+    @wraps(method)
+    def reading(self: _HasSnapshot, *args: Any, **kwargs: Any) -> Any:
+        seen = -1
+        for attempt in range(_ATTEMPTS):
+            with self.snapshot().reads_long() if attempt else nullcontext():
+                try:
+                    return method(self, *args, **kwargs)
+                except StorageError:
+                    version = self.snapshot().version
+                    if version == seen:
+                        raise
+                    seen = version
+        return method(self, *args, **kwargs)
+
+    return cast("_Method", reading)
 
 
 def choose_columns(store: Store, columns: Any) -> list[str]:

@@ -20,15 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mmalign.collection.caption_view import captions_spec
 from mmalign.collection.description import CollectionManifest, sync_tree
 from mmalign.collection.embedding_cache import ReembedJob
-from mmalign.collection.generation import (
+from mmalign.collection.generation import Generation
+from mmalign.collection.generation_files import (
     ITEMS,
     LOCK,
     REENCODE_LOCK,
     WORK,
-    Generation,
-    captions_spec,
     clear_earlier,
     clear_unfinished,
 )
@@ -263,6 +263,25 @@ def put_in_use(description: CollectionManifest, path: Path) -> None:
     with storage_errors(path):
         sync_tree(description.data(path))
         description.write(path)
+
+
+def choose_encoder(path: Path, description: CollectionManifest) -> str:
+    """Say what to encode a collection anew with, where nobody has said it.
+
+    Args:
+        path: The collection, for the error's text.
+        description: What it is made with.
+
+    Returns:
+        The newest version of the encoder that it is made with.
+
+    Raises:
+        InputError: It is made without one.
+    """
+    own = description.encoder
+    if own is None:
+        raise InputError(f"{path} was made without an encoder; say with which to encode its pictures")
+    return newer_version(own) or own
 
 
 def reencode_notes(path: Path, description: CollectionManifest) -> list[Note]:

@@ -1,17 +1,23 @@
-"""Vectors that were computed elsewhere, as rows that a store takes."""
+"""Vectors that were computed elsewhere: checked, made rows of, and added."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.errors import InputError, MetadataError
-from mmalign.types import as_ids, plain_value
+from mmalign.store import Removed, Store
+from mmalign.types import AddReport, as_ids, plain_value
 from mmalign.utils import Float32Array, as_matrix, l2_normalize
+
+# Rows of one commit.
+_COMMIT = 65_536
 
 
 def vector_rows(
@@ -77,6 +83,42 @@ def vector_rows(
         for i, name in enumerate(names)
     ]
     return rows, given, matrix
+
+
+def add_vectors(
+    path: Path, store: Store, rows: Sequence[dict[str, Any]], given: Sequence[dict[str, Any]], vectors: Float32Array
+) -> AddReport:
+    """Add vectors to a collection; an id that is there already is replaced.
+
+    Args:
+        path: The collection.
+        store: Its items, for writing.
+        rows: As `vector_rows` made them.
+        given: Likewise, their metadata.
+        vectors: Likewise.
+
+    Returns:
+        What was done.
+
+    Raises:
+        MetadataError: A value that its column cannot hold exactly; nothing was changed.
+        StorageError: The disk refused; what was committed before is kept.
+    """
+    started = time.monotonic()
+    settled = store.settle(given, strict=lambda row: f"id {rows[row]['id']!r}")
+    whole = [row | values for row, values in zip(rows, settled.rows, strict=True)]
+    # Who hands in a vector means it: what was removed of the same place is removed no longer.
+    Removed.read(path).forget([(row["uri"], None) for row in rows])
+    added = 0
+    for start in range(0, len(whole), _COMMIT):
+        added += store.upsert(whole[start : start + _COMMIT], vectors[start : start + _COMMIT])
+    store.compact()
+    return AddReport(
+        added=added,
+        updated=len(rows) - added,
+        seconds=time.monotonic() - started,
+        renamed=settled.renamed,
+    )
 
 
 def caption_texts(value: Any) -> list[str] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmalign import Collection, MMAlignError
-from mmalign.collection.generation import LOCK
+from mmalign.collection.generation_files import LOCK
 from mmalign.errors import CollectionError
 from mmalign.utils.locks import lock
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
@@ -143,7 +143,7 @@ def test_another_writer_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
     other = spawn.Process(target=_hold, args=(collection.path, held, done))
     other.start()
     held.wait()
-    monkeypatch.setattr("mmalign.collection.generation._WAIT_FOR_WRITERS", 0.2)
+    monkeypatch.setattr("mmalign.collection.generation_files._WAIT_FOR_WRITERS", 0.2)
     with pytest.raises(CollectionError, match="another process is writing"):
         collection.remove(["secret0001"], purge=True)
     assert len(collection) == 600

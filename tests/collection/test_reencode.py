@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.collection import generation
+from mmalign.collection import generation_files
 from mmalign.collection.collection import Collection
 from mmalign.collection.description import CollectionManifest
 from mmalign.errors import (
@@ -331,7 +331,7 @@ def test_the_swap_waits_for_a_writer_and_takes_what_it_wrote(collection: Path, t
 def test_a_writer_waits_for_the_swap_and_writes_to_the_new_collection(collection: Path, tmp_path: Path) -> None:
     opened = Collection.open(collection)
     picture = paint(tmp_path / "late.png", "red", detail=91)
-    with lock(collection / generation.LOCK):
+    with lock(collection / generation_files.LOCK):
         thread = threading.Thread(target=opened.add, args=([picture],), kwargs={"progress": False})
         thread.start()
         thread.join(0.3)
@@ -506,7 +506,7 @@ def test_the_old_data_go_with_a_later_write(collection: Path, monkeypatch: pytes
     assert not (collection / "generation-2" / "vectors.lance").exists()
     opened.update(["seven"], {"mood": "late"})
     assert (collection / "items.lance").is_dir()
-    monkeypatch.setattr(generation, "_KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(generation_files, "_KEEP_SECONDS", 0.0)
     opened.update(["seven"], {"mood": "later"})
     assert sorted(path.name for path in collection.iterdir()) == [
         ".lock",

@@ -8,8 +8,9 @@ the items up by their keys: `known`), what must be read is loaded and encoded bl
 of it is committed every few seconds (`commit`). So neither the source nor the collection need fit in memory.
 """
 
+from mmalign.collection.ingest.add import AddOptions, AddSource
 from mmalign.collection.ingest.jobs import IngestJob, Known, NewRow, derive_id
 from mmalign.collection.ingest.load import ImageLoader
 from mmalign.collection.ingest.run import Ingest
 
-__all__ = ["ImageLoader", "Ingest", "IngestJob", "Known", "NewRow", "derive_id"]
+__all__ = ["AddOptions", "AddSource", "ImageLoader", "Ingest", "IngestJob", "Known", "NewRow", "derive_id"]

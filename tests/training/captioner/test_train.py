@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmalign.captioning.decoders.trained import open_decoder
 from mmalign.collection.collection import Collection
-from mmalign.collection.generation import ITEMS
+from mmalign.collection.generation_files import ITEMS
 from mmalign.encoders import EncoderBase
 from mmalign.errors import (
     CollectionNotFoundError,

@@ -1,0 +1,227 @@
+"""A search from what a caller asks to results: queries encoded, rows found, hits ranked, remarks made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from mmalign.collection.answering import Answer, Filters, answer, group_by_filter, merged, rerankers_of, results_of
+from mmalign.collection.explain import Explain
+from mmalign.collection.generation import Generation
+from mmalign.collection.relations import hint
+from mmalign.errors import SearchInterrupted, StorageError
+from mmalign.index import check_k
+from mmalign.media import MediaPolicy, check_policy
+from mmalign.search import (
+    Encoded,
+    Probability,
+    Query,
+    QueryLike,
+    Reranker,
+    RerankRequest,
+    as_queries,
+    encode_queries,
+    fetch_depths,
+    stored_picture,
+)
+from mmalign.types import Hit, SearchResult, check_choice, check_flag, check_share, use_thumbnails
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """How to search; each as for `Collection.search`.
+
+    Attributes:
+        k: How many hits.
+        where: A filter, or one for each query.
+        min_recall: Share of the true nearest that is to be found on average.
+        min_probability: Least probability of a hit.
+        explain: Whether to look for the words in the pictures of the hits.
+        rerank: What puts the hits in another order.
+        on_hit: Called with each hit that was looked at.
+        progress: Whether to show a progress bar.
+        copies: Whether items with the same bytes are hits of their own.
+        group_by: What is one hit where several belong to it.
+        allow_media: Whether a query may name pictures.
+        policy: What may be read.
+    """
+
+    k: int = 10
+    where: Filters = None
+    min_recall: float | None = None
+    min_probability: float | None = None
+    explain: bool = False
+    rerank: str | Reranker | Sequence[str | Reranker] | None = None
+    on_hit: Callable[[Hit], None] | None = None
+    progress: bool = True
+    copies: bool = False
+    group_by: Literal["item"] | None = None
+    allow_media: bool = True
+    policy: MediaPolicy | None = None
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+        check_flag("explain", self.explain)
+        check_flag("copies", self.copies)
+        check_flag("allow_media", self.allow_media)
+        if self.group_by is not None:
+            check_choice("group_by", self.group_by, ("item",))
+        if self.min_recall is not None:
+            check_share("min_recall", self.min_recall)
+        check_policy(self.policy)
+
+
+def search_items(
+    generation: Generation,
+    query: QueryLike | list[Any] | NDArray[Any],
+    options: SearchOptions,
+    *,
+    made_with: str | None,
+) -> SearchResult | list[SearchResult]:
+    """Find the items nearest to a query, or to each of several; as `Collection.search`.
+
+    Args:
+        generation: The collection as it is.
+        query: A query, a list of them, or an array of shape (n, dim).
+        options: How to search.
+        made_with: Fingerprint of the encoder that the caller's own vectors are of.
+
+    Returns:
+        One result, or one for each of several queries.
+
+    Raises:
+        As `Collection.search`.
+    """
+    started = time.perf_counter()
+    many, query = as_queries(query)
+    groups = group_by_filter(options.where, many=many, count=len(query) if many else 1)
+    probable = Probability(generation.calibration, options.min_probability)
+    explaining = [Explain(generation.aligner)] if options.explain else []
+    rerankers = (*rerankers_of(options.rerank, generation.aligner), *explaining)
+
+    def check(queries: list[Query]) -> None:
+        # Before an encoder is loaded.
+        for one in groups:
+            generation.latest().check_filter(one)
+        for reranker in (probable, *rerankers):
+            reranker.check(queries)
+
+    asked = _encode(generation, query if many else [query], options, check=check, made_with=made_with)
+    searcher = generation.searcher()
+    reader = generation.hit_reader(searcher.store)
+    fetch, *depths = fetch_depths((probable, *rerankers), options.k, asked.queries)
+    answers = []
+    for one, places in groups.items():
+        part = asked if len(groups) == 1 else asked.part(places)
+        found = answer(
+            places,
+            part,
+            searcher,
+            reader,
+            fetch=fetch,
+            where=one,
+            min_recall=options.min_recall,
+            copies=options.copies,
+        )
+        likely = probable.apply(RerankRequest(k=depths[0]), found.ranking)
+        answers.append(Answer(places, part, found.found, likely))
+    # In the order of the queries, whichever of them were served together.
+    ranking = merged(answers)
+    for reranker, wanted in zip(rerankers, depths[1:], strict=True):
+        request = RerankRequest(k=wanted, on_hit=options.on_hit, progress=options.progress)
+        ranking = reranker.apply(request, ranking)
+    if not many and not rerankers and (remarks := hint(asked.queries[0])):
+        ranking = ranking.remarked([remarks])
+    results = results_of(
+        answers,
+        ranking,
+        seconds=time.perf_counter() - started,
+        collection=str(generation.path),
+        before=searcher.notes,
+        after=generation.remarks(searcher),
+    )
+    if ranking.stopped:
+        raise SearchInterrupted(results)
+    return results if many else results[0]
+
+
+def search_captions(
+    generation: Generation, query: QueryLike, options: SearchOptions, *, made_with: str | None
+) -> SearchResult:
+    """Find the captions nearest to a query; as `Collection.search_captions`.
+
+    Args:
+        generation: As for `search_items`.
+        query: A query.
+        options: As for `search_items`.
+        made_with: As for `search_items`.
+
+    Returns:
+        The result.
+
+    Raises:
+        As `Collection.search_captions`.
+    """
+    started = time.perf_counter()
+    generation.latest().check_filter(options.where)
+    asked = _encode(generation, [query], options, made_with=made_with)
+    try:
+        found = generation.caption_searcher().search(
+            asked.vectors[0],
+            options.k,
+            where=options.where,
+            grouped=options.group_by == "item",
+            min_recall=options.min_recall,
+            kind=asked.kind,
+        )
+    except StorageError:
+        generation.captions.forget()
+        raise
+    return SearchResult(
+        hits=found.hits,
+        query=asked.texts[0],
+        exact=found.exact,
+        seconds=time.perf_counter() - started,
+        collection=str(generation.path),
+        effort=found.effort,
+        notes=asked.notes[0] + found.notes,
+    )
+
+
+def _encode(
+    generation: Generation,
+    asked: list[Any] | NDArray[Any],
+    options: SearchOptions,
+    *,
+    check: Callable[[list[Query]], None] = lambda queries: None,
+    made_with: str | None,
+) -> Encoded:
+    def checked(queries: list[Query]) -> None:
+        check(queries)
+        if any(query.holds_vectors for query in queries):
+            generation.check_vectors(made_with)
+
+    return encode_queries(
+        asked,
+        lambda: generation.encoder,
+        dim=generation.description.dim,
+        check=checked,
+        allow_media=options.allow_media,
+        policy=options.policy,
+        stored=lambda uri: stored_picture(generation.latest(), uri, policy=options.policy),
+    )
+
+
+def _thumbnail(uri: str, side: int) -> bytes | None:
+    # Late: only a notebook looks at pictures of hits, and not every search decodes any.
+    from mmalign.media import local_jpeg
+
+    return local_jpeg(uri, side)
+
+
+# From now on there may be hits to show.
+use_thumbnails(_thumbnail)

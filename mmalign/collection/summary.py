@@ -1,0 +1,71 @@
+"""What a collection says of itself: figures, and what its owner should know."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mmalign.collection.generation import Generation
+from mmalign.collection.recall import drift_notes, profile_of, recall_summary
+from mmalign.collection.reencode import reencode_notes
+from mmalign.errors import IndexFileError
+from mmalign.index import check_estimate, lifecycle
+from mmalign.types import Note
+
+
+def summarize(generation: Generation) -> dict[str, Any]:
+    """Say what a collection holds, as `Collection.info`.
+
+    Args:
+        generation: The collection as it is.
+
+    Returns:
+        Figures by name, and notes.
+    """
+    store, description = generation.latest(), generation.description
+    manifest = lifecycle.read_manifest(generation.index)
+    return {
+        "collection": str(generation.path),
+        "items": len(store),
+        "encoder": description.encoder,
+        "dim": description.dim,
+        "columns": {name: str(kind) for name, kind in store.columns.items()},
+        "renamed": store.renamed,
+        "index": None if manifest is None else manifest.recipe,
+        "indexed": 0 if manifest is None else manifest.rows,
+        "index_cost": None if manifest is None else manifest.cost(),
+        "recall": recall_summary(profile_of(manifest)),
+        "bytes": _bytes_under(generation.path),
+        "views": {generation.captions.name: generation.captions.summary()},
+        "notes": owner_notes(generation),
+    }
+
+
+def owner_notes(generation: Generation) -> list[Note]:
+    """Say what the owner of a collection should know, as `Collection.notes`.
+
+    Args:
+        generation: The collection as it is.
+    """
+    notes = reencode_notes(generation.path, generation.description)
+    try:
+        manifest = lifecycle.read_manifest(generation.index)
+        cost = {} if manifest is None else manifest.cost()
+    except IndexFileError:
+        return notes
+    profile = profile_of(manifest)
+    notes += () if profile is None else profile.notes
+    notes += drift_notes(generation.latest(), manifest)
+    return notes + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
+
+
+def _bytes_under(folder: Path) -> int:
+    """Size of all files below a folder; what another process removes meanwhile counts nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size  # noqa: PTH118 - thousands of files
+    return total
