@@ -434,6 +434,8 @@ class Collection:
 
         Only what is new or edited is encoded: unchanged files are not read again, and moved ones are recognised by
         their bytes. Work is committed every few seconds, so that the same call goes on where an earlier one stopped.
+        Where captions were searched before, or have an index, those that are new are embedded at the end, so that no
+        search waits for it.
 
         Args:
             source: A folder, a table (jsonl, csv, parquet) with a path or URL column, a glob, `-` for paths on
@@ -472,7 +474,11 @@ class Collection:
         )
         opened = AddSource(self.path, self.description, source, options)
         with self._writing() as generation:
-            return opened.run(generation.writer(), lambda: generation.encoder)
+            return opened.run(
+                generation.writer(),
+                lambda: generation.encoder,
+                refresh_views=partial(generation.refresh_views, progress=progress),
+            )
 
     def add_embeddings(
         self,

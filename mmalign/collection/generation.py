@@ -243,6 +243,10 @@ class Generation:
         """
         return self.captions.searcher(self.latest(), progress=progress)
 
+    def refresh_views(self, *, progress: bool = True) -> tuple[Note, ...]:
+        """Bring the views that were asked for before in line with the items; say what could not be done."""
+        return self.captions.refresh(self.latest(), progress=progress)
+
     def build_index(self, recipe: str, *, view: str = IMAGE, **options: Any) -> IndexManifest | None:
         """Build an index over all items or captions, measure its recall and put it in use; as in `Collection`."""
         if view == IMAGE:

@@ -4,8 +4,9 @@
     views/<name>/index/          versions of its index, and CURRENT, which names the one in use
     views/<name>/.lock           held by who writes to the table
 
-The table is made of what the items hold, so that nothing of it can be lost: it is brought in line with them when the
-view is searched, and its folder can be deleted at any time. Collections of formats 1 and 2 keep their captions in
+The table is made of what the items hold, so that nothing of it can be lost, and its folder can be deleted at any time.
+It is made when the view is first searched or given an index, and from then on brought in line with the items by each
+ingest, and by each search for what else has changed. Collections of formats 1 and 2 keep their captions in
 `captions.lance` beside the items, without an index.
 """
 
@@ -28,10 +29,11 @@ from mmalign.collection.view_refresh import (
     refresh_view,
 )
 from mmalign.collection.view_search import ViewRows, ViewSearcher
-from mmalign.errors import CollectionFormatError, IndexFileError, InputError, StorageError
+from mmalign.errors import CollectionFormatError, IndexFileError, InputError, MMAlignError, StorageError
 from mmalign.index import IndexManifest, lifecycle
 from mmalign.search import Searcher, belongs
 from mmalign.store import Store
+from mmalign.types import Note
 from mmalign.utils import lock
 
 
@@ -89,6 +91,31 @@ class View:
                 known = ViewSearcher(rows, self._open_searcher(rows, None if known is None else known.searcher))
                 self._searcher = known
             return known
+
+    def refresh(self, items: Store, *, progress: bool = True) -> tuple[Note, ...]:
+        """Embed what is new, where this view was asked for before, so that no search waits for it.
+
+        Args:
+            items: The items at their newest version.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Why that could not be done, if so, such as that the encoder is not here; the next search says it, too.
+
+        Raises:
+            StorageError: The disk refused; what was committed is kept.
+        """
+        if not self.exists:
+            return ()
+        try:
+            with items.reads_long():
+                self.searcher(items, progress=progress)
+        except StorageError:
+            raise
+        except MMAlignError as error:
+            text = f"the {self.name} that are new are embedded when they are searched: {error}"
+            return (Note(text, about=self.name),)
+        return ()
 
     def forget(self) -> None:
         """Keep nothing between calls: what was kept may be of a table that was deleted and made anew."""

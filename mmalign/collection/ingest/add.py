@@ -11,7 +11,7 @@ from mmalign.collection.description import CollectionManifest, amend
 from mmalign.collection.ingest.run import Ingest
 from mmalign.collection.vector_rows import plain_metadata
 from mmalign.encoders import Encoder
-from mmalign.errors import InputError
+from mmalign.errors import AddInterrupted, InputError
 from mmalign.media import (
     MediaPolicy,
     Pattern,
@@ -24,7 +24,7 @@ from mmalign.media import (
     source_folder,
 )
 from mmalign.store import Removed, Store
-from mmalign.types import AddReport, as_ids, check_flag, check_integer, check_type
+from mmalign.types import AddReport, Note, as_ids, check_flag, check_integer, check_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +89,15 @@ class AddSource:
         joined = join_patterns([Pattern(*one) for one in known.excluded], self._patterns, self._base)
         return replace(known, excluded=tuple((one.text, one.folder) for one in joined))
 
-    def run(self, store: Store, encoder: Callable[[], Encoder]) -> AddReport:
+    def run(
+        self, store: Store, encoder: Callable[[], Encoder], *, refresh_views: Callable[[], tuple[Note, ...]]
+    ) -> AddReport:
         """Bring the collection up to date; its patterns are kept from now on.
 
         Args:
             store: The items, for writing.
             encoder: Gives the encoder; called only when a picture must be encoded.
+            refresh_views: Brings the views in line with the items, and says what could not be done.
 
         Returns:
             What was done.
@@ -125,4 +128,8 @@ class AddSource:
                 exclusion=self._exclusion,
             )
         store.compact()
-        return report
+        try:
+            notes = refresh_views()
+        except KeyboardInterrupt:
+            raise AddInterrupted(report, 0) from None
+        return replace(report, notes=(*report.notes, *notes))
