@@ -126,7 +126,13 @@ def search(
             "(20) in order by that too. Takes up to a few seconds a picture.",
         ),
     ] = None,
-    captions: Annotated[bool, typer.Option("--captions", help="Find captions instead of pictures.")] = False,
+    view: Annotated[
+        str | None,
+        typer.Option(metavar="image|captions", help="What to search: the pictures, or what is said of them."),
+    ] = None,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Find captions instead of pictures; as --view captions.")
+    ] = False,
     group_by: Annotated[
         str | None,
         typer.Option(metavar="item", help="With --captions: one hit an item, that of its nearest caption."),
@@ -158,9 +164,17 @@ def search(
 
         mmalign search photo.jpg --captions
     """
-    if captions:
-        _check_captions(explain=explain, rerank=rerank, copies=copies, min_probability=min_probability)
-    elif group_by is not None:
+    if captions and view not in (None, "captions"):
+        raise InputError(f"--captions and --view {view} name two views; give one of them")
+    if captions or view == "captions":
+        _check_captions(
+            "--captions" if captions else "--view captions",
+            explain=explain,
+            rerank=rerank,
+            copies=copies,
+            min_probability=min_probability,
+        )
+    elif group_by is not None and view in (None, "image"):
         raise InputError("pictures are one hit each; leave out --group-by without --captions")
     opened = open_collection(collection)
     words = " ".join(query)
@@ -173,29 +187,21 @@ def search(
     )
     stopped = False
     try:
-        if captions:
-            result = opened.search_captions(
-                words,
-                k=k,
-                where=where,
-                min_recall=min_recall,
-                group_by=cast("Literal['item'] | None", group_by),
-                policy=policy,
-            )
-        else:
-            result = opened.search(
-                words,
-                k=k,
-                where=where,
-                min_recall=min_recall,
-                min_probability=min_probability,
-                explain=explain,
-                rerank=rerank,
-                on_hit=shown.come if explain or rerank else None,
-                progress=shows_progress(as_json),
-                copies=copies,
-                policy=policy,
-            )
+        result = opened.search(
+            words,
+            k=k,
+            where=where,
+            min_recall=min_recall,
+            min_probability=min_probability,
+            explain=explain,
+            rerank=rerank,
+            on_hit=shown.come if explain or rerank else None,
+            progress=shows_progress(as_json),
+            copies=copies,
+            view=cast("Literal['image', 'captions']", "captions" if captions else view or "image"),
+            group_by=cast("Literal['item'] | None", group_by),
+            policy=policy,
+        )
     except SearchInterrupted as stop:
         stopped, result = True, stop.results[0]
     result = _with_gone(result, opened)
@@ -215,15 +221,18 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_captions(*, explain: bool, rerank: str | None, copies: bool, min_probability: float | None) -> None:
+def _check_captions(
+    asked: str, *, explain: bool, rerank: str | None, copies: bool, min_probability: float | None
+) -> None:
+    """Refuse options about pictures, by the names that they have on the command line, as `asked` is one."""
     if copies:
-        raise InputError("captions of identical files are hits of their own; leave out --copies with --captions")
+        raise InputError(f"captions of identical files are hits of their own; leave out --copies with {asked}")
     if explain:
-        raise InputError("--explain looks for words in pictures; leave it out with --captions")
+        raise InputError(f"--explain looks for words in pictures; leave it out with {asked}")
     if rerank is not None:
-        raise InputError("--rerank looks for words in pictures; leave it out with --captions")
+        raise InputError(f"--rerank looks for words in pictures; leave it out with {asked}")
     if min_probability is not None:
-        raise InputError("--min-probability was measured for pictures; leave it out with --captions")
+        raise InputError(f"--min-probability was measured for pictures; leave it out with {asked}")
 
 
 def _say_where_from(query: Sequence[str], opened: Collection, collection: Path | None) -> None:

@@ -31,11 +31,11 @@ from mmalign.collection.reading import (
 from mmalign.collection.recheck import RecallCheck, recheck_index
 from mmalign.collection.reencode import Reencode, ReencodeOptions, choose_encoder
 from mmalign.collection.removing import Removal
-from mmalign.collection.searching import SearchOptions, search_captions, search_items
+from mmalign.collection.searching import SearchOptions, search
 from mmalign.collection.summary import owner_notes, summarize
 from mmalign.collection.updating import Update, turn_into_text
 from mmalign.collection.vector_rows import add_vectors, vector_rows
-from mmalign.collection.view_refresh import CAPTIONS, IMAGE
+from mmalign.collection.view_refresh import VIEWS
 from mmalign.encoders import Encoder, ImageLike, load_encoder
 from mmalign.errors import CollectionExistsError, CollectionNotFoundError, InputError
 from mmalign.index import Device, IndexManifest, lifecycle
@@ -513,7 +513,12 @@ class Collection:
         with self._writing() as generation:
             generation.check_vectors(self._fingerprint)
             rows, given, matrix = vector_rows(
-                ids, vectors, dim=self.dim, metadata=metadata or {}, uris=uris, captions=captions
+                ids,
+                vectors,
+                dim=generation.description.dim,
+                metadata=metadata or {},
+                uris=uris,
+                captions=captions,
             )
             return add_vectors(self.path, generation.writer(), rows, given, matrix)
 
@@ -649,6 +654,8 @@ class Collection:
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
         copies: bool = False,
+        view: Literal["image", "captions"] = "image",
+        group_by: Literal["item"] | None = None,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> list[SearchResult]: ...
@@ -666,6 +673,8 @@ class Collection:
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
         copies: bool = False,
+        view: Literal["image", "captions"] = "image",
+        group_by: Literal["item"] | None = None,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult: ...
@@ -683,10 +692,12 @@ class Collection:
         on_hit: Callable[[Hit], None] | None = None,
         progress: bool = True,
         copies: bool = False,
+        view: Literal["image", "captions"] = "image",
+        group_by: Literal["item"] | None = None,
         allow_media: bool = True,
         policy: MediaPolicy | None = None,
     ) -> SearchResult | list[SearchResult]:
-        """Find the items nearest to a query; every committed item is seen, indexed or not.
+        """Find the items, or their captions, nearest to a query; every committed item is seen, indexed or not.
 
         Args:
             query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them, or an array
@@ -714,6 +725,11 @@ class Collection:
             progress: With `explain` or `relations`: whether to show a progress bar.
             copies: Whether items with the same bytes are hits of their own. Otherwise the oldest of those that meet
                 `where` stands for all; its `copies` names the others, and `k` counts it once.
+            view: What the query is compared with: `image`, the items themselves, or `captions`, what is said of them,
+                where each caption is a hit: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
+                Captions that are new are embedded first. `min_probability`, `explain`, `rerank` and `copies` are about
+                pictures.
+            group_by: With captions: `item` for one hit an item, that of its nearest caption; None for one a caption.
             allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
                 like, and no file and no server is looked at; a path is an error.
             policy: What may be read where a query names a picture; None for that of the environment.
@@ -723,7 +739,8 @@ class Collection:
 
         Raises:
             InputError: `k` is negative, `min_recall` or `min_probability` is not from 0 to 1, `where` is a list of
-                another length than `query`, or `explain` with an encoder that does not take both words and pictures.
+                another length than `query`, `explain` with an encoder that does not take both words and pictures, no
+                view is called so, or it has no use for an option.
             QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
                 words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
@@ -740,12 +757,13 @@ class Collection:
             on_hit=on_hit,
             progress=progress,
             copies=copies,
+            view=view,
+            group_by=group_by,
             allow_media=allow_media,
             policy=policy,
         )
-        return search_items(self._current(), query, options, made_with=self._fingerprint)
+        return search(self._current(), query, options, made_with=self._fingerprint)
 
-    @reads_again
     def search_captions(
         self,
         query: QueryLike,
@@ -759,7 +777,7 @@ class Collection:
     ) -> SearchResult:
         """Find the captions nearest to a query: image-to-text where the query is a picture.
 
-        Captions that are new since the last call are encoded first.
+        It is `search` with `view="captions"`.
 
         Args:
             query: As for `search`.
@@ -778,10 +796,16 @@ class Collection:
             QueryError: The query cannot be parsed or encoded.
             FilterError: The filter is no condition over the columns; the text says what they hold.
         """
-        options = SearchOptions(
-            k=k, where=where, min_recall=min_recall, group_by=group_by, allow_media=allow_media, policy=policy
+        return self.search(
+            query,
+            view="captions",
+            k=k,
+            where=where,
+            min_recall=min_recall,
+            group_by=group_by,
+            allow_media=allow_media,
+            policy=policy,
         )
-        return search_captions(self._current(), query, options, made_with=self._fingerprint)
 
     @reads_again
     def caption(
@@ -916,7 +940,7 @@ class Collection:
         """
         check_text("recipe", recipe)
         check_choice("device", device, ("cpu", "cuda"))
-        check_choice("view", view, (IMAGE, CAPTIONS))
+        check_choice("view", view, VIEWS)
         if memory is not None:
             check_integer("memory", memory, least=1)
         with self._writing() as generation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from mmalign.collection.answering import Answer, Filters, answer, group_by_filte
 from mmalign.collection.explain import Explain
 from mmalign.collection.generation import Generation
 from mmalign.collection.relations import hint
-from mmalign.errors import SearchInterrupted, StorageError
+from mmalign.collection.view_refresh import CAPTIONS, IMAGE, VIEWS
+from mmalign.collection.view_search import ViewHits
+from mmalign.errors import InputError, SearchInterrupted, StorageError
 from mmalign.index import check_k
 from mmalign.media import MediaPolicy, check_policy
 from mmalign.search import (
@@ -45,6 +47,7 @@ class SearchOptions:
         on_hit: Called with each hit that was looked at.
         progress: Whether to show a progress bar.
         copies: Whether items with the same bytes are hits of their own.
+        view: What is searched: `image` or `captions`.
         group_by: What is one hit where several belong to it.
         allow_media: Whether a query may name pictures.
         policy: What may be read.
@@ -59,6 +62,7 @@ class SearchOptions:
     on_hit: Callable[[Hit], None] | None = None
     progress: bool = True
     copies: bool = False
+    view: str = IMAGE
     group_by: Literal["item"] | None = None
     allow_media: bool = True
     policy: MediaPolicy | None = None
@@ -73,21 +77,39 @@ class SearchOptions:
         if self.min_recall is not None:
             check_share("min_recall", self.min_recall)
         check_policy(self.policy)
+        check_choice("view", self.view, VIEWS)
+        self._check_view()
+
+    def _check_view(self) -> None:
+        """Refuse what belongs to another view than the one that is searched."""
+        if self.view == IMAGE:
+            if self.group_by is not None:
+                raise InputError(f"items are one hit each; leave group_by out without view={CAPTIONS!r}")
+            return
+        reasons = {
+            "explain": (self.explain, "looks for words in pictures"),
+            "rerank": (self.rerank is not None, "looks at the pictures of hits"),
+            "min_probability": (self.min_probability is not None, "was measured for pictures"),
+            "copies": (self.copies, f"is about identical files, and their {self.view} are hits of their own"),
+        }
+        for name, (given, reason) in reasons.items():
+            if given:
+                raise InputError(f"{name} {reason}; leave it out with view={self.view!r}")
 
 
-def search_items(
+def search(
     generation: Generation,
     query: QueryLike | list[Any] | NDArray[Any],
     options: SearchOptions,
     *,
     made_with: str | None,
 ) -> SearchResult | list[SearchResult]:
-    """Find the items nearest to a query, or to each of several; as `Collection.search`.
+    """Find what is nearest to a query, or to each of several; as `Collection.search`.
 
     Args:
         generation: The collection as it is.
         query: A query, a list of them, or an array of shape (n, dim).
-        options: How to search.
+        options: How to search, and what.
         made_with: Fingerprint of the encoder that the caller's own vectors are of.
 
     Returns:
@@ -96,21 +118,34 @@ def search_items(
     Raises:
         As `Collection.search`.
     """
-    started = time.perf_counter()
     many, query = as_queries(query)
-    groups = group_by_filter(options.where, many=many, count=len(query) if many else 1)
+    asked = query if many else [query]
+    groups = group_by_filter(options.where, many=many, count=len(asked))
+    if options.view == IMAGE:
+        results = _search_items(generation, asked, groups, options, made_with=made_with, alone=not many)
+    else:
+        results = _search_captions(generation, asked, groups, options, made_with=made_with)
+    return results if many else results[0]
+
+
+_Groups = Mapping[str | None, Sequence[int]]
+
+
+def _search_items(
+    generation: Generation,
+    queries: list[Any] | NDArray[Any],
+    groups: _Groups,
+    options: SearchOptions,
+    *,
+    made_with: str | None,
+    alone: bool,
+) -> list[SearchResult]:
+    """The results of queries that are compared with the items themselves; `groups` has their places by filter."""
+    started = time.perf_counter()
     probable = Probability(generation.calibration, options.min_probability)
     explaining = [Explain(generation.aligner)] if options.explain else []
     rerankers = (*rerankers_of(options.rerank, generation.aligner), *explaining)
-
-    def check(queries: list[Query]) -> None:
-        # Before an encoder is loaded.
-        for one in groups:
-            generation.latest().check_filter(one)
-        for reranker in (probable, *rerankers):
-            reranker.check(queries)
-
-    asked = _encode(generation, query if many else [query], options, check=check, made_with=made_with)
+    asked = _encode(generation, queries, groups, options, made_with=made_with, rerankers=(probable, *rerankers))
     searcher = generation.searcher()
     reader = generation.hit_reader(searcher.store)
     fetch, *depths = fetch_depths((probable, *rerankers), options.k, asked.queries)
@@ -134,7 +169,7 @@ def search_items(
     for reranker, wanted in zip(rerankers, depths[1:], strict=True):
         request = RerankRequest(k=wanted, on_hit=options.on_hit, progress=options.progress)
         ranking = reranker.apply(request, ranking)
-    if not many and not rerankers and (remarks := hint(asked.queries[0])):
+    if alone and not rerankers and (remarks := hint(asked.queries[0])):
         ranking = ranking.remarked([remarks])
     results = results_of(
         answers,
@@ -146,62 +181,69 @@ def search_items(
     )
     if ranking.stopped:
         raise SearchInterrupted(results)
-    return results if many else results[0]
+    return results
 
 
-def search_captions(
-    generation: Generation, query: QueryLike, options: SearchOptions, *, made_with: str | None
-) -> SearchResult:
-    """Find the captions nearest to a query; as `Collection.search_captions`.
-
-    Args:
-        generation: As for `search_items`.
-        query: A query.
-        options: As for `search_items`.
-        made_with: As for `search_items`.
-
-    Returns:
-        The result.
-
-    Raises:
-        As `Collection.search_captions`.
-    """
+def _search_captions(
+    generation: Generation,
+    queries: list[Any] | NDArray[Any],
+    groups: _Groups,
+    options: SearchOptions,
+    *,
+    made_with: str | None,
+) -> list[SearchResult]:
+    """The results of queries that are compared with the captions; `groups` has their places by filter."""
     started = time.perf_counter()
-    generation.latest().check_filter(options.where)
-    asked = _encode(generation, [query], options, made_with=made_with)
+    asked = _encode(generation, queries, groups, options, made_with=made_with)
+    found: dict[int, ViewHits] = {}
     try:
-        found = generation.caption_searcher().search(
-            asked.vectors[0],
-            options.k,
-            where=options.where,
-            grouped=options.group_by == "item",
-            min_recall=options.min_recall,
-            kind=asked.kind,
-        )
+        searcher = generation.caption_searcher()
+        for where, places in groups.items():
+            allowed = searcher.allowed(where)
+            for place in places:
+                found[place] = searcher.search(
+                    asked.vectors[place],
+                    options.k,
+                    allowed=allowed,
+                    grouped=options.group_by == "item",
+                    min_recall=options.min_recall,
+                    kind=asked.queries[place].kind,
+                )
     except StorageError:
         generation.captions.forget()
         raise
-    return SearchResult(
-        hits=found.hits,
-        query=asked.texts[0],
-        exact=found.exact,
-        seconds=time.perf_counter() - started,
-        collection=str(generation.path),
-        effort=found.effort,
-        notes=asked.notes[0] + found.notes,
-    )
+    seconds = time.perf_counter() - started
+    return [
+        SearchResult(
+            hits=found[place].hits,
+            query=text,
+            exact=found[place].exact,
+            seconds=seconds,
+            collection=str(generation.path),
+            effort=found[place].effort,
+            notes=asked.notes[place] + found[place].notes,
+        )
+        for place, text in enumerate(asked.texts)
+    ]
 
 
 def _encode(
     generation: Generation,
     asked: list[Any] | NDArray[Any],
+    groups: _Groups,
     options: SearchOptions,
     *,
-    check: Callable[[list[Query]], None] = lambda queries: None,
     made_with: str | None,
+    rerankers: Sequence[Reranker] = (),
 ) -> Encoded:
-    def checked(queries: list[Query]) -> None:
-        check(queries)
+    """The vectors of some queries, once filters, rerankers and the collection's state allow for them."""
+
+    def check(queries: list[Query]) -> None:
+        # Before an encoder is loaded.
+        for where in groups:
+            generation.latest().check_filter(where)
+        for reranker in rerankers:
+            reranker.check(queries)
         if any(query.holds_vectors for query in queries):
             generation.check_vectors(made_with)
 
@@ -209,7 +251,7 @@ def _encode(
         asked,
         lambda: generation.encoder,
         dim=generation.description.dim,
-        check=checked,
+        check=check,
         allow_media=options.allow_media,
         policy=options.policy,
         stored=lambda uri: stored_picture(generation.latest(), uri, policy=options.policy),

@@ -18,7 +18,7 @@ from mmalign.types import Note
 from mmalign.utils import lock, storage_errors, track
 
 FOLDER = "views"
-IMAGE, CAPTIONS = "image", "captions"
+IMAGE, CAPTIONS = VIEWS = "image", "captions"
 """The views: of the items' own embeddings, which is kept with them, and of what is said of them."""
 EARLIER_CAPTIONS, EARLIER_LOCK = "captions.lance", ".captions.lock"
 """Where formats 1 and 2 keep captions, and what is held by who writes to them."""

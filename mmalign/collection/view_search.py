@@ -143,12 +143,26 @@ class ViewSearcher:
             # Somebody may have deleted the view.
             return False
 
+    def allowed(self, where: str | None) -> NDArray[np.bool_] | None:
+        """Say which rows a filter lets through.
+
+        Args:
+            where: SQL over the columns of the items; None for all.
+
+        Returns:
+            For each row whether it does, shape (n + m,); None for all.
+
+        Raises:
+            FilterError: The filter is no condition over the columns; the text says what they hold.
+        """
+        return None if where is None else np.isin(self.rows.owners, self.rows.items.row_ids(where=where))
+
     def search(
         self,
         vector: Float32Array,
         k: int,
         *,
-        where: str | None = None,
+        allowed: NDArray[np.bool_] | None = None,
         grouped: bool = False,
         min_recall: float | None = None,
         kind: str | None = None,
@@ -158,7 +172,7 @@ class ViewSearcher:
         Args:
             vector: Shape (dim,), float32, of length 1.
             k: How many hits, at least 0.
-            where: SQL over the columns of the items.
+            allowed: What `allowed` says of a filter.
             grouped: Whether an item is one hit, that of its best row, and `k` counts items.
             min_recall: As for `Searcher.search`.
             kind: Likewise.
@@ -168,11 +182,9 @@ class ViewSearcher:
             `metadata["captions"]` holds its text alone.
 
         Raises:
-            FilterError: The filter is no condition over the columns; the text says what they hold.
             InputError: `min_recall` is not from 0 to 1.
         """
         rows = self.rows
-        allowed = None if where is None else np.isin(rows.owners, rows.items.row_ids(where=where))
         self._searches += 1
         if self._searches == 2 and self.searcher is not None and self.searcher.index is None:
             self.searcher = _in_memory(self.searcher)

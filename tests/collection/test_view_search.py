@@ -93,6 +93,39 @@ def test_it_finds_what_a_loop_finds(tmp_path: Path) -> None:
         collection.search_captions("x", where="nothing = 1")
 
 
+def test_search_takes_the_view_to_search(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    collection = captioned(tmp_path / "a.mm", encoder)
+    queries = ["a thing of kind 3", "i7 in view 1", vector_of("x"), "i9 in view 0"]
+    filters = ["number < 20", None, "number < 20", "number >= 5"]
+    results = collection.search(queries, view="captions", k=9, where=filters)
+    assert [result.query for result in results[:2]] == queries[:2]
+    assert encoder.texts[:3] == [query for query in queries if isinstance(query, str)], "then the captions"
+    for text, where, result in zip(
+        ("a thing of kind 3", "i7 in view 1", "x", "i9 in view 0"), filters, results, strict=True
+    ):
+        wanted = expected(collection, text, 9, where=where)
+        assert [hit.score for hit in result] == pytest.approx([score for _, _, score in wanted], abs=1e-5)
+        whole = {(name, caption) for name, caption, _ in expected(collection, text, 10_000, where=where)}
+        assert {(hit.id, hit.metadata["captions"][0]) for hit in result} <= whole
+    sugar = collection.search_captions("i7 in view 1", k=9, group_by="item")
+    same = collection.search("i7 in view 1", view="captions", k=9, group_by="item")
+    assert sugar.hits == same.hits
+    assert len({hit.id for hit in same}) == 9
+
+
+def test_what_belongs_to_another_view_is_refused(tmp_path: Path) -> None:
+    collection = captioned(tmp_path / "a.mm", WordEncoder())
+    with pytest.raises(InputError, match=r"^view must be image or captions, got 'pages'$"):
+        collection.search("x", view="pages")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="leave group_by out without view='captions'"):
+        collection.search("x", group_by="item")
+    for option, value in {"explain": True, "rerank": "relations", "min_probability": 0.5, "copies": True}.items():
+        with pytest.raises(InputError, match=rf"^{option} .*; leave it out with view='captions'$"):
+            collection.search("x", view="captions", **{option: value})
+    assert not (collection.path / "views").exists()
+
+
 def test_vectors_may_bring_their_captions(tmp_path: Path) -> None:
     encoder = WordEncoder()
     collection = Collection.create(tmp_path / "a.mm", encoder=encoder)
