@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from mmalign.cli.commands import app
     from mmalign.cli.contact_sheet import write_contact_sheet
+    from mmalign.errors import MMAlignError
 
 __all__ = ["app", "main", "write_contact_sheet"]
 
 
 def main() -> NoReturn:
-    """Run the command; what mmalign refuses and what the system refuses end it with one clear text and status 1."""
+    """Run the command; what mmalign refuses and what the system refuses end it with one clear text and its status."""
     try:
         _run()
     finally:
@@ -39,7 +40,7 @@ def _run() -> NoReturn:
     try:
         command()
     except MMAlignError as error:
-        _end(1, f"error: {error}")
+        _end(_status(error), f"error: {error}")
     except KeyboardInterrupt:
         _end(130, "stopped")
     except OSError as error:
@@ -48,6 +49,14 @@ def _run() -> NoReturn:
             raise
         _end(1, f"error: {error.strerror}" + ("" if error.filename is None else f": {os.fsdecode(error.filename)}"))
     sys.exit(0)
+
+
+def _status(error: MMAlignError) -> int:
+    """2 where what was typed means nothing, as for an option that there is not; 1 where what it names is at fault."""
+    from mmalign.errors import DimensionError, InputError, MetadataError, SourceError
+
+    about_data = isinstance(error, DimensionError | MetadataError | SourceError)
+    return 2 if isinstance(error, InputError) and not about_data else 1
 
 
 def _end(status: int, text: str) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped, shows_progress
-from mmalign.errors import InputError
+from mmalign.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from mmalign.evaluation import CalibrationReport, Quality
@@ -99,7 +99,7 @@ def _write_files(report: CalibrationReport, out: Path) -> None:
         draw_reliability(report, out / "reliability.png")
         draw_risk_coverage(report, out / "risk-coverage.png")
     except OSError as error:
-        raise InputError(f"cannot write into --out {out}: {error}; name a folder that can be written to") from error
+        raise StorageError(f"cannot write into --out {out}: {error}; name a folder that can be written to") from error
     say(f"wrote {FILE}, report.json, reliability.png and risk-coverage.png into {out}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmalign.cli.output import EncoderOption, JsonOption, print_json, print_table, say, say_skipped, shows_progress
-from mmalign.errors import InputError, ModelUnavailableError, SourceError
+from mmalign.errors import ModelUnavailableError, SourceError, StorageError
 
 if TYPE_CHECKING:
     from mmalign.captioning import Decoder
@@ -69,7 +69,7 @@ def eval_text(
         try:
             counted.write(write_frequencies)
         except OSError as error:
-            raise InputError(f"cannot write --write-frequencies {write_frequencies}: {error}") from error
+            raise StorageError(f"cannot write --write-frequencies {write_frequencies}: {error}") from error
         say(f"wrote the weights of the words of {counted.documents:,} pictures to {write_frequencies}")
     scores = score_captions([said[name] for name in wanted], list(wanted.values()), frequencies=weights).to_dict()
     if as_json:
@@ -216,7 +216,7 @@ def _write_captions(ladder: Ladder, out: Path) -> None:
                 captions = {rung: said[row] for rung, said in ladder.captions.items()}
                 stream.write(json.dumps({"image": uri, **captions}, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise InputError(f"cannot write --out {out}: {error}; name a file that can be written") from error
+        raise StorageError(f"cannot write --out {out}: {error}; name a file that can be written") from error
 
 
 def _read_lines(path: Path, split: str | None) -> dict[str, dict[str, Any]]:
@@ -238,10 +238,10 @@ def _read_lines(path: Path, split: str | None) -> dict[str, dict[str, Any]]:
         if split is not None and fields.get("split") != split:
             continue
         if str(name) in rows:
-            raise InputError(f"{path}:{number}: {name!r} is there twice; give all captions of a picture in one line")
+            raise SourceError(f"{path}:{number}: {name!r} is there twice; give all captions of a picture in one line")
         rows[str(name)] = fields
     if not rows:
-        raise InputError(f"{path} holds nothing{'' if split is None else f' of split {split!r}'}")
+        raise SourceError(f"{path} holds nothing{'' if split is None else f' of split {split!r}'}")
     return rows
 
 
@@ -260,7 +260,7 @@ def _check_same(wanted: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     strange = [name for name in said if name not in wanted]
     if bare or strange:
         first = f"no candidate for {bare[0]!r}" if bare else f"no reference for {strange[0]!r}"
-        raise InputError(
+        raise SourceError(
             f"references and candidates are not of the same pictures: {len(bare)} have no candidate, {len(strange)} no "
             f"reference; the first: {first}; give each picture one candidate"
         )

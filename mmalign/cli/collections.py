@@ -25,7 +25,7 @@ from mmalign.cli.output import (
     shows_progress,
 )
 from mmalign.cli.reencoding import print_reencode, run_reencode, say_notes
-from mmalign.errors import AddInterrupted, InputError, SourceError
+from mmalign.errors import AddInterrupted, InputError, SourceError, StorageError
 
 if TYPE_CHECKING:
     from mmalign.collection import Collection
@@ -175,7 +175,7 @@ def _target(source: str, collection: Path | None) -> Path:
             raise SourceError(f"{source!r} does not exist; give a folder, a table, a glob or - for standard input")
         raise InputError(f"{source!r} is not a folder; say where the collection goes with --collection NAME.mm")
     if not default.exists() and not os.access(default.parent, os.W_OK):
-        raise InputError(f"cannot write beside the folder ({default.parent}); name a place with --collection NAME.mm")
+        raise StorageError(f"cannot write beside the folder ({default.parent}); name a place with --collection NAME.mm")
     return default
 
 
@@ -256,13 +256,25 @@ def info(
         for view, one in told["views"].items()
     }
     for name, value in told.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {kind}" for key, kind in value.items()) or "none"
+        if name == "columns":
+            value = _columns(opened, value)
+        elif isinstance(value, dict):
+            if not value:
+                # No name was changed, no recall measured: there is nothing to say.
+                continue
+            value = ", ".join(f"{key} {kind}" for key, kind in value.items())
         print_fact(name.replace("_", " "), "none" if value is None else str(value), column=15)
     if cost is not None:
         size = cost["taken"].get("bytes_per_vector")
         vector = "" if size is None else f"{size:,.0f} bytes a vector, "
         print_fact("index took", vector + _spent(cost["taken"]), column=15)
+
+
+def _columns(opened: Collection, metadata: Mapping[str, str]) -> str:
+    """The columns that a filter may name: those that came on top with their types, and those of every item."""
+    own = ", ".join(name for name in opened.snapshot().readable if name not in metadata)
+    on_top = ", ".join(f"{name} {kind}" for name, kind in metadata.items())
+    return f"{on_top}; of every item {own}" if on_top else f"of every item {own}"
 
 
 def _spent(taken: dict[str, float]) -> str:

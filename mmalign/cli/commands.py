@@ -95,8 +95,8 @@ app = typer.Typer(
         cd ~/photos && mmalign search two dogs playing in the snow
 
     Every command takes --json. Results go to standard output; remarks, progress and errors to standard error. The exit
-    status is 0 where all went well, 1 where a search found nothing or something is wrong, 2 where the command was not
-    understood, 130 after Ctrl-C.""",
+    status is 0 where all went well, 1 where a search found nothing or something is wrong, 2 where the command or a
+    value in it means nothing, 130 after Ctrl-C.""",
 )
 # In the order in which --help lists them.
 app.command()(collections.index)

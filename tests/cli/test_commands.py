@@ -87,13 +87,25 @@ def test_search_captions(run: Run, indexed: Path, encoder: ColorEncoder) -> None
     assert all("blue" not in hit["uri"] for hit in narrowed.json["hits"])  # type: ignore[index]
 
 
+def test_a_view_is_named(run: Run, indexed: Path) -> None:
+    words = ("search", "photos/blue.png", "--json", "-k", "3")
+    found = [run(*words, *more).json["hits"] for more in (("--captions",), ("--view", "captions"))]  # type: ignore[index]
+    assert found[0] == found[1]
+    pictures = [run(*words, *more).json["hits"] for more in ((), ("--view", "image"))]  # type: ignore[index]
+    assert pictures[0] == pictures[1] != found[0]
+    unknown = run("search", "red", "--view", "pages")
+    assert (unknown.code, unknown.err) == (2, "error: view must be image or captions, got 'pages'\n")
+    assert "name two views" in run("search", "red", "--view", "image", "--captions").err
+    assert "leave it out with --view captions" in run("search", "red", "--view", "captions", "--explain").err
+
+
 def test_captions_are_grouped_by_item_on_request(run: Run, indexed: Path) -> None:
     words = ("search", "photos/blue.png", "--captions", "--json", "--min-recall", "1")
     every, grouped = (run(*words, *more).json["hits"] for more in ((), ("--group-by", "item")))  # type: ignore[index]
     assert [hit["id"] for hit in grouped] == list(dict.fromkeys(hit["id"] for hit in every))
     assert len(grouped) < len(every)
     refused = run("search", "red", "--captions", "--group-by", "page")
-    assert (refused.code, refused.err) == (1, "error: group_by must be item, got 'page'\n")
+    assert (refused.code, refused.err) == (2, "error: group_by must be item, got 'page'\n")
     assert "leave out --group-by without --captions" in run("search", "red", "--group-by", "item").err
 
 
@@ -111,7 +123,7 @@ def test_search_leaves_out_what_is_unlikely(run: Run, indexed: Path, encoder: Co
     assert f"note: the best hit has probability {chance:.2g}, below min_probability 0.999" in none.err
     assert run("search", "green", "--min-probability", "0.999", "--json").json["notes"]  # type: ignore[index]
     refused = run("search", "photos/red.png", "--min-probability", "0.5")
-    assert (refused.code, "words alone" in refused.err) == (1, True)
+    assert (refused.code, "words alone" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["hits.png", "hits.html", "deep/er/hits.jpg"])
@@ -139,7 +151,11 @@ def test_the_nearest_collection_is_found(run: Run, indexed: Path, monkeypatch: p
 def test_info_and_remove(run: Run, indexed: Path) -> None:
     told = run("info", "--json").json
     assert (told["items"], told["encoder"], told["columns"]) == (9, "color@1", {})  # type: ignore[index]
-    assert "color@1" in run("info").out
+    lines = run("info").out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("encoder ")] == ["color@1"]
+    (columns,) = (line for line in lines if line.startswith("columns "))
+    assert columns.split(maxsplit=1)[1].startswith("of every item id, uri, ")
+    assert not [line for line in lines if line.startswith(("renamed ", "recall "))], "there is nothing to say of these"
     assert run("remove", "photos/red.png", "--json").json == {"removed": 1}
     assert run("remove", "--where", "width > height", "--purge", "--json").json == {"removed": 4}
     assert run("info", "--json").json["items"] == 4  # type: ignore[index]
@@ -167,37 +183,37 @@ def test_recipes_and_models(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "status", "message"),
     [
-        (["index", "nowhere"], "does not exist"),
-        (["index", "empty"], "no picture"),
-        (["index", "list.csv"], "--collection NAME.mm"),
-        (["index", "-"], "--collection NAME.mm"),
-        (["index", "photos", "--encoder", "ligth"], "lite"),
-        (["index", "photos", "--recipe", "hnws"], "hnsw"),
-        (["search", "red", "-c", "nowhere.mm"], "mmalign index FOLDER"),
-        (["search", ""], "the query is empty"),
-        (["search", "red", "-k", "-1"], "at least 0"),
-        (["search", "red", "--where", "nope = 1"], "columns here: id, uri"),
-        (["search", "red", "--where", ""], "it is empty"),
-        (["search", "red", "--where", "'kind' = 'image'"], "single quotes is a text"),
-        (["search", "red", "--captions", "--where", "kind = 3"], "kind is text, because of row 1: 'image'"),
-        (["remove", "--where", "kind = ?"], "placeholder"),
-        (["search", "no-such.jpg"], "double quotes"),
-        (["search", "red", "--min-probability", "0.5"], "mmalign eval calibration"),
-        (["search", "red", "--min-probability", "1.5"], "from 0 to 1"),
-        (["search", "red", "--min-probability", "nan"], "from 0 to 1"),
-        (["search", "red", "--min-probability", "0.5", "--captions"], "leave it out with --captions"),
-        (["search", "red", "--contact-sheet", "x.pdf"], ".png, .jpg, .webp or .html"),
-        (["remove"], "ids or where"),
-        (["eval", "retrieval", "--manifest", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["index", "nowhere"], 1, "does not exist"),
+        (["index", "empty"], 1, "no picture"),
+        (["index", "list.csv"], 2, "--collection NAME.mm"),
+        (["index", "-"], 2, "--collection NAME.mm"),
+        (["index", "photos", "--encoder", "ligth"], 2, "lite"),
+        (["index", "photos", "--recipe", "hnws"], 2, "hnsw"),
+        (["search", "red", "-c", "nowhere.mm"], 1, "mmalign index FOLDER"),
+        (["search", ""], 2, "the query is empty"),
+        (["search", "red", "-k", "-1"], 2, "at least 0"),
+        (["search", "red", "--where", "nope = 1"], 2, "columns here: id, uri"),
+        (["search", "red", "--where", ""], 2, "it is empty"),
+        (["search", "red", "--where", "'kind' = 'image'"], 2, "single quotes is a text"),
+        (["search", "red", "--captions", "--where", "kind = 3"], 2, "kind is text, because of row 1: 'image'"),
+        (["remove", "--where", "kind = ?"], 2, "placeholder"),
+        (["search", "no-such.jpg"], 2, "double quotes"),
+        (["search", "red", "--min-probability", "0.5"], 1, "mmalign eval calibration"),
+        (["search", "red", "--min-probability", "1.5"], 2, "from 0 to 1"),
+        (["search", "red", "--min-probability", "nan"], 2, "from 0 to 1"),
+        (["search", "red", "--min-probability", "0.5", "--captions"], 2, "leave it out with --captions"),
+        (["search", "red", "--contact-sheet", "x.pdf"], 2, ".png, .jpg, .webp or .html"),
+        (["remove"], 2, "ids or where"),
+        (["eval", "retrieval", "--manifest", "nowhere.jsonl"], 1, "nowhere.jsonl"),
     ],
 )
-def test_errors_say_what_to_do(run: Run, indexed: Path, words: list[str], message: str) -> None:
+def test_errors_say_what_to_do(run: Run, indexed: Path, words: list[str], status: int, message: str) -> None:
     (indexed.parent / "empty").mkdir()
     (indexed.parent / "list.csv").write_text("path\nphotos/red.png\n", encoding="utf-8")
     done = run(*words)
-    assert done.code == 1, done
+    assert done.code == status, done
     assert message in done.err
     assert done.err.startswith("error: ")
     assert "Traceback" not in done.err
