@@ -119,7 +119,7 @@ def search(
         As `Collection.search`.
     """
     many, query = as_queries(query)
-    asked = query if many else [query]
+    asked: Any = query if many else [query]
     groups = group_by_filter(options.where, many=many, count=len(asked))
     if options.view == IMAGE:
         results = _search_items(generation, asked, groups, options, made_with=made_with, alone=not many)
