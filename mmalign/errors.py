@@ -35,12 +35,11 @@ An error's text names what was expected, what came, and what to do about it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mmalign.types import AddReport, ReencodeReport, SearchResult, Skip
+# What an error carries: a value of a layer above, whose type whoever raises the error knows.
+Payload = TypeVar("Payload")
 
 
 class MMAlignError(Exception):
@@ -177,15 +176,15 @@ class EncoderMismatchError(CollectionError):
     """A collection was made with another encoder than the one now used."""
 
 
-class UnreadableItemsError(CollectionError):
+class UnreadableItemsError(CollectionError, Generic[Payload]):
     """Items whose pictures cannot be read, where all must be read again.
 
     Args:
         message: What happened and what to do.
-        unreadable: The items, each with the reason.
+        unreadable: The items, each a `Skip` with the reason.
     """
 
-    def __init__(self, message: str, unreadable: tuple[Skip, ...] = ()) -> None:
+    def __init__(self, message: str, unreadable: tuple[Payload, ...] = ()) -> None:
         super().__init__(message)
         self.unreadable = unreadable
 
@@ -198,41 +197,41 @@ class IndexFileError(MMAlignError):
     """An index file is damaged, or does not fit what it is loaded for."""
 
 
-class AddInterrupted(KeyboardInterrupt):
+class AddInterrupted(KeyboardInterrupt, Generic[Payload]):
     """Ctrl-C during `Collection.add`; what was encoded until then is kept, and the same call goes on from there.
 
     Args:
-        report: What was done until then.
+        report: What was done until then, an `AddReport`.
         left: How many pictures are still to be read; None where it is not known, since the source was not read to its
             end.
     """
 
-    def __init__(self, report: AddReport, left: int | None = None) -> None:
+    def __init__(self, report: Payload, left: int | None = None) -> None:
         super().__init__("interrupted; what was encoded is kept, and the same call goes on from there")
         self.report, self.left = report, left
 
 
-class ReencodeInterrupted(KeyboardInterrupt):
+class ReencodeInterrupted(KeyboardInterrupt, Generic[Payload]):
     """Ctrl-C during `Collection.reencode`; the collection is as it was, and the same call goes on from there.
 
     Args:
-        report: What was done until then.
+        report: What was done until then, a `ReencodeReport`.
     """
 
-    def __init__(self, report: ReencodeReport) -> None:
+    def __init__(self, report: Payload) -> None:
         super().__init__("interrupted; the collection is as it was, and the same call goes on from there")
         self.report = report
 
 
-class SearchInterrupted(KeyboardInterrupt):
+class SearchInterrupted(KeyboardInterrupt, Generic[Payload]):
     """Ctrl-C during `Collection.search(..., explain=True)`.
 
     Args:
-        results: The results as they are: the hits that were looked at have their regions, the others none, and the
-            notes of each say how many were.
+        results: The `SearchResult`s as they are: the hits that were looked at have their regions, the others none, and
+            the notes of each say how many were.
     """
 
-    def __init__(self, results: Sequence[SearchResult]) -> None:
+    def __init__(self, results: Iterable[Payload]) -> None:
         super().__init__("interrupted; the hits that were looked at until then have their regions")
         self.results = tuple(results)
 

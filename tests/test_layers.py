@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -68,22 +69,14 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
         yield name, ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(tree: ast.Module, *, at_import: bool = False) -> Iterator[str]:
-    """Dotted names that a module imports; type-checking blocks and, on demand, function bodies left out."""
-    waiting: list[ast.AST] = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            waiting += node.orelse
-            continue
-        if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Dotted names that a module imports, within functions and for type checkers alone as well."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        waiting += ast.iter_child_nodes(node)
 
 
 def lookup(name: str) -> tuple[str, int]:
@@ -122,6 +115,26 @@ def test_imports_go_down() -> None:
                 if other != room and lower >= layer:
                     wrong.append(f"{name} ({layer}) imports {target} ({lower})")
     assert wrong == []
+
+
+def circle(trees: Mapping[str, ast.Module]) -> list[str]:
+    """The modules of a circle of imports, the first one again at the end; empty where there is none."""
+    graph: dict[str, set[str]] = {name: set() for name in trees}
+    for name, tree in trees.items():
+        for target in imports(tree):
+            while target and target not in trees:
+                target = target.rpartition(".")[0]
+            if target and target != name:
+                graph[name].add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_imports_run_in_circles() -> None:
+    assert circle({name: tree for name, tree in modules() if name != "mmalign"}) == []
 
 
 def test_packages_are_entered_by_their_faces() -> None:
@@ -170,9 +183,11 @@ def test_heavy_libraries_stay_at_home() -> None:
 
 
 def test_the_checks_can_fail() -> None:
-    tree = ast.parse("def f():\n    import faiss\nfrom mmalign.cli import app\n")
-    assert sorted(imports(tree)) == ["faiss", "mmalign.cli.app"]
-    assert list(imports(tree, at_import=True)) == ["mmalign.cli.app"]
+    code = "def f():\n    import faiss\nif TYPE_CHECKING:\n    from mmalign.cli import app\n"
+    assert sorted(imports(ast.parse(code))) == ["faiss", "mmalign.cli.app"]
+    a, b = ast.parse("if TYPE_CHECKING:\n    from p.b import B\n"), ast.parse("def f():\n    from p.a import A\n")
+    assert set(circle({"p.a": a, "p.b": b})) == {"p.a", "p.b"}
+    assert circle({"p.a": a, "p.b": ast.parse("import p")}) == []
     assert lookup("mmalign.index.faiss.index.FaissIndex") == ("mmalign.index", 2)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmalign.alignment.result import Alignment, Link
+from mmalign.alignment.link import Link
+from mmalign.alignment.result import Alignment
 from mmalign.matching import Problem, Solution, soft_scores
 from mmalign.parsing import Parsed
 from mmalign.types import Note, Region

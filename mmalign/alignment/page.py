@@ -5,19 +5,15 @@ The picture is not kept with an alignment; `Alignment.draw` draws into it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mmalign.alignment.drawable import Drawable
 from mmalign.alignment.drawing.palette import COLOURS
 from mmalign.types import Html, brief, element, faint
-
-if TYPE_CHECKING:
-    from mmalign.alignment.result import Alignment
 
 _MOST = 60
 _HEADS = ("phrase", "left", "top", "width", "height", "probability")
 
 
-def alignment_html(alignment: Alignment) -> Html:
+def alignment_html(alignment: Drawable) -> Html:
     """Write an alignment as HTML.
 
     Args:
@@ -39,7 +35,7 @@ def alignment_html(alignment: Alignment) -> Html:
     return element("div", element("p", *_marked(alignment)), table, *more, *notes)
 
 
-def _marked(alignment: Alignment) -> list[str | Html]:
+def _marked(alignment: Drawable) -> list[str | Html]:
     """The sentence in pieces, its phrases underlined in colours of their own; one within another is part of that."""
     parts: list[str | Html] = []
     end = 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.alignment.explain import Explanation, Term, explain_phrase, split_objective
+from mmalign.alignment.link import Link
 from mmalign.errors import InputError
 from mmalign.matching import Problem, Solution, overlaps
 from mmalign.types import Note, Phrase, Region, Relation, check_flag, check_type, gives_json
@@ -20,26 +21,6 @@ if TYPE_CHECKING:
 
 # Regions that overlap by as much are one place.
 _SAME_PLACE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A phrase and a region that belong together.
-
-    Attributes:
-        phrase: Index of the phrase.
-        region: Index of the region.
-        score: Probability of this region among all and none, given where the other phrases are, 0 to 1.
-    """
-
-    phrase: int
-    region: int
-    score: float
-
-    @gives_json
-    def to_dict(self) -> dict[str, Any]:
-        """Return the link as JSON-ready values."""
-        return {"phrase": self.phrase, "region": self.region, "score": self.score}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +78,7 @@ class Alignment:
         Returns:
             A larger picture of mode RGB; see `mmalign.alignment.drawing.draw.draw_alignment`.
         """
+        # Only here: to draw needs Pillow, to align does not.
         from PIL.Image import Image as Picture
 
         from mmalign.alignment.drawing.draw import draw_alignment
@@ -109,6 +91,7 @@ class Alignment:
 
     def _repr_html_(self) -> str:
         """Show the alignment in a notebook: the sentence with its phrases marked, and where each of them is."""
+        # Only here: it brings what draws.
         from mmalign.alignment.page import alignment_html
 
         return alignment_html(self)

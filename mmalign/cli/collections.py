@@ -179,7 +179,9 @@ def _target(source: str, collection: Path | None) -> Path:
     return default
 
 
-def _say_stopped(opened: Collection, stop: AddInterrupted, renewed: ReencodeReport | None, *, as_json: bool) -> None:
+def _say_stopped(
+    opened: Collection, stop: AddInterrupted[AddReport], renewed: ReencodeReport | None, *, as_json: bool
+) -> None:
     """Say what was done until Ctrl-C, and what is left."""
     if as_json or len(opened):
         _print_report(opened, stop.report, renewed, as_json=as_json, more={"left": stop.left})

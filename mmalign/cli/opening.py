@@ -13,6 +13,7 @@ from mmalign.errors import AddInterrupted, InputError
 
 if TYPE_CHECKING:
     from mmalign.collection import Collection
+    from mmalign.types import AddReport
 
 
 def open_collection(collection: Path | None) -> Collection:
@@ -82,7 +83,7 @@ def _remove_empty(path: Path) -> None:
             shutil.rmtree(path)
 
 
-def say_left(stop: AddInterrupted) -> None:
+def say_left(stop: AddInterrupted[AddReport]) -> None:
     """Say what Ctrl-C has left to do."""
     left = "while the source was read" if stop.left is None else f"with {stop.left:,} pictures left"
     kept = "what was encoded is kept" if stop.report.encoded else "nothing was encoded yet"

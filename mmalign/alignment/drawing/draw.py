@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from mmalign.alignment.drawable import Drawable
 from mmalign.alignment.drawing.labels import LabelPlacement, LabelRequest, Rectangle, place_labels
 from mmalign.alignment.drawing.legend import Entry, draw_legend
 from mmalign.alignment.drawing.palette import PAPER, Style, draw_line, fitted, font_for, needs_wide, style_of
 from mmalign.alignment.drawing.sentence import draw_sentence
 from mmalign.types import Box
 from mmalign.utils import to_rgb
-
-if TYPE_CHECKING:
-    from mmalign.alignment.result import Alignment
 
 FloatMap = NDArray[np.float32]
 
@@ -57,7 +54,7 @@ class Layout:
         return max(2, round(self.text / 6))
 
 
-def draw_alignment(alignment: Alignment, picture: Image.Image, *, heat: bool = True) -> Image.Image:
+def draw_alignment(alignment: Drawable, picture: Image.Image, *, heat: bool = True) -> Image.Image:
     """Draw an alignment.
 
     Args:
@@ -93,7 +90,7 @@ def draw_alignment(alignment: Alignment, picture: Image.Image, *, heat: bool = T
     return whole
 
 
-def plan_drawing(alignment: Alignment, size: tuple[int, int]) -> Layout:
+def plan_drawing(alignment: Drawable, size: tuple[int, int]) -> Layout:
     """Decide where everything goes in the drawing of a picture.
 
     Args:
@@ -138,7 +135,7 @@ def plan_drawing(alignment: Alignment, size: tuple[int, int]) -> Layout:
     return Layout(drawn, text, styles, boxes, labels)
 
 
-def _styles(alignment: Alignment) -> tuple[Style, ...]:
+def _styles(alignment: Drawable) -> tuple[Style, ...]:
     """A style for each thing; a phrase that stands for an earlier one shares that one's."""
     found: list[Style] = []
     things = 0
@@ -156,7 +153,7 @@ def _scaled(box: Box, across: float, down: float) -> Rectangle:
     return Rectangle(round(left * across), round(top * down), round(right * across), round(bottom * down))
 
 
-def _shade(picture: Image.Image, alignment: Alignment, layout: Layout) -> Image.Image:
+def _shade(picture: Image.Image, alignment: Drawable, layout: Layout) -> Image.Image:
     """The picture, paler, with each found phrase's colour where the phrase is."""
     found = [phrase for phrase, own in enumerate(layout.boxes) if own]
     if alignment.heat is None or not found:
@@ -223,7 +220,7 @@ def _middle(place: Rectangle) -> tuple[float, float]:
     return (place.left + place.right) / 2, (place.top + place.bottom) / 2
 
 
-def _entries(alignment: Alignment, picture: Image.Image, layout: Layout) -> list[Entry]:
+def _entries(alignment: Drawable, picture: Image.Image, layout: Layout) -> list[Entry]:
     """What the legend tells of each phrase; a further mention of a thing is told with the first."""
     entries: list[Entry] = []
     for phrase, style in enumerate(layout.styles):
@@ -246,7 +243,7 @@ def _entries(alignment: Alignment, picture: Image.Image, layout: Layout) -> list
     return entries
 
 
-def _small_map(alignment: Alignment, picture: Image.Image, layout: Layout, phrase: int) -> Image.Image:
+def _small_map(alignment: Drawable, picture: Image.Image, layout: Layout, phrase: int) -> Image.Image:
     """The picture in pale grey, with the phrase's colour where it is, and its boxes."""
     scale = min(1.0, 12 * layout.text / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from mmalign.alignment.drawable import Drawable
 from mmalign.alignment.drawing.palette import (
     FAINT,
     HOLE,
@@ -21,9 +21,6 @@ from mmalign.alignment.drawing.palette import (
     font_for,
     needs_wide,
 )
-
-if TYPE_CHECKING:
-    from mmalign.alignment.result import Alignment
 
 # Share of a phrase's colour in the ground that it is written on.
 _TINT = 0.45
@@ -44,7 +41,7 @@ class Run:
     first: bool
 
 
-def draw_sentence(alignment: Alignment, styles: Sequence[Style], *, width: int, size: int) -> Image.Image:
+def draw_sentence(alignment: Drawable, styles: Sequence[Style], *, width: int, size: int) -> Image.Image:
     """Write the sentence of an alignment.
 
     Args:
@@ -100,7 +97,7 @@ def draw_sentence(alignment: Alignment, styles: Sequence[Style], *, width: int, 
 
 
 def wrapped_runs(
-    alignment: Alignment, width: float, font: Font, measure: ImageDraw.ImageDraw, badge: Sequence[int]
+    alignment: Drawable, width: float, font: Font, measure: ImageDraw.ImageDraw, badge: Sequence[int]
 ) -> Iterator[list[Run]]:
     """Break the sentence into lines of runs.
 
@@ -136,7 +133,7 @@ def wrapped_runs(
         yield line
 
 
-def _words(alignment: Alignment) -> Iterator[tuple[str, list[int], set[int]]]:
+def _words(alignment: Drawable) -> Iterator[tuple[str, list[int], set[int]]]:
     """Words, the phrase of each of their letters (-1 for none), and at which letters a phrase begins.
 
     A script that is written without spaces is broken between any two letters.

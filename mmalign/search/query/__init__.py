@@ -16,7 +16,6 @@ What a stranger may type is not to name files and servers: `Query.words` takes a
 
 from mmalign.search.query.batch import Encoded, as_queries, distinct, encode_queries
 from mmalign.search.query.composed import Query, QueryLike
-from mmalign.search.query.embedding import embed_query
 from mmalign.search.query.parsing import PictureRef, Term
 from mmalign.search.query.stored import stored_picture
 
@@ -28,7 +27,6 @@ __all__ = [
     "Term",
     "as_queries",
     "distinct",
-    "embed_query",
     "encode_queries",
     "stored_picture",
 ]

@@ -112,7 +112,7 @@ def encode_queries(
         check: Called with the queries before one of them is encoded, to refuse what is not wanted.
         allow_media: As for `Query`.
         policy: What may be read; None for that of the environment.
-        stored: As for `embed_query`.
+        stored: As for `embed_queries`.
 
     Returns:
         The queries with their vectors.
@@ -129,7 +129,7 @@ def encode_queries(
         return Encoded(queries, [str(query)] * count, vectors, [()] * count)
     queries = [Query(one, allow_media=allow_media) for one in asked]
     check(queries)
-    embedded = embed_queries(queries, encoder, dim=dim, policy=policy, stored=stored)
+    embedded = embed_queries([query.terms for query in queries], encoder, dim=dim, policy=policy, stored=stored)
     rows = [one.vector for one in embedded]
     named = [() if allow_media else _taken_as_words(query) for query in queries]
     return Encoded(

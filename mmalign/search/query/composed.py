@@ -14,7 +14,8 @@ from PIL.Image import Image
 from mmalign.encoders import Encoder
 from mmalign.errors import QueryError
 from mmalign.media import MediaPolicy
-from mmalign.search.query.parsing import EMPTY, PictureRef, Term, check_weight, picture_ref, terms_of
+from mmalign.search.query.embedding import embed_queries
+from mmalign.search.query.parsing import EMPTY, PictureRef, Term, as_text, check_weight, picture_ref, terms_of
 from mmalign.types import Note
 from mmalign.utils import Float32Array
 
@@ -124,12 +125,7 @@ class Query:
     __rmul__ = __mul__
 
     def __str__(self) -> str:
-        text = ""
-        for term in self.terms:
-            sign = "- " if term.weight < 0 else "+ "
-            weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
-            text += f" {sign}{weight}{term}"
-        return text.removeprefix(" + ").lstrip()
+        return as_text(self.terms)
 
     def __repr__(self) -> str:
         return f"Query({str(self)!r})"
@@ -152,7 +148,5 @@ class Query:
             DecodeError: A picture cannot be read.
             DimensionError: A vector has another width.
         """
-        from mmalign.search.query.embedding import embed_query
-
-        found = embed_query(self, encoder, dim=dim, policy=policy)
+        found = embed_queries([self.terms], encoder, dim=dim, policy=policy)[0]
         return found.vector, found.notes

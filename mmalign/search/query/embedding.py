@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL.Image import Image
@@ -12,12 +12,9 @@ from PIL.Image import Image
 from mmalign.encoders import Encoder, KnowsWords, TruncatesTexts, encode_query
 from mmalign.errors import QueryError
 from mmalign.media import Media, MediaPolicy, decode_image, to_uri
-from mmalign.search.query.parsing import PictureRef, Term
+from mmalign.search.query.parsing import PictureRef, Term, as_text
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize
-
-if TYPE_CHECKING:
-    from mmalign.search.query.composed import Query
 
 _OTHER_ENCODER = "put it in plain English words, or use an encoder that was trained on such texts (`mmalign models`)"
 _MOST_WORDS = 5
@@ -51,34 +48,8 @@ class _Words:
     known: bool
 
 
-def embed_query(
-    query: Query,
-    encoder: Callable[[], Encoder],
-    *,
-    dim: int,
-    policy: MediaPolicy | None = None,
-    stored: Stored = lambda uri: None,
-) -> Embedded:
-    """Encode a query into one vector, with what is known of a picture that is in the collection.
-
-    Args:
-        query: The query.
-        encoder: Gives the encoder; called only when there are words or pictures to encode.
-        dim: Width of an embedding.
-        policy: What may be read; None for that of the environment.
-        stored: Asked for each picture by path or URL before it is encoded.
-
-    Returns:
-        Its vector, with remarks.
-
-    Raises:
-        As `Query.embed`.
-    """
-    return embed_queries([query], encoder, dim=dim, policy=policy, stored=stored)[0]
-
-
 def embed_queries(
-    queries: Sequence[Query],
+    queries: Sequence[Sequence[Term]],
     encoder: Callable[[], Encoder],
     *,
     dim: int,
@@ -91,11 +62,11 @@ def embed_queries(
     adds up in another order where a batch has another shape.
 
     Args:
-        queries: n queries.
-        encoder: As for `embed_query`.
-        dim: As for `embed_query`.
-        policy: As for `embed_query`.
-        stored: As for `embed_query`.
+        queries: The terms of each of n queries.
+        encoder: Gives the encoder; called only when there are words or pictures to encode.
+        dim: Width of an embedding.
+        policy: What may be read; None for that of the environment.
+        stored: Asked for each picture by path or URL before it is encoded.
 
     Returns:
         n vectors, with remarks.
@@ -103,12 +74,12 @@ def embed_queries(
     Raises:
         As `Query.embed`.
     """
-    said = list(dict.fromkeys(term.value for query in queries for term in query.terms if isinstance(term.value, str)))
+    said = list(dict.fromkeys(term.value for query in queries for term in query if isinstance(term.value, str)))
     # Before all the words: a picture that cannot be read, and a vector of nothing, is told of at once.
     others = [
         {
             place: _vector(term, encoder, dim, policy, stored)
-            for place, term in enumerate(query.terms)
+            for place, term in enumerate(query)
             if not isinstance(term.value, str)
         }
         for query in queries
@@ -117,7 +88,7 @@ def embed_queries(
     wordless = {
         place: _add_up(query, others[place], words, dim)
         for place, query in enumerate(queries)
-        if len(others[place]) == len(query.terms)
+        if len(others[place]) == len(query)
     }
     if said:
         vectors = encode_query(_require(encoder(), "text"), said)
@@ -138,16 +109,18 @@ def _vector(
     return given
 
 
-def _add_up(query: Query, others: Mapping[int, Float32Array], words: Mapping[str, _Words], dim: int) -> Embedded:
+def _add_up(
+    query: Sequence[Term], others: Mapping[int, Float32Array], words: Mapping[str, _Words], dim: int
+) -> Embedded:
     """The weighted sum of a query's terms: words by their text, what else there is by its place."""
     total = np.zeros(dim, np.float32)
-    read = [words[term.value] for term in query.terms if isinstance(term.value, str)]
-    for place, term in enumerate(query.terms):
+    read = [words[term.value] for term in query if isinstance(term.value, str)]
+    for place, term in enumerate(query):
         vector = words[term.value].vector if isinstance(term.value, str) else others[place]
         total += np.float32(term.weight) * vector
     norm = float(np.linalg.norm(total))
     if not norm >= 1e-6:
-        raise QueryError(f"the terms of {str(query)!r} cancel out; change a weight")
+        raise QueryError(f"the terms of {as_text(query)!r} cancel out; change a weight")
     notes = tuple(note for one in read for note in one.notes)
     return Embedded(total / np.float32(norm), notes, meaningless=bool(read) and not any(one.known for one in read))
 

@@ -92,6 +92,23 @@ def terms_of(query: Any, *, media: bool) -> tuple[Term, ...]:
     return (Term(matrix[0]),)
 
 
+def as_text(terms: Sequence[Term]) -> str:
+    """Write terms as a person would ask them.
+
+    Args:
+        terms: The terms.
+
+    Returns:
+        The text form of the query that they make.
+    """
+    text = ""
+    for term in terms:
+        sign = "- " if term.weight < 0 else "+ "
+        weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
+        text += f" {sign}{weight}{term}"
+    return text.removeprefix(" + ").lstrip()
+
+
 def check_weight(weight: Any) -> None:
     """Refuse what is no weight of a term.
 
