@@ -144,7 +144,7 @@ def _check_embeddings(collection: Collection) -> list[Check]:
 
 
 def _check_files(collection: Collection) -> list[Check]:
-    _, table = collection.snapshot().scan(["uri"], also="kind = 'image'")
+    _, table = collection.snapshot().scan(["uri"], also="kind <> 'vector'")
     gone = 0
     for uri in table.column("uri").to_pylist():
         local = uri_to_path(uri)

@@ -50,7 +50,7 @@ def gone_items(opened: Collection) -> Note | None:
         The remark; None where all that were looked at are there.
     """
     store = opened.snapshot()
-    rows = store.row_ids(where="kind = 'image'")
+    rows = store.row_ids(where="kind <> 'vector'")
     chosen = rows[:: max(1, len(rows) // _LOOKED)][:_LOOKED]
     if not len(chosen):
         return None

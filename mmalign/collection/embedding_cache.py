@@ -7,7 +7,7 @@ what it had done, copies are encoded once, and what other processes move or chan
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from mmalign.collection.ingest import ImageLoader, IngestJob
 from mmalign.encoders import Encoder, stream_image
-from mmalign.media import Picture, row_is_there, uri_to_path
-from mmalign.store import Float16Array, Store, rewrite, to_array
+from mmalign.media import Loaded, loader_of, row_is_there, uri_to_path
+from mmalign.store import Float16Array, Store, rewrite, size_columns, to_array
 from mmalign.types import Item, Skip
 from mmalign.utils import Float32Array, track
 
@@ -26,7 +26,7 @@ from mmalign.utils import Float32Array, track
 _COMMIT_SECONDS = 5.0
 _COMMIT_PICTURES = 4096
 # What an item's row says of the bytes of its picture.
-_OF_BYTES = ("sha256", "bytes", "mtime_ns", "width", "height", "kind")
+_OF_BYTES = ("sha256", "bytes", "mtime_ns", "kind")
 
 _Key = tuple[str | None, str | None]
 """An item's URI and digest: where they change, it must be looked at again."""
@@ -53,10 +53,12 @@ class ReembedJob:
         self._batch_size = batch_size
         self._progress = progress
         self._done = set(kept.scan(["id"])[1].column("id").to_pylist())
+        # The columns of sizes where embeddings are kept, by kind and by the size's name.
+        self._sizes: dict[str, Mapping[str, str]] = {}
         self._queued: list[tuple[dict[str, Any], Float32Array]] = []
         self._last_commit = time.monotonic()
         # By id: items whose file has other bytes now than the collection knows of, and items that cannot be read.
-        self._edited: dict[str, tuple[_Key, Picture]] = {}
+        self._edited: dict[str, tuple[_Key, Loaded]] = {}
         self._unreadable: dict[str, tuple[_Key, Skip]] = {}
         self.encoded = 0
         self.resumed = len(self._done)
@@ -117,11 +119,14 @@ class ReembedJob:
             advance(reader.finished())
         self.flush()
 
-    def _take(self, picture: Picture, jobs: list[IngestJob], vector: Float32Array) -> None:
+    def _take(self, picture: Loaded, jobs: list[IngestJob], vector: Float32Array) -> None:
         self.encoded += 1
         # Bytes that were read twice at the same time come twice.
         if picture.sha256 not in self._done:
-            row = {"id": picture.sha256, **picture.sizes}
+            if picture.kind not in self._sizes:
+                self._sizes[picture.kind] = self._kept.ensure_sizes(loader_of(picture.uri).sizes)
+            columns = self._sizes[picture.kind]
+            row = {"id": picture.sha256, **{columns[name]: value for name, value in picture.sizes.items()}}
             self._queued.append((row, vector))
             self._done.add(picture.sha256)
         for job in jobs:
@@ -136,7 +141,7 @@ class ReembedJob:
             else:
                 self._compare(job, picture)
 
-    def _compare(self, job: IngestJob, picture: Picture) -> None:
+    def _compare(self, job: IngestJob, picture: Loaded) -> None:
         """Remember an item whose file was edited since it was added."""
         if picture.sha256 != job.said:
             self._edited[str(job.item.id)] = (job.item.uri, job.said), picture
@@ -194,6 +199,9 @@ class ReembedJob:
         row_ids, table = self._kept.scan(["id"])
         places = dict(zip(table.column("id").to_pylist(), row_ids.tolist(), strict=True))
         self.updated = 0
+        declared: dict[str, str] = {}
+        for _, picture in self._edited.values():
+            declared |= loader_of(picture.uri).sizes
 
         def renew(rows: pa.Table) -> tuple[pa.Table, Float16Array]:
             values = {name: rows.column(name).to_pylist() for name in ("id", "uri", *_OF_BYTES)}
@@ -213,19 +221,22 @@ class ReembedJob:
             wanted = np.array([places[digests[i]] for i in chosen], np.int64)
             return rows.take(pa.array(chosen)), self._kept.embeddings(wanted)[1]
 
-        rewrite(items, path, dim=self._encoder.dim, renew=renew)
+        rewrite(items, path, dim=self._encoder.dim, renew=renew, sizes=declared)
 
     def _with_edits(
-        self, rows: pa.Table, values: dict[str, list[Any]], edits: dict[int, Picture], places: dict[str, int]
+        self, rows: pa.Table, values: dict[str, list[Any]], edits: dict[int, Loaded], places: dict[str, int]
     ) -> pa.Table:
         """What is said of the bytes of edited files, in `rows` and `values`, becomes what was read of them."""
         wanted = np.array([places[picture.sha256] for picture in edits.values()], np.int64)
-        sizes = self._kept.take(wanted, ["width", "height"]).to_pylist()
-        for (i, picture), size in zip(edits.items(), sizes, strict=True):
+        kept, columns = self._kept.sizes, size_columns(rows.schema)
+        values |= {column: rows.column(column).to_pylist() for column in columns.values()}
+        taken = self._kept.take(wanted, ["id", *kept.values()]).to_pylist()
+        for (i, picture), size in zip(edits.items(), taken, strict=True):
             told = {"sha256": picture.sha256, "bytes": picture.bytes, "mtime_ns": picture.mtime_ns}
-            for name, value in ({"kind": picture.kind} | told | size).items():
+            sizes = {column: size[kept[name]] if name in kept else None for name, column in columns.items()}
+            for name, value in ({"kind": picture.kind} | told | sizes).items():
                 values[name][i] = value
-        for name in _OF_BYTES:
+        for name in (*_OF_BYTES, *columns.values()):
             position = rows.schema.get_field_index(name)
             field = rows.schema.field(name)
             rows = rows.set_column(position, field, to_array(name, values[name], field.type))

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmalign.collection.description import CollectionManifest, make_folder
 from mmalign.collection.generation_files import ITEMS
+from mmalign.collection.item_schema import item_schema
 from mmalign.encoders import Encoder
 from mmalign.errors import InputError
 from mmalign.store import Store
@@ -33,7 +34,7 @@ def make_collection(folder: Path, encoder: Encoder | None, *, dim: int | None, o
     description = _describe(encoder, dim)
 
     def fill(temporary: Path) -> None:
-        Store.create(temporary / ITEMS, dim=description.dim)
+        Store.create(temporary / ITEMS, dim=description.dim, schema=item_schema)
         description.write(temporary)
 
     make_folder(folder, fill, overwrite=overwrite)

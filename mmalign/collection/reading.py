@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -25,7 +25,7 @@ _ATTEMPTS = 10
 # Items that are made at once.
 _ITEMS = 1_024
 _NAMED = 5
-_OWN = ("uri", "kind", "width", "height", "bytes", "sha256", "captions")
+_OWN = ("uri", "kind", "bytes", "sha256", "captions")
 # Of every item, and of no use to who reads it back.
 _LEFT_OUT = frozenset({"mtime_ns"})
 
@@ -107,7 +107,7 @@ def read_items(store: Store, names: Sequence[str]) -> list[StoredItem]:
         DamagedError: One is not what was written.
     """
     rows = locate_rows(store, names)
-    return _items(store.take(rows, _columns(store)).to_pylist()) if len(rows) else []
+    return _items(store.take(rows, _columns(store)).to_pylist(), store.sizes) if len(rows) else []
 
 
 def iter_items(store: Store) -> Iterator[StoredItem]:
@@ -122,8 +122,9 @@ def iter_items(store: Store) -> Iterator[StoredItem]:
     Raises:
         DamagedError: One is not what was written.
     """
+    sizes = store.sizes
     for batch in store.iter_rows(_columns(store), rows=_ITEMS):
-        yield from _items(batch.to_pylist())
+        yield from _items(batch.to_pylist(), sizes)
 
 
 def locate_rows(store: Store, names: Sequence[str]) -> Int64Array:
@@ -228,11 +229,12 @@ def _columns(store: Store) -> list[str]:
     return [name for name in store.readable if name not in _LEFT_OUT]
 
 
-def _items(rows: list[dict[str, Any]]) -> list[StoredItem]:
+def _items(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> list[StoredItem]:
     made = []
     for row in rows:
+        sizes = {size: value for size, column in columns.items() if (value := row.pop(column)) is not None}
         name, own = row.pop("id"), {one: row.pop(one) for one in _OWN}
         own["uri"], own["captions"] = own["uri"] or "", tuple(own["captions"] or ())
         metadata = {key: value for key, value in row.items() if value is not None}
-        made.append(StoredItem(name, metadata=metadata, **own))
+        made.append(StoredItem(name, sizes=sizes, metadata=metadata, **own))
     return made

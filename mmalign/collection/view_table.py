@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmalign.collection.item_schema import item_schema
 from mmalign.encoders import Encoder
 from mmalign.errors import CollectionFormatError
 from mmalign.store import Store, view_schema
@@ -58,8 +59,8 @@ class ViewTable:
         Raises:
             StorageError: The disk refused.
         """
-        schema = {} if earlier else {"schema": view_schema}
-        return cls(Store.create(path, dim=dim, overwrite=path.exists(), **schema), earlier=earlier)
+        schema = item_schema if earlier else view_schema
+        return cls(Store.create(path, dim=dim, overwrite=path.exists(), schema=schema), earlier=earlier)
 
     @classmethod
     def open(cls, path: Path, *, earlier: bool) -> ViewTable | None:

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from mmalign.media.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from mmalign.media.images import Picture as Picture
     from mmalign.media.images import load_pictures as load_pictures
+    from mmalign.media.loaders import Loaded as Loaded
+    from mmalign.media.loaders import Loader as Loader
+    from mmalign.media.loaders import register_loader as register_loader
+    from mmalign.media.loaders import unregister_loader as unregister_loader
+    from mmalign.media.loading import PICTURES as PICTURES
+    from mmalign.media.loading import load_media as load_media
+    from mmalign.media.loading import loader_of as loader_of
     from mmalign.media.locating import Locator as Locator
     from mmalign.media.locating import on_disk as on_disk
     from mmalign.media.memory import Window as Window
@@ -45,6 +52,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embedded": ["parse_embedded", "row_is_there"],
         "exclusion": ["Exclusion", "Pattern", "check_patterns", "join_patterns"],
         "images": ["IMAGE_SUFFIXES", "Picture", "load_pictures"],
+        "loaders": ["Loaded", "Loader", "register_loader", "unregister_loader"],
+        "loading": ["PICTURES", "load_media", "loader_of"],
         "locating": ["Locator", "on_disk"],
         "memory": ["Window", "decoding_budget"],
         "policy": ["MediaPolicy", "check_policy"],

@@ -118,6 +118,7 @@ class _Connection(HTTPConnection):
     def connect(self) -> None:
         raw = self._dial()
         self.sock: Any = _Socket(raw, self._watch)
+        # Set by http.client where there is a proxy.
         name = getattr(self, "_tunnel_host", None)
         if name:
             self._tunnel()  # type: ignore[attr-defined]

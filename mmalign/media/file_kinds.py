@@ -6,7 +6,8 @@ import os
 import re
 from typing import Literal
 
-from mmalign.media.formats import IMAGE_SUFFIXES, sniff
+from mmalign.media.formats import sniff
+from mmalign.media.loaders import is_read
 
 _FILMS = (
     ".mp4 .m4v .mov .qt .avi .mkv .webm .wmv .asf .flv .f4v .mpg .mpeg .mpe .m2v .m2ts .mts .vob .ogv .3gp .3g2 .mxf "
@@ -42,9 +43,9 @@ def kind_by_name(name: str) -> Kind:
         name: A file name or path.
 
     Returns:
-        `picture` for the endings of pictures that are read; `unread` for those of films, raw photos and pictures that
-        are not; `look` where only the first bytes can say it: no ending, or an odd one such as `.jpg!` or `.jpg.1`;
-        `other` for all else, such as texts.
+        `picture` for the endings of pictures, and of other kinds, that are read; `unread` for those of films, raw
+        photos and pictures that are not; `look` where only the first bytes can say it: no ending, or an odd one such
+        as `.jpg!` or `.jpg.1`; `other` for all else, such as texts.
 
     Example:
         >>> [kind_by_name(name) for name in ("a.JPG", "a.mp4", "a", "a.jpg:large", "a.txt")]
@@ -52,7 +53,7 @@ def kind_by_name(name: str) -> Kind:
     """
     stem, ending = os.path.splitext(os.path.basename(name))  # noqa: PTH119, PTH122 - a hot path
     ending = ending.lower()
-    if ending in IMAGE_SUFFIXES:
+    if is_read(ending):
         return "picture"
     if ending in UNREAD_SUFFIXES:
         return "unread"

@@ -12,7 +12,7 @@ from pathlib import Path
 from mmalign.errors import DecodeError
 from mmalign.media.exclusion import Exclusion
 from mmalign.media.file_kinds import ending_of, kind_by_name, looks_like_picture
-from mmalign.media.formats import IMAGE_SUFFIXES
+from mmalign.media.loaders import is_read
 from mmalign.media.reading import os_reason, read_media
 from mmalign.media.uris import path_to_uri
 from mmalign.types import Item, Skip, Unread
@@ -42,15 +42,15 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like a picture's.
+    """Whether a file name ends like that of a picture, or of another kind that is read.
 
     Args:
         name: A file name or path.
 
     Returns:
-        True for the suffixes in `IMAGE_SUFFIXES`, in any case of letters.
+        True for the endings that are read, in any case of letters.
     """
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a hot path
+    return is_read(os.path.splitext(name)[1].lower())  # noqa: PTH122 - a hot path
 
 
 def picture_items(path: str, *, has_text: bool | None = None) -> Iterator[Item | Skip]:

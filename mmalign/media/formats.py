@@ -204,7 +204,8 @@ def _tiff_class() -> type[ImageFile]:
 
     class Tiff(TiffImageFile):
         def load_prepare(self) -> None:
-            # Pillow's own version repeats the check of the global pixel limit here, with a warning.
+            # Pillow's own version repeats the check of the global pixel limit here, with a warning. `_tile_size`
+            # is Pillow's, too.
             if self._im is None:
                 self.im = Image.new(self.mode, getattr(self, "_tile_size", self.size), None).im
             ImageFile.ImageFile.load_prepare(self)

@@ -13,12 +13,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import ClassVar
 
-from PIL import Image
-
 from mmalign.errors import DecodeError, InputError
 from mmalign.media.decoding import MAX_PIXELS, Decoded, decode_image
 from mmalign.media.embedded import parse_embedded
 from mmalign.media.formats import IMAGE_SUFFIXES
+from mmalign.media.loaders import Loaded
 from mmalign.media.memory import Window, decoding_budget
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.reading import read_media, sha256_hex
@@ -32,32 +31,21 @@ _CLOSE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What was read of one item.
+class Picture(Loaded):
+    """What was read of a picture, as `Loaded` tells.
 
     Attributes:
-        uri: Where it is.
-        sha256: Digest of its bytes, in 64 hexadecimal digits.
-        bytes: Size of its file in bytes; of the Parquet file where it is stored in one.
-        mtime_ns: When the file was last changed, in nanoseconds since the epoch; None for a URL.
-        image: Upright 8-bit RGB; None where `wanted` declined it.
         width: Width of the upright original in pixels; 0 where not decoded.
         height: Height of the upright original in pixels; 0 where not decoded.
-        kind: Of the item that it becomes.
     """
 
     kind: ClassVar[str] = "image"
-    uri: str
-    sha256: str
-    bytes: int
-    mtime_ns: int | None
-    image: Image.Image | None = None
     width: int = 0
     height: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The columns that say how large an item of this kind is, as the store keeps them."""
+        """Width and height."""
         return {"width": self.width, "height": self.height}
 
 

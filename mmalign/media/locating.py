@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmalign.media.embedded import parse_embedded
-from mmalign.media.formats import IMAGE_SUFFIXES
+from mmalign.media.loaders import is_read
 from mmalign.media.uris import is_url, path_to_uri, to_uri, uri_to_path
 
 PICTURE_FOLDERS = frozenset(
@@ -40,7 +40,7 @@ def is_picture_name(text: str) -> bool:
     if len(text) > _LONGEST_PATH or "\n" in text:
         return False
     stem, _, ending = text.strip().rpartition(".")
-    return is_url(text) or (bool(stem) and f".{ending.lower()}" in IMAGE_SUFFIXES)
+    return is_url(text) or (bool(stem) and is_read(f".{ending.lower()}"))
 
 
 class Locator:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmalign.errors import DecodeError, InputError
+from mmalign.types import field_values
 
 MAX_BYTES = 1 << 29
 """Largest file that is read, in bytes: enough for an uncompressed picture at the pixel limit."""
@@ -57,11 +58,12 @@ class MediaPolicy:
     deadline_s: float = 120.0
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name in ("allow_files", "allow_network", "allow_private_networks", "allow_proxy"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            if not isinstance(values[name], bool):
+                raise InputError(f"{name} must be True or False, got {values[name]!r}")
         for name, kinds in (("max_bytes", int), ("deadline_s", (int, float))):
-            value: Any = getattr(self, name)
+            value: Any = values[name]
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
                 raise InputError(f"{name} must be a finite number above 0, got {value!r}")
 

@@ -423,6 +423,7 @@ def _split(stream: IO[bytes]) -> Iterator[bytes]:
     """The pieces of a stream between newlines, or between NULs where its beginning has one."""
     separator = b""
     rest = b""
+    # A raw stream has none, and gives what is there by itself.
     read = getattr(stream, "read1", stream.read)
     begun = False
     while chunk := read(_CHUNK):

@@ -19,8 +19,6 @@ from mmalign.utils import Int64Array
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What a hit tells of its item beside the metadata columns.
-_TOLD = ("kind", "width", "height", "captions")
 # Columns that take more memory than this are read from disk for every search.
 _MEMORY = 256 << 20
 # To take some rows from disk costs about as much as to read so many rows in one go, and so many more for each hit.
@@ -44,7 +42,7 @@ class HitReader:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._columns = ["id", "uri", *_TOLD, *store.columns]
+        self._columns = ["id", "uri", "kind", *store.sizes.values(), "captions", *store.columns]
         self._table: _Table | None = None
         self._spent = 0
         self._lock = threading.Lock()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmalign.store.given import plain_item as plain_item
     from mmalign.store.lance_store import Float16Array as Float16Array
     from mmalign.store.lance_store import Store as Store
+    from mmalign.store.lance_store import base_schema as base_schema
     from mmalign.store.mending import Mending as Mending
     from mmalign.store.removed import Removed as Removed
     from mmalign.store.rewriting import rewrite as rewrite
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mmalign.store.said import keep as keep
     from mmalign.store.said import table_key as table_key
     from mmalign.store.settling import Columns as Columns
+    from mmalign.store.sizes import size_columns as size_columns
     from mmalign.store.view_columns import view_schema as view_schema
 
 # Loaded at first use, so that nobody waits for what is not needed.
@@ -39,12 +41,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "copies": ["Copies"],
         "digests": ["Digests"],
         "given": ["Given", "Remarks", "fit_items", "plain_item"],
-        "lance_store": ["Float16Array", "Store"],
+        "lance_store": ["Float16Array", "Store", "base_schema"],
         "mending": ["Mending"],
         "removed": ["Removed"],
         "rewriting": ["rewrite"],
         "said": ["CALL", "Claim", "ROWS", "SIDECAR", "hear", "keep", "table_key"],
         "settling": ["Columns"],
+        "sizes": ["size_columns"],
         "view_columns": ["view_schema"],
     },
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lance
@@ -35,6 +36,7 @@ from mmalign.store.lookup import find_rows
 from mmalign.store.names import renamed_columns
 from mmalign.store.scalar_indexes import indexed_columns, keep_up, remake
 from mmalign.store.settling import Columns, Settled, check_settled, choose_columns, settle
+from mmalign.store.sizes import new_size_fields, size_columns
 from mmalign.store.verifying import Damage, check_all, check_embeddings, check_rows, damaged, find_damage
 from mmalign.store.version_checksums import check_version, write_version
 from mmalign.store.widening import recast
@@ -63,11 +65,13 @@ _RETRY = timedelta(minutes=5)
 _MARK, _MARKS_KEPT = "mmalign:index:", 8
 
 
-def base_schema(dim: int) -> pa.Schema:
+def base_schema(dim: int, *, sizes: Mapping[str, str] = MappingProxyType({})) -> pa.Schema:
     """The columns that every item has.
 
     Args:
         dim: Width of an embedding.
+        sizes: The names of sizes for which there are columns from the beginning, and their types; see
+            `mmalign.store.sizes`.
 
     Returns:
         An Arrow schema. `said` tells who gave which captions and metadata; for the checksums see
@@ -79,8 +83,7 @@ def base_schema(dim: int) -> pa.Schema:
             pa.field("uri", pa.string()),
             pa.field("sha256", pa.string()),
             pa.field("kind", pa.string()),
-            pa.field("width", pa.int32()),
-            pa.field("height", pa.int32()),
+            *new_size_fields(sizes, pa.schema([])),
             pa.field("bytes", pa.int64()),
             pa.field("mtime_ns", pa.int64()),
             pa.field("said", pa.string()),
@@ -218,8 +221,13 @@ class Store:
     @property
     def columns(self) -> dict[str, pa.DataType]:
         """The metadata columns beyond those that every item has, by name."""
-        base = set(base_schema(1).names)
+        base = {*base_schema(1).names, *self.sizes.values()}
         return {field.name: field.type for field in self._dataset.schema if field.name not in base}
+
+    @property
+    def sizes(self) -> dict[str, str]:
+        """The columns that say how large items are, by the names of the sizes; see `mmalign.store.sizes`."""
+        return size_columns(self._dataset.schema)
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -241,8 +249,27 @@ class Store:
         Raises:
             StorageError: The disk refused.
         """
+        fields = [pa.field(name, kind) for name, kind in columns.items()]
+        self._ensure(lambda schema: [field for field in fields if field.name not in schema.names])
+
+    def ensure_sizes(self, sizes: Mapping[str, str]) -> dict[str, str]:
+        """Add the columns that sizes lack; existing items get null.
+
+        Args:
+            sizes: The name of each, and its type by Arrow's name for it.
+
+        Returns:
+            Their columns by name.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        self._ensure(lambda schema: new_size_fields(sizes, schema))
+        return {name: column for name, column in self.sizes.items() if name in sizes}
+
+    def _ensure(self, lacking: Callable[[pa.Schema], list[pa.Field]]) -> None:
         for attempt in range(_CONFLICT_RETRIES):
-            new = [pa.field(name, kind) for name, kind in columns.items() if name not in self._dataset.schema.names]
+            new = lacking(self._dataset.schema)
             if not new:
                 return
             try:

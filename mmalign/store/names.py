@@ -23,6 +23,8 @@ RESERVED = frozenset(
 )
 GIVEN = b"mmalign:name"
 """In the metadata of a field: the name that was given."""
+SIZE = b"mmalign:size"
+"""In the metadata of a field: the size that it holds, as `sizes` tells; no metadata goes there."""
 
 _REPLACED = re.compile(r"[.`\"'*]")
 
@@ -78,7 +80,7 @@ def column_names(names: Iterable[object], schema: pa.Schema | None = None) -> di
         wanted[name] = str(name)
     known = pa.schema([]) if schema is None else schema
     given = {name: column for column, name in given_names(known).items()}
-    own = set(known.names) - RESERVED
+    own = {field.name for field in known if SIZE not in (field.metadata or {})} - RESERVED
     unnamed = own - set(given.values())
     found: dict[object, str] = {name: given[text] for name, text in wanted.items() if text in given}
     for name, text in wanted.items():
@@ -102,6 +104,16 @@ def column_names(names: Iterable[object], schema: pa.Schema | None = None) -> di
             continue
         found[name] = _free(base, taken | {_fold(column) for column in found.values()})
     return found
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """Return a column for a name, by the same rule, that no other column has.
+
+    Args:
+        name: Any text.
+        taken: The columns that there are.
+    """
+    return _free(clean_name(name), {_fold(column) for column in taken})
 
 
 def _free(base: str, taken: Collection[str]) -> str:

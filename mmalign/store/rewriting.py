@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import lance
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from mmalign.store.checksums import CHECKSUM_FIELDS, with_checksums
 from mmalign.store.lance_store import Float16Array, Store, base_schema
+from mmalign.store.sizes import new_size_fields
 from mmalign.utils import storage_errors
 
 # Rows that are held in memory at once.
@@ -18,7 +20,12 @@ _ROWS = 16_384
 
 
 def rewrite(
-    source: Store, path: Path, *, dim: int, renew: Callable[[pa.Table], tuple[pa.Table, Float16Array]]
+    source: Store,
+    path: Path,
+    *,
+    dim: int,
+    renew: Callable[[pa.Table], tuple[pa.Table, Float16Array]],
+    sizes: Mapping[str, str] = MappingProxyType({}),
 ) -> Store:
     """Write a dataset with the items of another one, each with a new embedding.
 
@@ -28,6 +35,7 @@ def rewrite(
         dim: Width of the new embeddings.
         renew: Called with consecutive items, without their embeddings; gives those to write, in the same columns, and
             float16 embeddings of shape (len(items), dim). It may leave items out and change their values.
+        sizes: The names of sizes for which there must be columns, and their types; `renew` is given them, too.
 
     Returns:
         The new store. Items keep their order; row ids are new.
@@ -42,12 +50,15 @@ def rewrite(
     # Field by field: the metadata of `id` tells Lance that it is the key.
     fields = [embedding if field.name == "embedding" else field for field in source.dataset.schema]
     fields += [field for field in CHECKSUM_FIELDS if field.name not in source.dataset.schema.names]
-    schema = pa.schema(fields)
+    added = new_size_fields(sizes, source.dataset.schema)
+    schema = pa.schema([*fields, *added])
     names = [name for name in source.dataset.schema.names if name != "embedding"]
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in source.dataset.to_batches(columns=names, batch_size=_ROWS):
             items = pa.Table.from_batches([batch])
+            for field in added:
+                items = items.append_column(field, pa.nulls(items.num_rows, field.type))
             table, vectors = renew(items)
             matrix = np.ascontiguousarray(vectors, dtype=np.float16)
             flat = pa.array(matrix.ravel())

@@ -13,6 +13,7 @@ from mmalign.types.arguments import (
     describe,
 )
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
+from mmalign.types.fields import field_values
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
 from mmalign.types.html import Html, element, joined, jpeg_uri
 from mmalign.types.ids import ItemCount, as_id, as_ids
@@ -63,6 +64,7 @@ __all__ = [
     "duration",
     "element",
     "faint",
+    "field_values",
     "gives_json",
     "joined",
     "jpeg_uri",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mmalign.types.fields import field_values
 from mmalign.types.json_ready import json_ready_dict
 from mmalign.types.notebook import figure
 from mmalign.types.notes import Note
@@ -43,9 +44,9 @@ class StoredItem:
     Attributes:
         id: Its identifier in the collection.
         uri: Where its media is; empty where nobody said, as for a vector.
-        kind: `image`, or `vector` for what `add_embeddings` gave.
-        width: Of the picture as it is seen, in pixels, at least 1; None where there is no picture.
-        height: As `width`.
+        kind: `image`, `vector` for what `add_embeddings` gave, or what a loader of one's own reads.
+        sizes: How large it is, by name: of a picture `width` and `height` as it is seen, in pixels, at least 1; of
+            another kind what its loader says; of a vector nothing.
         bytes: Size of the file, at least 1; None where there is none.
         sha256: Of the file's bytes, as 64 hex digits; None where there is none.
         captions: Sentences that describe the picture.
@@ -55,16 +56,29 @@ class StoredItem:
     id: str
     uri: str = ""
     kind: str | None = None
-    width: int | None = None
-    height: int | None = None
+    sizes: Mapping[str, int | float] = field(default_factory=dict)
     bytes: int | None = None
     sha256: str | None = None
     captions: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def width(self) -> int | None:
+        """Of the picture as it is seen, in pixels; None where there is no picture."""
+        found = self.sizes.get("width")
+        return None if found is None else int(found)
+
+    @property
+    def height(self) -> int | None:
+        """As `width`."""
+        found = self.sizes.get("height")
+        return None if found is None else int(found)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the item as JSON-ready values."""
-        return json_ready_dict({one.name: getattr(self, one.name) for one in fields(self)})
+        """Return the item as JSON-ready values: its sizes by their names, `width` and `height` for every item."""
+        sizes = {"width": None, "height": None, **self.sizes}
+        own = {"id": self.id, "uri": self.uri, "kind": self.kind, **sizes, "bytes": self.bytes, "sha256": self.sha256}
+        return json_ready_dict({**own, "captions": self.captions, "metadata": self.metadata})
 
     def _repr_html_(self) -> str:
         """Show the item in a notebook, with its picture where that is a file that can be read."""
@@ -133,7 +147,7 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        told = field_values(self)
         return json_ready_dict(told | {"skipped": [asdict(skip) for skip in self.skipped]})
 
 
@@ -161,5 +175,5 @@ class ReencodeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = field_values(self)
         return json_ready_dict(values | {"dropped": [asdict(skip) for skip in self.dropped]})

@@ -19,7 +19,7 @@ from mmalign.collection.ingest.removals import Removals
 from mmalign.collection.ingest.spool import Spool, blocks
 from mmalign.encoders import Encoder, stream_image
 from mmalign.errors import StorageError
-from mmalign.media import MediaPolicy, Picture, uri_to_path
+from mmalign.media import Loaded, MediaPolicy, loader_of, uri_to_path
 from mmalign.store import Mending, Store
 from mmalign.types import Skip
 from mmalign.utils import Float32Array, track
@@ -71,7 +71,9 @@ class Encode:
         self._encoder = encoder
         self._batch_size = batch_size
         self._policy = policy
-        self._later: list[tuple[IngestJob, Picture]] = []
+        # By kind; they are made when the first item of the kind comes.
+        self._sizes: dict[str, Mapping[str, str]] = {}
+        self._later: list[tuple[IngestJob, Loaded]] = []
 
     def run(self, jobs: Spool[IngestJob], *, progress: bool) -> None:
         """Read, and encode what is new to the collection, committing as it goes.
@@ -124,7 +126,7 @@ class Encode:
 
     def _settle(self, reader: ImageLoader) -> None:
         """Take over what needed no encoding."""
-        read: list[tuple[IngestJob, Picture]] = []
+        read: list[tuple[IngestJob, Loaded]] = []
         while reader.settled:
             job, picture = reader.settled.popleft()
             if isinstance(picture, Skip):
@@ -155,12 +157,12 @@ class Encode:
         return {digest: rows for digest, rows in sound.items() if rows}
 
     @staticmethod
-    def _is_same(job: IngestJob, picture: Picture, there: Mapping[int, Known]) -> bool:
+    def _is_same(job: IngestJob, picture: Loaded, there: Mapping[int, Known]) -> bool:
         known = None if job.known is None else there.get(job.known.row_id)
         return known is not None and known.sha256 == picture.sha256
 
     def _bytes_known(
-        self, job: IngestJob, picture: Picture, there: Mapping[int, Known], others: Mapping[str, list[Known]]
+        self, job: IngestJob, picture: Loaded, there: Mapping[int, Known], others: Mapping[str, list[Known]]
     ) -> None:
         """Settle an item whose bytes are in the collection: touched, moved or copied."""
         if self._stays_out(job, picture.sha256):
@@ -191,19 +193,20 @@ class Encode:
         if self._removals.has_place(job):
             self._keep_out(job)
             return
-        vector, size = self._kept(rows[0], picture.sha256)
-        self._emit(job, picture, vector, size=size)
+        vector, sizes = self._kept(rows[0], picture.sha256)
+        self._emit(job, picture, vector, sizes=sizes)
 
-    def _kept(self, known: Known, digest: str) -> tuple[Float32Array, dict[str, Any]]:
-        """The embedding of a picture of these bytes that an item has, or had before the run, and the picture's size."""
+    def _kept(self, known: Known, digest: str) -> tuple[Float32Array, Mapping[str, Any]]:
+        """The embedding of a picture of these bytes that an item has, or had before the run, and its sizes by name."""
         at = np.array([known.row_id], np.int64)
-        store, columns = self._store, ["sha256", "width", "height"]
+        store = self._store
         there, table = store.take_there(at, ["sha256"])
         if not len(there) or table.column("sha256")[0].as_py() != digest:
             store = self._before
-        size = store.take(at, columns).to_pylist()[0]
-        del size["sha256"]
-        return store.embeddings(at)[1][0].astype(np.float32), size
+        columns = store.sizes
+        row = store.take(at, ["sha256", *columns.values()]).to_pylist()[0]
+        sizes = {name: row[column] for name, column in columns.items()}
+        return store.embeddings(at)[1][0].astype(np.float32), sizes
 
     def _copy_later(self) -> None:
         """Settle the copies of pictures that were encoded in this run."""
@@ -215,8 +218,8 @@ class Encode:
                 # What had its bytes was not written, or is gone again.
                 self._tally.skipped.append(Skip(job.item.uri, "its copy was taken away meanwhile; run the same again"))
                 continue
-            vector, size = self._kept(rows[0], picture.sha256)
-            self._emit(job, picture, vector, size=size)
+            vector, sizes = self._kept(rows[0], picture.sha256)
+            self._emit(job, picture, vector, sizes=sizes)
         self._commits.commit_when_due()
 
     def _stays_out(self, job: IngestJob, digest: str) -> bool:
@@ -235,7 +238,7 @@ class Encode:
         self._hearing.hear(known, job.item, job.said, job.own)
 
     def _emit(
-        self, job: IngestJob, picture: Picture, vector: Float32Array, *, size: Mapping[str, int] | None = None
+        self, job: IngestJob, picture: Loaded, vector: Float32Array, *, sizes: Mapping[str, Any] | None = None
     ) -> None:
         """Queue a whole row for the next commit."""
         known = job.known
@@ -247,18 +250,25 @@ class Encode:
             self._commits.restore(job.item.uri, picture.sha256)
         name = self._id(job, picture)
         self._tally.counts["added" if known is None and name not in self._damaged else "updated"] += 1
-        values = dict(size or {"width": picture.width, "height": picture.height}) | {
+        sizes = picture.sizes if sizes is None else sizes
+        values = {column: sizes.get(size) for size, column in self._size_columns(picture).items()} | {
             "id": name,
             "uri": job.item.uri,
             "sha256": picture.sha256,
-            "kind": "image",
+            "kind": picture.kind,
             "bytes": job.size if job.size is not None else picture.bytes,
             "mtime_ns": job.mtime_ns,
         }
         parts = self._hearing.claims(job.item, job.said, job.own)
         self._commits.add(NewRow(None if known is None else known.row_id, parts, values, vector))
 
-    def _id(self, job: IngestJob, picture: Picture) -> str:
+    def _size_columns(self, picture: Loaded) -> Mapping[str, str]:
+        """The columns of the sizes that items of a kind have, by the names of the sizes."""
+        if picture.kind not in self._sizes:
+            self._sizes[picture.kind] = self._store.ensure_sizes(loader_of(picture.uri).sizes)
+        return self._sizes[picture.kind]
+
+    def _id(self, job: IngestJob, picture: Loaded) -> str:
         if job.item.id is not None:
             return job.item.id
         if job.known is not None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from PIL.Image import Image
 
 from mmalign.collection.ingest.jobs import IngestJob
-from mmalign.media import MediaPolicy, Picture, load_pictures
+from mmalign.media import Loaded, MediaPolicy, load_media
 from mmalign.types import Skip
 
 
@@ -39,15 +39,15 @@ class ImageLoader:
         self._refused = refused
         self._policy = policy
         self._lock = threading.Lock()
-        self._waiting: deque[Picture] = deque()
+        self._waiting: deque[Loaded] = deque()
         self._jobs: dict[str, list[IngestJob]] = {}
         self._encoded: set[str] = set()
         self._done = 0
-        self.settled: deque[tuple[IngestJob, Picture | Skip]] = deque()
+        self.settled: deque[tuple[IngestJob, Loaded | Skip]] = deque()
 
     def pictures(self) -> Generator[Image, None, None]:
         """Yield the decoded pictures that must be encoded; queue all others as settled."""
-        loaded = load_pictures((job.item.uri for job in self._work), wanted=self._lacks, policy=self._policy)
+        loaded = load_media((job.item.uri for job in self._work), wanted=self._lacks, policy=self._policy)
         try:
             for job, picture in zip(self._work, loaded, strict=True):
                 if isinstance(picture, Skip) or picture.image is None:
@@ -76,7 +76,7 @@ class ImageLoader:
     def _lacks(self, digest: str) -> bool:
         return digest not in self._encoded and self._wanted(digest)
 
-    def encoded(self) -> tuple[Picture, list[IngestJob]]:
+    def encoded(self) -> tuple[Loaded, list[IngestJob]]:
         """The picture that the next embedding belongs to, and every item with its bytes."""
         with self._lock:
             picture = self._waiting.popleft()
