@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
+from mmalign.types import field_values
 from mmalign.utils import Float32Array
 
 ORDERS = 3
@@ -51,11 +52,11 @@ class Evidence:
 
     def to(self, device: torch.device) -> Evidence:
         """The same on another device."""
-        return Evidence(*(getattr(self, name).to(device) for name in self.__slots__))
+        return Evidence(*(tensor.to(device) for tensor in field_values(self).values()))
 
     def repeat(self, times: int) -> Evidence:
         """Each picture's evidence so many times in a row, for as many hypotheses."""
-        return Evidence(*(getattr(self, name).repeat_interleave(times, dim=0) for name in self.__slots__))
+        return Evidence(*(tensor.repeat_interleave(times, dim=0) for tensor in field_values(self).values()))
 
 
 def rank_weights(count: int) -> Float32Array:

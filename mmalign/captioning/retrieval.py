@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmalign.errors import DimensionError, InputError
 from mmalign.metrics import caption_tokens
-from mmalign.types import check_type, describe
+from mmalign.types import check_type, describe, field_values
 from mmalign.utils import Float32Array, Int64Array, as_cosines, as_matrix, exact_top_k, l2_normalize
 
 Search = Callable[[Float32Array, int], tuple[Float32Array, Int64Array]]
@@ -75,8 +75,9 @@ class TextStore:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name in ("captions", "sources"):
-            check_type(name, getattr(self, name), (list, tuple), "a list of texts")
+            check_type(name, values[name], (list, tuple), "a list of texts")
         check_type("vectors", self.vectors, np.ndarray, "an array")
         if self.vectors.ndim != 2 or self.vectors.dtype.kind != "f":
             raise InputError(f"vectors must be floats of shape (n, dim), got {describe(self.vectors)}")

@@ -48,13 +48,13 @@ def eval_calibration(
         mmalign eval calibration --manifest others.jsonl --fitted calibration/calibration.json
     """
     from mmalign.calibration import Calibration
-    from mmalign.encoders import load_encoder
+    from mmalign.encoders import KeepsCalibration, load_encoder
     from mmalign.evaluation import Method, evaluate_calibration
 
     if method not in set(Method):
         raise InputError(f"--method is {' or '.join(Method)}, got {method!r}")
     model = load_encoder(encoder or "lite")
-    kept = getattr(model, "calibration_path", None)
+    kept = model.calibration_path if isinstance(model, KeepsCalibration) else None
     if write and fitted is not None:
         raise InputError("--write keeps a calibration that is fitted here; leave it out with --fitted")
     if write and kept is None:

@@ -41,6 +41,7 @@ class WordsCommand(TyperCommand):
         flags, valued = set[str](), set[str]()
         for option in self.get_params(ctx):
             names = [name for name in (*option.opts, *option.secondary_opts) if name.startswith("-")]
+            # click knows arguments beside options, which cannot be flags.
             (flags if getattr(option, "is_flag", False) else valued).update(names)
         options, words, unknown = tell_apart(args, flags=flags, valued=valued)
         if unknown is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmalign.encoders.base import EncodesByRole as EncodesByRole
     from mmalign.encoders.base import EncodesPatches as EncodesPatches
     from mmalign.encoders.base import ImageLike as ImageLike
+    from mmalign.encoders.base import KeepsCalibration as KeepsCalibration
     from mmalign.encoders.base import KnowsWords as KnowsWords
     from mmalign.encoders.base import Role as Role
     from mmalign.encoders.base import TruncatesTexts as TruncatesTexts
@@ -79,6 +80,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "EncodesByRole",
             "EncodesPatches",
             "ImageLike",
+            "KeepsCalibration",
             "KnowsWords",
             "Role",
             "TruncatesTexts",

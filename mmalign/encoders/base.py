@@ -70,7 +70,7 @@ class Encoder(Protocol):
 
     Whoever writes one may inherit from `EncoderBase`, which gives `encode` for any modality and role. What else an
     encoder may be able to do are protocols of their own: `EncodesByRole`, `StreamsImages`, `TruncatesTexts`,
-    `KnowsWords`, `EncodesPatches`, `EncodesBoxes` and `Calibrated`.
+    `KnowsWords`, `EncodesPatches`, `EncodesBoxes`, `Calibrated` and `KeepsCalibration`.
     """
 
     @property
@@ -217,6 +217,16 @@ class Calibrated(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsCalibration(Protocol):
+    """An encoder beside whose weights a calibration is kept, for all searches with it."""
+
+    @property
+    def calibration_path(self) -> Path:
+        """Where the calibration of the encoder's fingerprint is kept, or would be."""
+        ...
+
+
 def encode_query(encoder: Encoder, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
     """Encode texts that are searched with, whether or not the encoder tells them from those that are searched.
 
@@ -276,6 +286,7 @@ class EncoderBase:
         check_choice("modality", modality, sorted(self.modalities))
         check_choice("role", role, get_args(Role))
         name = "encode_query" if (modality, role) == ("text", "query") else f"encode_{modality}"
+        # By its name: a modality of an encoder of one's own has a method of its own, which no protocol knows.
         method: Callable[..., Float32Array] = getattr(self, name)
         return method(items) if batch_size is None else method(items, batch_size=batch_size)
 

@@ -15,7 +15,13 @@ Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 """`auto` is fp16 on CUDA and fp32 elsewhere; weights stay fp32, only the arithmetic is mixed."""
 
 
-_settled = threading.local()
+class _Settled(threading.local):
+    """Whether the thread's operators stay in it."""
+
+    alone = False
+
+
+_settled = _Settled()
 
 
 def compute_alone() -> None:
@@ -23,7 +29,7 @@ def compute_alone() -> None:
 
     Where several workers each run a model, operators that also spread over the cores would wait for one another.
     """
-    if getattr(_settled, "alone", False):
+    if _settled.alone:
         return
     import torch
     from threadpoolctl import threadpool_limits

@@ -143,8 +143,9 @@ def _trials(scores: Float64Array, right: NDArray[np.bool_], size: int, owner: In
 
 def _join(trials: list[Trials]) -> Trials:
     return Trials(
-        *(
-            np.concatenate([getattr(one, name) for one in trials])
-            for name in ("scores", "right", "pictures", "owner", "parts")
-        )
+        scores=np.concatenate([one.scores for one in trials]),
+        right=np.concatenate([one.right for one in trials]),
+        pictures=np.concatenate([one.pictures for one in trials]),
+        owner=np.concatenate([one.owner for one in trials]),
+        parts=np.concatenate([one.parts for one in trials]),
     )

@@ -12,7 +12,7 @@ from scipy.special import log_softmax, logit, logsumexp
 from mmalign.errors import DimensionError, InputError
 from mmalign.matching.problem import Edge, FloatArray, Problem
 from mmalign.matching.spatial import evidence, overlaps, relation_weights
-from mmalign.types import Box, Phrase, Relation
+from mmalign.types import Box, Phrase, Relation, field_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class Matching:
     capacity: int | None = None
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name, good, what in (
             ("temperature", self.temperature > 0, "above 0"),
             ("relation_weight", self.relation_weight >= 0, "from 0"),
@@ -48,8 +49,8 @@ class Matching:
             ("plural", self.plural >= 1, "from 1"),
             ("capacity", self.capacity is None or self.capacity >= 1, "from 1, or None for any number"),
         ):
-            if not (good and np.isfinite(getattr(self, name) or 0)):
-                raise InputError(f"{name} must be a number {what}, got {getattr(self, name)}")
+            if not (good and np.isfinite(values[name] or 0)):
+                raise InputError(f"{name} must be a number {what}, got {values[name]}")
 
 
 # Two regions that overlap by more are the same place to one phrase; and what share of their cost other phrases pay.

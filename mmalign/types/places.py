@@ -9,6 +9,7 @@ from typing import Any
 
 from mmalign.errors import InputError
 from mmalign.types.arguments import check_integer, check_number, check_type
+from mmalign.types.fields import field_values
 from mmalign.types.json_ready import json_ready_dict
 
 
@@ -32,8 +33,9 @@ class Box:
     height: float
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name in ("x", "y", "width", "height"):
-            check_type(f"the {name} of a box", getattr(self, name), Real, "a number")
+            check_type(f"the {name} of a box", values[name], Real, "a number")
         if not all(map(math.isfinite, self.to_list())) or self.width <= 0 or self.height <= 0:
             raise InputError(
                 f"a box is [x, y, width, height] in pixels with width and height above 0, got {self.to_list()}; "
@@ -102,8 +104,9 @@ class Part:
     page: int | None = None
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name in ("start_s", "end_s"):
-            seconds = getattr(self, name)
+            seconds = values[name]
             if seconds is not None:
                 check_type(f"the {name} of a part", seconds, Real, "a number of seconds")
                 if not math.isfinite(seconds) or seconds < 0:

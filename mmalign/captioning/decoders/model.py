@@ -16,6 +16,7 @@ from mmalign.captioning.decoders.gpt import Cache, GPTDecoder
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
 from mmalign.captioning.ngram_votes import Evidence, gather_evidence
 from mmalign.errors import InputError
+from mmalign.types import field_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,10 @@ class ModelConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name in ("dim", "vocabulary", "width", "layers", "heads", "slots", "context", "read"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if values[name] < 1:
+                raise InputError(f"{name} must be at least 1, got {values[name]}")
         if self.longest < 4:
             raise InputError(f"longest must be at least 4, got {self.longest}")
 

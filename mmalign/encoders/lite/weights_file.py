@@ -162,14 +162,14 @@ def _split(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lite2W
 def _problem(weights: Lite2Weights) -> str | None:
     """The first thing that is wrong with the weights, or None."""
     dim = _rows(weights.text_adapter.get("linear.weight"))
-    expected = {
-        "text": minilm.minilm_shapes(),
-        "image": efficientnet.efficientnet_shapes(),
-        "text_adapter": _adapter_shapes(weights.text_adapter, inputs=POOLING.features, dim=dim),
-        "image_adapter": _adapter_shapes(weights.image_adapter, inputs=efficientnet.FEATURES, dim=dim),
-    }
-    for side, shapes in expected.items():
-        found = getattr(weights, side)
+    text_adapter = _adapter_shapes(weights.text_adapter, inputs=POOLING.features, dim=dim)
+    image_adapter = _adapter_shapes(weights.image_adapter, inputs=efficientnet.FEATURES, dim=dim)
+    for side, found, shapes in (
+        ("text", weights.text, minilm.minilm_shapes()),
+        ("image", weights.image, efficientnet.efficientnet_shapes()),
+        ("text_adapter", weights.text_adapter, text_adapter),
+        ("image_adapter", weights.image_adapter, image_adapter),
+    ):
         for name, shape in shapes.items():
             if name not in found:
                 return f"{side}: the tensor {name} of shape {shape} is missing"

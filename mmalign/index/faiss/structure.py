@@ -270,6 +270,7 @@ def quiet_training(index: Any) -> Iterator[None]:
     lent = []
     bits = _code_bits(index)
     for part in _parts(index):
+        # What a kind of index of FAISS has, its class alone says.
         for holder in (part, getattr(part, "pq", None), getattr(part, "rq", None)):
             if holder is not None and hasattr(holder, "cp"):
                 holder.cp.min_points_per_centroid = 1

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from mmalign.errors import EnvironmentConflictError, MissingExtraError, RecipeError
 from mmalign.index.base import FilterSupport
+from mmalign.types import field_values
 
 _PACKAGE = "mmalign.recipes"
 _PER_CENTROID = 64
@@ -153,17 +154,16 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
 def _check(recipe: Recipe, *, origin: str) -> None:
     """Refuse values that a recipe may not have: TOML has types, and a text for a number would fail much later."""
     choices = {"metric": ("inner_product",), "device": get_args(Device), "storage": get_args(Storage)}
+    values = field_values(recipe)
     for name, allowed in choices.items():
-        if getattr(recipe, name) not in allowed:
-            raise RecipeError(f"{origin}: {name} must be {' or '.join(allowed)}, got {getattr(recipe, name)!r}")
+        if values[name] not in allowed:
+            raise RecipeError(f"{origin}: {name} must be {' or '.join(allowed)}, got {values[name]!r}")
     for name in ("name", "summary", "factory", "backend"):
-        if not isinstance(getattr(recipe, name), str) or not getattr(recipe, name):
-            raise RecipeError(f"{origin}: {name} must be a text that is not empty, got {getattr(recipe, name)!r}")
+        if not isinstance(values[name], str) or not values[name]:
+            raise RecipeError(f"{origin}: {name} must be a text that is not empty, got {values[name]!r}")
     if not isinstance(recipe.query_aware, bool):
         raise RecipeError(f"{origin}: query_aware must be true or false, got {recipe.query_aware!r}")
-    numbers = {
-        name: getattr(recipe, name) for name in ("reduced", "vectors_per_centroid", "default_effort", "k_factor")
-    }
+    numbers = {name: values[name] for name in ("reduced", "vectors_per_centroid", "default_effort", "k_factor")}
     numbers |= {f"choices[{place}]": effort for place, effort in enumerate(recipe.effort_choices)}
     for name, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

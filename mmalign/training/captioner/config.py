@@ -12,6 +12,7 @@ from mmalign.captioning import FusionName
 from mmalign.errors import InputError
 from mmalign.training.manifest import PartConfig
 from mmalign.training.options import check_range, override, parse_options, read_toml
+from mmalign.types import field_values
 
 _NOTHING = "there is nothing to learn from; name files of sentences with --text, or --manifest, or --collection"
 
@@ -106,6 +107,7 @@ class CaptionerConfig:
     bf16: bool = True
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name, least, most in (
             ("vocabulary", 300, 65536), ("width", 8, 4096), ("layers", 1, 48), ("epochs", 1, 10000),
             ("texts_per_epoch", 0, 10**9), ("batch_size", 1, 65536), ("learning_rate", 0, 10), ("weight_decay", 0, 10),
@@ -113,7 +115,7 @@ class CaptionerConfig:
             ("views", 1, 64), ("prefix_length", 1, 256), ("context", 1, 256), ("drop_context", 0, 1),
             ("drop_vector", 0, 1),
         ):  # fmt: skip
-            check_range(name, getattr(self, name), least=least, most=most)
+            check_range(name, values[name], least=least, most=most)
         kind, _, name = self.language_model.partition(":")
         if self.language_model and not (kind == "hf" and name):
             raise InputError(f"language_model is hf:NAME_OR_PATH, got {self.language_model!r}")

@@ -19,6 +19,7 @@ from mmalign.errors import InputError
 from mmalign.training.cache import Arrays
 from mmalign.training.contrastive.model import Tensors, TrainableEncoder
 from mmalign.training.options import parse_options
+from mmalign.types import field_values
 from mmalign.utils import Float32Array
 
 
@@ -41,11 +42,12 @@ class AdapterOptions:
     hidden_dropout: float = 0.3
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         if self.dim < 0 or self.hidden < 0:
             raise InputError(f"dim and hidden must be 0 or more, got {self.dim} and {self.hidden}")
         for name in ("input_dropout", "hidden_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+            if not 0 <= values[name] < 1:
+                raise InputError(f"{name} must be at least 0 and below 1, got {values[name]}")
 
 
 class AdapterLayer(nn.Module):

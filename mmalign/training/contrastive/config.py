@@ -12,6 +12,7 @@ from typing import Any, Literal
 from mmalign.errors import InputError
 from mmalign.training.manifest import PartConfig
 from mmalign.training.options import check_range, override, parse_options, read_toml
+from mmalign.types import field_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,14 @@ class LossConfig:
     extra_texts: int = 0
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         check_range("captions", self.captions, least=1)
         check_range("label_smoothing", self.label_smoothing, least=0, most=0.99)
         if self.temperature is not None:
             check_range("temperature", self.temperature, least=0, above=True)
         check_range("largest_scale", self.largest_scale, least=0, above=True)
         for name in ("hard_negative_weight", "hard_negative_margin", "distillation_weight", "contrastive_weight"):
-            check_range(name, getattr(self, name), least=0)
+            check_range(name, values[name], least=0)
         check_range("neighbours", self.neighbours, least=0)
         check_range("distillation_temperature", self.distillation_temperature, least=0, above=True)
         check_range("extra_texts", self.extra_texts, least=0)
@@ -163,8 +165,9 @@ class OptimizationConfig:
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name, least in (("epochs", 0), ("batch_size", 2), ("accumulate", 1), ("warmup", 0), ("patience", 0)):
-            check_range(name, getattr(self, name), least=least)
+            check_range(name, values[name], least=least)
         check_range("learning_rate", self.learning_rate, least=0, above=True)
         check_range("weight_decay", self.weight_decay, least=0)
         check_range("grad_clip", self.grad_clip, least=0)

@@ -22,6 +22,7 @@ from mmalign.training.contrastive.model import Tensors, TrainableEncoder
 from mmalign.training.contrastive.projection import Projection
 from mmalign.training.contrastive.text_tower import TextTower
 from mmalign.training.options import parse_options
+from mmalign.types import field_values
 from mmalign.utils import Float32Array
 
 FILE = "lite-2.safetensors"
@@ -62,13 +63,14 @@ class LiteOptions:
     frozen_bf16: bool = False
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name, least, most in (
             ("dim", 8, 4096), ("text_layers", 0, 6), ("picture_blocks", 0, 23), ("dropout", 0, 0.9),
             ("token_dropout", 0, 0.9), ("input_dropout", 0, 0.9), ("text_rate", 0, 10), ("picture_rate", 0, 10),
             ("retain", 0, 100), ("prior", 0, 10),
         ):  # fmt: skip
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"{name} must be from {least} to {most}, got {getattr(self, name)}")
+            if not least <= values[name] <= most:
+                raise InputError(f"{name} must be from {least} to {most}, got {values[name]}")
 
 
 class LiteModel(TrainableEncoder):

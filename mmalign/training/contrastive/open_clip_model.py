@@ -110,6 +110,7 @@ class OpenClipModel(TrainableEncoder):
                 )
         # The loss brings its own, which is written back on export.
         for name in ("logit_scale", "logit_bias"):
+            # Of open_clip's models some have a bias, and some no scale.
             parameter = getattr(self.clip, name, None)
             if isinstance(parameter, torch.Tensor):
                 parameter.requires_grad_(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmalign.training.options import check_range
+from mmalign.types import field_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ class HeadTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        values = field_values(self)
         for name, least in (("epochs", 1), ("batch", 1), ("decay", 0), ("strangers", 0), ("seed", 0)):
-            check_range(name, getattr(self, name), least=least)
+            check_range(name, values[name], least=least)
         check_range("rate", self.rate, least=0, above=True)
         check_range("noise", self.noise, least=0, most=1)
         check_range("average", self.average, least=0, most=1)
