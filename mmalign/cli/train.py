@@ -160,7 +160,7 @@ def train_grounding(
     manifest: Annotated[
         Path, typer.Option(help='A .jsonl file of {"image", "phrases": [{"phrase", "box"}], "captions", "split"}.')
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the weight file.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the weight file.")],
     split: Annotated[str, typer.Option(help="The split to learn from.")] = "train",
     tune: Annotated[
         Path | None, typer.Option(help="Another such file; scores and probabilities are fitted on one half of it.")
@@ -173,7 +173,8 @@ def train_grounding(
 ) -> None:
     """Train the head that finds phrases in pictures, on phrases with boxes.
 
-    Run it again with the same --out or --cache: features that were computed are not computed again.
+    Run it again with the same --out to go on where it stopped. Features that were computed are not computed again,
+    with another --out neither where --cache is the same.
 
     For example:
 
@@ -181,18 +182,22 @@ def train_grounding(
     """
     from mmalign.training import HeadTraining, train_grounding
 
-    report = train_grounding(
-        manifest,
-        out,
-        split=split,
-        tune=tune,
-        encoder=encoder or "lite",
-        cache=cache,
-        how=HeadTraining(epochs=epochs),
-        most=most,
-        progress=shows_progress(as_json),
-        log=(lambda record: None) if as_json else (lambda record: print(json.dumps(record), flush=True)),
-    )
+    try:
+        report = train_grounding(
+            manifest,
+            out,
+            split=split,
+            tune=tune,
+            encoder=encoder or "lite",
+            cache=cache,
+            how=HeadTraining(epochs=epochs),
+            most=most,
+            progress=shows_progress(as_json),
+            log=(lambda record: None) if as_json else (lambda record: print(json.dumps(record), flush=True)),
+        )
+    except TrainingInterrupted as stop:
+        say(str(stop))
+        raise typer.Exit(130) from None
     if as_json:
         print_json(report.to_dict())
         return

@@ -143,14 +143,7 @@ def run(
         StorageError: The disk refused; what was written before is kept.
         TrainingInterrupted: Ctrl-C; the state is saved.
     """
-    resumed = loop.resume()
-    first = {"event": "resume" if resumed else "start", "config": config, "data": data, **header}
-    if not _train(loop, folder, first=first, log=log, progress=progress):
-        at = loop.progress
-        raise TrainingInterrupted(
-            f"stopped in epoch {at.epoch} of {loop.options.epochs} after {at.step} of {loop.steps} batches; all of it "
-            f"is kept in {folder}, and the same command goes on from there"
-        )
+    resumed = go_on(loop, folder, first={"config": config, "data": data, **header}, log=log, progress=progress)
     weights, path = loop.best_weights(), folder / EXPORT_FOLDER
     try:
         path.mkdir(exist_ok=True)
@@ -168,6 +161,42 @@ def run(
         data=data,
         sha256=digest,
     )
+
+
+def go_on(
+    loop: TrainingLoop[Any],
+    folder: Path,
+    *,
+    first: Mapping[str, Any],
+    log: Log | None = None,
+    progress: ShowProgress | None = None,
+) -> bool:
+    """Go on from the folder's checkpoint, or begin, and train to the end, with records in the folder's log.
+
+    Args:
+        loop: The training.
+        folder: The run's folder, where `log.jsonl` is.
+        first: What the first record holds beside `event`, which is `start` or `resume`.
+        log: Called with each record that is written.
+        progress: Told how far the epoch is.
+
+    Returns:
+        Whether an earlier run was gone on with.
+
+    Raises:
+        InputError: The checkpoint is damaged, or belongs to other data; or the loss is not finite.
+        StorageError: The disk refused; what was written before is kept.
+        TrainingInterrupted: Ctrl-C; the state is saved.
+    """
+    resumed = loop.resume()
+    first = {"event": "resume" if resumed else "start", **first}
+    if not _train(loop, folder, first=first, log=log, progress=progress):
+        at = loop.progress
+        raise TrainingInterrupted(
+            f"stopped in epoch {at.epoch} of {loop.options.epochs} after {at.step} of {loop.steps} batches; all of it "
+            f"is kept in {folder}, and the same command goes on from there"
+        )
+    return resumed
 
 
 def _train(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +40,16 @@ class HeadData:
     texts: dict[str, Float32Array]
     dim: int
     shared_mean: Float32Array
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all but the cells, which follow from the pictures and from what reduced them."""
+        named = [[one.uri, list(one.captions), list(one.phrases)] for one in self.pictures]
+        found = hashlib.sha256(json.dumps([named, list(self.texts), self.dim, self.cells.shape]).encode())
+        boxes = [np.asarray(box, np.float64) for one in self.pictures for box in one.boxes]
+        for array in (self.sizes, self.shared_mean, *self.texts.values(), *boxes):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mmalign.encoders import FEATURES, STRIDE, TwoTowerEncoder
+from mmalign.errors import InputError
 from mmalign.evaluation import PhrasePicture
 from mmalign.grounding import SIDE, grounding_cells
 from mmalign.media import load_pictures
+from mmalign.training.cache import Arrays, cached_arrays
 from mmalign.types import Skip
-from mmalign.utils import Float32Array, write_atomic
+from mmalign.utils import Float32Array
 
 REDUCED = 320
 """How many of the directions in which cells differ most are kept of their features."""
@@ -72,107 +72,88 @@ def fit_basis(features: Float32Array, *, reduced: int = REDUCED) -> Basis:
     return Basis(mean.astype(np.float32), matrix)
 
 
-class CellCache:
-    """The reduced cells of a list of pictures in a folder, computed once; a run that was stopped goes on.
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureCells:
+    """The reduced cells of n pictures.
 
-    Args:
-        folder: Where they are kept.
-        encoder: The encoder.
-        pictures: The pictures; another list, or another encoder, needs another folder.
-        basis: The basis of another cache, or None to fit one to these pictures.
+    Attributes:
+        pictures: The pictures.
+        basis: From features to what is kept of them.
+        cells: Shape (n, h, w, outputs), float16, mapped from a file; NaN for pictures that cannot be decoded.
+        sizes: Width and height of each picture in pixels, shape (n, 2), float32; 0 for such.
     """
 
-    def __init__(
-        self, folder: Path, encoder: TwoTowerEncoder, pictures: Sequence[PhrasePicture], *, basis: Basis | None = None
-    ) -> None:
-        self.folder, self.encoder, self.pictures = folder, encoder, pictures
-        folder.mkdir(parents=True, exist_ok=True)
-        self._given = basis
+    pictures: Sequence[PhrasePicture]
+    basis: Basis
+    cells: NDArray[np.float16]
+    sizes: NDArray[np.float32]
 
-    @cached_property
-    def basis(self) -> Basis:
-        """From features to what is kept."""
-        if self._given is not None:
-            return self._given
-        path = self.folder / "basis.npz"
-        if not path.exists():
-            chosen = np.random.default_rng(0).permutation(len(self.pictures))[:_SAMPLE]
-            sample = []
-            for result in load_pictures([self.pictures[index].uri for index in chosen]):
-                if not isinstance(result, Skip) and result.image is not None:
-                    cells = grounding_cells(self.encoder, result.image, bfloat16=True)
-                    sample.append(cells.reshape(-1, cells.shape[2]))
-            fitted = fit_basis(np.concatenate(sample))
-            np.savez(path, mean=fitted.mean, matrix=fitted.matrix)
-        stored = np.load(path)
-        return Basis(stored["mean"], stored["matrix"])
 
-    def fill(self, *, advance: Callable[[int], None] = lambda steps: None, most: int | None = None) -> int:
-        """Compute what is missing.
+def cached_cells(
+    folder: Path,
+    encoder: TwoTowerEncoder,
+    pictures: Sequence[PhrasePicture],
+    *,
+    basis: Basis | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> PictureCells:
+    """Return the reduced cells of pictures, computing only those that an earlier run did not.
 
-        Args:
-            advance: Told how many more pictures are done.
-            most: Stop when so many pictures are there; all of them where None.
+    Args:
+        folder: Where they are kept; runs may share it.
+        encoder: The encoder.
+        pictures: At least one.
+        basis: How they are reduced; None to fit a basis to these pictures, which is kept with them.
+        advance: Told how many more pictures are done.
 
-        Returns:
-            How many of the first pictures are there.
+    Returns:
+        The cells.
 
-        Raises:
-            InputError: The folder holds the cells of other pictures or another encoder.
-        """
-        done = self._done()
-        wanted = len(self.pictures) if most is None else min(most, len(self.pictures))
-        advance(min(done, wanted))
-        if done >= wanted:
-            return done
-        cells, sizes = self._open("r+" if done else "w+")
-        rest = load_pictures([picture.uri for picture in self.pictures[done:wanted]])
-        for index, result in enumerate(rest, done):
-            if isinstance(result, Skip) or result.image is None:
-                cells[index], sizes[index] = np.nan, 0
-            else:
-                sizes[index] = result.image.size
-                cells[index] = self.basis(grounding_cells(self.encoder, result.image, bfloat16=True))
-            if (index + 1) % _SAVE_EVERY == 0 or index + 1 == wanted:
-                cells.flush()
-                sizes.flush()
-                self._write(index + 1)
-            advance(1)
-        return wanted
+    Raises:
+        InputError: None of the pictures that a basis is fitted to can be decoded.
+        StorageError: The disk refused; what was written is kept.
+    """
+    uris = [picture.uri for picture in pictures]
+    basis = _cached_basis(folder, encoder, uris) if basis is None else basis
+    digest = hashlib.sha256(basis.mean.tobytes() + basis.matrix.tobytes()).hexdigest()
+    side = SIDE // STRIDE
 
-    def read(self) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """Map what was kept into memory.
+    def compute(start: int) -> Iterator[Arrays]:
+        for result in load_pictures(uris[start:]):
+            cells = np.full((1, side, side, len(basis.matrix)), np.nan, np.float16)
+            sizes = np.zeros((1, 2), np.float32)
+            if not isinstance(result, Skip) and result.image is not None:
+                cells[0] = basis(grounding_cells(encoder, result.image, bfloat16=True))
+                sizes[0] = result.image.size
+            yield {"cells": cells, "sizes": sizes}
 
-        Returns:
-            The cells, shape (n, h, w, outputs), float16, NaN for pictures that cannot be decoded; and the widths and
-            heights of the pictures in pixels, shape (n, 2), float32, 0 for such.
-        """
-        return self._open("r")
+    found = cached_arrays(
+        folder,
+        "grounding-cells",
+        uris,
+        compute,
+        version=f"{encoder.fingerprint} {SIDE} {digest}",
+        flush_rows=_SAVE_EVERY,
+        progress=advance,
+    )
+    return PictureCells(pictures, basis, found["cells"], found["sizes"])
 
-    def _open(self, mode: Literal["r", "r+", "w+"]) -> tuple[Any, Any]:
-        n = len(self.pictures)
-        shape = (n, SIDE // STRIDE, SIDE // STRIDE, len(self.basis.matrix))
-        return (
-            open_memmap(self.folder / "cells.npy", mode=mode, dtype=np.float16, shape=shape),
-            open_memmap(self.folder / "sizes.npy", mode=mode, dtype=np.float32, shape=(n, 2)),
-        )
 
-    def _done(self) -> int:
-        path = self.folder / "state.json"
-        if not path.exists():
-            return 0
-        state = json.loads(path.read_text())
-        return int(state["done"]) if state["key"] == self._key else 0
+def _cached_basis(folder: Path, encoder: TwoTowerEncoder, uris: Sequence[str]) -> Basis:
+    """A basis that is fitted to some of the pictures, kept as the one row of its file."""
+    chosen = [uris[index] for index in np.random.default_rng(0).permutation(len(uris))[:_SAMPLE]]
 
-    def _write(self, done: int) -> None:
-        write_atomic(self.folder / "state.json", json.dumps({"key": self._key, "done": done}))
+    def compute(start: int) -> Iterator[Arrays]:
+        sample = []
+        for result in load_pictures(chosen):
+            if not isinstance(result, Skip) and result.image is not None:
+                cells = grounding_cells(encoder, result.image, bfloat16=True)
+                sample.append(cells.reshape(-1, cells.shape[2]))
+        if not sample:
+            raise InputError(f"none of the {len(chosen)} pictures to learn from that were tried can be decoded")
+        fitted = fit_basis(np.concatenate(sample))
+        yield {"mean": fitted.mean[None], "matrix": fitted.matrix[None]}
 
-    @property
-    def _key(self) -> list[str]:
-        return [
-            self.encoder.fingerprint,
-            str(SIDE),
-            str(len(self.pictures)),
-            self.pictures[0].uri,
-            self.pictures[-1].uri,
-        ]
+    version = f"{encoder.fingerprint} {SIDE} {REDUCED}"
+    found = cached_arrays(folder, "grounding-basis", [json.dumps(chosen)], compute, version=version)
+    return Basis(np.array(found["mean"][0]), np.array(found["matrix"][0]))

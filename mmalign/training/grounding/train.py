@@ -19,9 +19,10 @@ from mmalign.grounding import Grounding, GroundingHead, GroundingNet, NetSize, S
 from mmalign.regions import propose_regions
 from mmalign.training.grounding.batches import HeadData
 from mmalign.training.grounding.config import HeadTraining
-from mmalign.training.grounding.data import Basis, CellCache
+from mmalign.training.grounding.data import Basis, PictureCells, cached_cells
 from mmalign.training.grounding.fit_head import train_head
 from mmalign.training.grounding.scoring import fit_scoring
+from mmalign.training.run_dir import claim
 from mmalign.types import Box, gives_json
 from mmalign.utils import track
 
@@ -71,12 +72,12 @@ def train_grounding(
 
     Args:
         manifest: A manifest as for `read_phrases`.
-        out: Folder for the weight file.
+        out: The run's folder, for the weight file; one that holds a run of the same settings is gone on with.
         split: Which part of it to learn from; all of it where None.
         tune: Another manifest, of which one half (`file_half` 0) is used to fit scores and probabilities; None to
             keep the defaults.
         encoder: A `lite` encoder or its spec.
-        cache: Folder for the features; `out / "cache"` where None. A run that was stopped goes on there.
+        cache: Folder for the features, which runs may share; `out / "cache"` where None.
         how: How to train.
         most: Learn from so many of the first pictures at most.
         progress: Whether to show a progress bar over the features.
@@ -88,7 +89,9 @@ def train_grounding(
     Raises:
         SourceError: A manifest cannot be read.
         InputError: No such split, no phrases, another encoder than a `lite`, or a picture to tune on that was
-            learnt from.
+            learnt from; or the folder holds another run.
+        StorageError: The disk refused.
+        TrainingInterrupted: Ctrl-C; the state is saved.
     """
     model = load_encoder(encoder)
     if not isinstance(model, TwoTowerEncoder):
@@ -98,25 +101,20 @@ def train_grounding(
     tuned = [] if tune is None else [p for p in read_phrases(tune) if file_half(p.uri) == 0]
     if both := {_name(p) for p in pictures} & {_name(p) for p in tuned}:
         raise InputError(f"{len(both)} pictures would be learnt from and tuned on, such as {min(both)}; use two sets")
-    cells = CellCache(cache or out / "cache", model, pictures)
+    settings = {"manifest": os.fspath(manifest), "split": split, "most": most, "encoder": model.fingerprint}
+    claim(out, {**settings, "how": asdict(how)}, known=lambda there: there)
     with track("Looking", len(pictures), enabled=progress) as advance:
-        cells.fill(advance=advance)
+        cells = cached_cells(cache or out / "cache", model, pictures, advance=advance)
     data = head_data(cells, model)
     size = NetSize(inputs=data.cells.shape[-1], text=data.dim)
-    records: list[dict[str, Any]] = []
-
-    def told(record: dict[str, Any]) -> None:
-        records.append(record)
-        log(record)
-
-    net = train_head(data, size=size, how=how, log=told)
+    head = train_head(data, size=size, how=how, folder=out, log=log)
     path = out / HEAD_FILE
     notes = {
         "license": "Apache-2.0",
         "provenance": f"trained on {len(data.pictures)} pictures; docs/align-model.md",
         "training": json.dumps(asdict(how)),
     }
-    tensors, full = folded(net, cells.basis)
+    tensors, full = folded(head.net, cells.basis)
 
     def export(scoring: Scoring) -> str:
         return export_head(path, tensors, size=full, scoring=scoring, encoder=model.fingerprint, metadata=notes)
@@ -127,14 +125,14 @@ def train_grounding(
         scoring = fit_scoring(tuned, _looker(GroundingHead(path), model, tuned), propose=_proposer(tuned))
         sha256 = export(scoring)
     phrases = sum(len(picture.phrases) for picture in data.pictures)
-    return HeadReport(path, sha256, len(data.pictures), phrases, records[-1] if records else {}, scoring)
+    return HeadReport(path, sha256, len(data.pictures), phrases, head.losses, scoring)
 
 
-def head_data(cells: CellCache, encoder: TwoTowerEncoder) -> HeadData:
+def head_data(cells: PictureCells, encoder: TwoTowerEncoder) -> HeadData:
     """Bring together what the head learns from.
 
     Args:
-        cells: A filled cache.
+        cells: The cells of the pictures.
         encoder: The encoder.
 
     Returns:
@@ -143,7 +141,7 @@ def head_data(cells: CellCache, encoder: TwoTowerEncoder) -> HeadData:
     Raises:
         InputError: None of them can.
     """
-    features, sizes = cells.read()
+    features, sizes = cells.cells, cells.sizes
     there = np.flatnonzero(sizes[:, 0] > 0)
     if not len(there):
         raise InputError(f"none of the {len(sizes)} pictures to learn from can be decoded")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 
 from mmalign.encoders.registry import load_encoder
-from mmalign.errors import InputError
+from mmalign.errors import InputError, TrainingInterrupted
 from mmalign.evaluation.phrases import PhrasePicture
 from mmalign.grounding.cells import grounding_cells, spot_maps
 from mmalign.grounding.head import Grounding, corner_iou
@@ -18,8 +20,8 @@ from mmalign.metrics.grounding import first_hit, iou_matrix
 from mmalign.training.grounding import data as grounding_data
 from mmalign.training.grounding.batches import HeadData, spots_of_reduced
 from mmalign.training.grounding.config import HeadTraining
-from mmalign.training.grounding.data import Basis, CellCache, fit_basis
-from mmalign.training.grounding.fit_head import _overlaps, train_head
+from mmalign.training.grounding.data import Basis, cached_cells, fit_basis
+from mmalign.training.grounding.fit_head import HeadTask, _overlaps, train_head
 from mmalign.training.grounding.scoring import fit_scoring
 from mmalign.training.grounding.targets import coverage, drawn_boxes
 from mmalign.training.grounding.train import folded, train_grounding
@@ -119,7 +121,7 @@ def trained() -> tuple[GroundingNet, HeadData, list[dict[str, Any]]]:
     rng = np.random.default_rng(5)
     records: list[dict[str, Any]] = []
     how = HeadTraining(epochs=14, batch=16, rate=6e-3, average=0.9, strangers=1)
-    net = train_head(planted(rng, 96), size=TINY, how=how, log=records.append)
+    net = train_head(planted(rng, 96), size=TINY, how=how, log=records.append).net
     return net, planted(rng, 30), records
 
 
@@ -143,7 +145,7 @@ def test_the_same_seed_trains_the_same(rng: np.random.Generator) -> None:
     torch.manual_seed(3)
     expected_next = torch.rand(1)
     torch.manual_seed(3)
-    first, second = (train_head(data, size=TINY, how=how).state_dict() for _ in range(2))
+    first, second = (train_head(data, size=TINY, how=how).net.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.rand(1), expected_next), "the caller's draws are its own"
 
@@ -152,11 +154,11 @@ def test_what_is_kept_is_the_mean_of_the_last_epoch() -> None:
     torch.set_num_threads(1)
     data = planted(np.random.default_rng(1), 16)
     records: list[dict[str, Any]] = []
-    net = train_head(data, size=TINY, how=HeadTraining(epochs=3, batch=8, average=0.0), log=records.append)
+    net = train_head(data, size=TINY, how=HeadTraining(epochs=3, batch=8, average=0.0), log=records.append).net
     assert [list(record) for record in records] == [["epoch", "peak", "cover", "fit", "box", "seconds"]] * 3
     assert not net.training
     assert not any(parameter.requires_grad for parameter in net.parameters())
-    longer = train_head(data, size=TINY, how=HeadTraining(epochs=3, batch=8, average=0.99))
+    longer = train_head(data, size=TINY, how=HeadTraining(epochs=3, batch=8, average=0.99)).net
     assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), longer.parameters(), strict=True))
 
 
@@ -233,26 +235,78 @@ def test_a_cache_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
         pictures.append(PhrasePicture(str(tmp_path / f"{number}.png"), (), ("a",), (np.ones((1, 4)),)))
     (tmp_path / "3.png").write_bytes(b"no picture")
     asked: list[int] = []
+    stopped_at = [2]
 
     def cells(encoder: Any, image: Image.Image, *, bfloat16: bool = False) -> np.ndarray:
-        asked.append(image.getpixel((0, 0))[0])
-        return np.full((18, 18, 3), asked[-1], np.float32)
+        number = image.getpixel((0, 0))[0]
+        if number in stopped_at:
+            raise KeyboardInterrupt
+        asked.append(number)
+        return np.full((18, 18, 3), number, np.float32)
 
     monkeypatch.setattr(grounding_data, "grounding_cells", cells)
     monkeypatch.setattr(grounding_data, "FEATURES", 2)
+    monkeypatch.setattr(grounding_data, "_SAVE_EVERY", 1)
     basis = Basis(np.zeros(3, np.float32), np.eye(3, dtype=np.float32)[[0, 2]])
     encoder: Any = type("Fake", (), {"fingerprint": "one"})()
-    assert CellCache(tmp_path / "cache", encoder, pictures, basis=basis).fill(most=2) == 2
-    again = CellCache(tmp_path / "cache", encoder, pictures, basis=basis)
-    assert again.fill() == 5
+    with pytest.raises(KeyboardInterrupt):
+        cached_cells(tmp_path / "cache", encoder, pictures, basis=basis)
+    stopped_at.clear()
+    found = cached_cells(tmp_path / "cache", encoder, pictures, basis=basis)
     assert asked == [0, 1, 2, 4]
-    kept, sizes = again.read()
-    assert kept[:, 0, 0, 0].astype(float).tolist()[:3] == [0, 1, 2]
-    assert np.isnan(kept[3]).all()
-    assert sizes.tolist() == [[10, 8], [11, 8], [12, 8], [0, 0], [14, 8]]
+    assert found.cells[:, 0, 0, 0].astype(float).tolist()[:3] == [0, 1, 2]
+    assert np.isnan(found.cells[3]).all()
+    assert found.sizes.tolist() == [[10, 8], [11, 8], [12, 8], [0, 0], [14, 8]]
+    cached_cells(tmp_path / "cache", encoder, pictures, basis=basis)
+    assert asked == [0, 1, 2, 4], "all of them are there"
     other: Any = type("Fake", (), {"fingerprint": "two"})()
-    CellCache(tmp_path / "cache", other, pictures, basis=basis).fill()
+    cached_cells(tmp_path / "cache", other, pictures, basis=basis)
     assert asked == [0, 1, 2, 4, 0, 1, 2, 4]
+    fitted = cached_cells(tmp_path / "cache", other, pictures[::2]).basis
+    cached_cells(tmp_path / "cache", other, pictures, basis=fitted)
+    assert len(asked) == 8 + 6 + 4, "for the basis, for the cells, and for those that it reduces otherwise"
+    again = cached_cells(tmp_path / "cache", other, pictures[::2])
+    assert len(asked) == 18, "the basis is kept, too"
+    np.testing.assert_array_equal(again.basis.matrix, fitted.matrix)
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (1, 3), (2, 0), (2, 2), (3, 1)])
+def test_a_stopped_head_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, epoch: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    data, how = planted(np.random.default_rng(1), 28), HeadTraining(epochs=3, batch=8, average=0.9)
+    whole: list[dict[str, Any]] = []
+    expected = train_head(data, size=TINY, how=how, log=whole.append)
+    learn, seen = HeadTask.learn, []
+
+    def learn_and_stop(task: HeadTask, batch: Any, progress: Any, backward: Any) -> Any:
+        seen.append((progress.epoch, progress.step))
+        done = learn(task, batch, progress, backward)
+        at = (epoch, step - 1) if step else (epoch - 1, task.steps - 1)
+        if seen[-1] == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(HeadTask, "learn", learn_and_stop)
+    records: list[dict[str, Any]] = []
+    with pytest.raises(TrainingInterrupted, match=f"stopped in epoch {epoch} of 3 after {step} of 4 batches"):
+        train_head(data, size=TINY, how=how, folder=tmp_path, log=records.append)
+    stopped = len(seen)
+    monkeypatch.setattr(HeadTask, "learn", learn)
+    found = train_head(data, size=TINY, how=how, folder=tmp_path, log=records.append)
+    assert stopped == 4 * (epoch - 1) + step
+    theirs, ours = expected.net.state_dict(), found.net.state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    untimed = [[{**one, "seconds": 0} for one in told] for told in (whole, records)]
+    assert untimed[0] == untimed[1], "each epoch is told once"
+    assert {**found.losses, "seconds": 0} == untimed[0][-1]
+    # A finished run is not trained again; one with other data is refused.
+    again = train_head(data, size=TINY, how=how, folder=tmp_path, log=records.append)
+    assert len(records) == 3
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in again.net.state_dict().items())
+    with pytest.raises(InputError, match="with other pictures or captions"):
+        train_head(planted(np.random.default_rng(2), 28), size=TINY, how=how, folder=tmp_path)
 
 
 def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
