@@ -146,6 +146,7 @@ def measure_operations(collection: Path, _: Path, rows: int) -> dict[str, float]
         "has_uri": lambda: opened.has(place_of(int(draws.integers(rows)))),
         "has_not": lambda: opened.has("nothing"),
         "read_10": read,
+        "get_10": lambda: opened.get(names(10)),
         "update_10": lambda: opened.update(names(10), {"title": "another"}),
         "remove_10": remove,
     }

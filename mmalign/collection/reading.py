@@ -106,8 +106,12 @@ def read_items(store: Store, names: Sequence[str]) -> list[StoredItem]:
         ItemNotFoundError: No item has one of the ids.
         DamagedError: One is not what was written.
     """
-    rows = locate_rows(store, names)
-    return _items(store.take(rows, _columns(store)).to_pylist(), store.sizes) if len(rows) else []
+    _, table = store.lookup("id", names, _columns(store))
+    items = {item.id: item for item in _items(table.to_pylist(), store.sizes)}
+    if not items.keys() >= set(names):
+        # That says which are not there, unless damage hides them.
+        locate_rows(store, names)
+    return [items[name] for name in names]
 
 
 def iter_items(store: Store) -> Iterator[StoredItem]:

@@ -51,25 +51,22 @@ class Update:
         Raises:
             MetadataError: A value that its column cannot hold exactly; nothing was changed.
         """
-        row_ids, unknown = store.match(self.names)
-        if unknown:
-            # Unless it is their ids that are damaged.
-            store.verify()
-        if not len(row_ids):
-            store.plan([self.values], strict=lambda _: "update")
-            return ItemCount(0, unknown)
-        store.check(self.fixed)
-        settled = store.settle([self.values], strict=lambda _: "update")
-        set_now = {**self.fixed, **settled.rows[0]}
         with store.alone():
-            # Some may have been removed meanwhile.
             row_ids, unknown = store.match(self.names)
-            changed = store.patch(
-                [
-                    {"id": row["id"], **set_now, "said": keep(row["said"], set_now)}
-                    for row in store.take(row_ids, ["id", "said"]).to_pylist()
-                ]
-            )
+            if unknown:
+                # Unless it is their ids that are damaged.
+                store.verify()
+            if not len(row_ids):
+                store.plan([self.values], strict=lambda _: "update")
+                return ItemCount(0, unknown)
+            store.check(self.fixed)
+            version = store.version
+            settled = store.settle([self.values], strict=lambda _: "update")
+            set_now = {**self.fixed, **settled.rows[0]}
+            if store.version != version:
+                # Some may have been removed before there were the columns.
+                row_ids, unknown = store.match(self.names)
+            changed = store.edit(row_ids, ["said"], lambda row: {**set_now, "said": keep(row["said"], set_now)})
         store.compact()
         return ItemCount(changed, unknown)
 

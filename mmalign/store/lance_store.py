@@ -32,8 +32,9 @@ from mmalign.store.columns import as_text as text_of
 from mmalign.store.columns import to_array
 from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, purge_versions, reads_long, worn_fragments
 from mmalign.store.filter_refusals import reason_of_filter, why_text
-from mmalign.store.lookup import find_rows
+from mmalign.store.lookup import find_rows, is_large, read_rows
 from mmalign.store.names import renamed_columns
+from mmalign.store.replacing import ADDRESS, replace_rows
 from mmalign.store.scalar_indexes import indexed_columns, keep_up, remake
 from mmalign.store.settling import Columns, Settled, check_settled, choose_columns, settle
 from mmalign.store.sizes import new_size_fields, size_columns
@@ -48,8 +49,8 @@ Float16Array = NDArray[np.float16]
 PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 # In a collection of more items, those that a search finds are checked, and not all before its filter is asked.
 _MOST_CHECKED = 262_144
-# In a collection of so many items, few of them are written whole where columns of them change.
-_LARGE, _FEW_OF = 65_536, 16
+# Of a large collection, one in so many items is written whole where columns of it change.
+_FEW_OF = 16
 _WRITERS = ".writers.lock"
 _CHECKSUM_ROWS = 32_768
 # What the store makes of the other columns itself.
@@ -509,36 +510,105 @@ class Store:
         if not rows:
             return 0
 
-        def make() -> pa.Table:
-            table = self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]])
-            return self._patched(table)
+        def given() -> pa.Table:
+            return self._table(rows, [name for name in self._dataset.schema.names if name in rows[0]])
 
         self.ensure_checksums()
-        return self._merge(make, insert=False)[1]
+        if self._are_few(len(rows)):
+            with self.alone():
+                row_ids, changes = self._held(given())
+                changed = self._replace(row_ids, lambda _: changes)
+            if changed is not None:
+                return changed
+        return self._merge(lambda: self._patched(given()), insert=False)[1]
+
+    def edit(
+        self, row_ids: Int64Array, columns: Sequence[str], change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> int:
+        """Change some columns of given items to what is made of what they hold, in one commit; embeddings stay.
+
+        Args:
+            row_ids: Row ids, each once, shape (n,); each must exist while the caller is `alone`.
+            columns: What `change` is given of an item, `id` not among them.
+            change: Gives the columns to change, the same for every item.
+
+        Returns:
+            How many items were changed.
+
+        Raises:
+            DamagedError: One is not what was written; nothing was changed.
+            MetadataError: A value does not fit its column.
+            StorageError: The disk refused; nothing of this commit is kept.
+        """
+        if not len(row_ids):
+            return 0
+
+        def changes(rows: pa.Table) -> pa.Table:
+            made = [change(row) for row in rows.select(list(columns)).to_pylist()]
+            return self._table(made, list(made[0]))
+
+        with self.alone():
+            if CHECKSUM not in self._dataset.schema.names:
+                self.ensure_checksums()
+                # That is a commit of its own, and some may have been removed before it.
+                row_ids, _ = self.take_there(row_ids, [])
+            changed = self._replace(row_ids, changes) if self._are_few(len(row_ids)) else None
+            if changed is None:
+                # Some may have been removed meanwhile.
+                there, _ = self.take_there(row_ids, [])
+                table = self.take(there, ["id", *columns])
+                made = [{"id": row.pop("id"), **change(row)} for row in table.to_pylist()]
+                changed = self.patch(made)
+        return changed
+
+    def _are_few(self, count: int) -> bool:
+        """Whether to write rows whole: for changed columns Lance writes these for all rows of each fragment anew."""
+        return is_large(self._dataset) and count * _FEW_OF < len(self)
+
+    def _replace(self, row_ids: Int64Array, changes: Callable[[pa.Table], pa.Table]) -> int | None:
+        """Commit few rows with other values; None, at the newest version, where others have written meanwhile."""
+        if not len(row_ids):
+            return 0
+        names = covered(self._dataset.schema.names)
+        whole = self._take(row_ids, [*names, "embedding", ADDRESS])
+        rows = self._whole(self._changed(whole.select(names), changes), whole)
+        with storage_errors(self._dataset.uri):
+            replaced = replace_rows(self._dataset, rows, row_ids, whole.column(ADDRESS).to_numpy())
+            if replaced is None:
+                self._dataset, self._checked = _opened(self._dataset.uri), False
+                return None
+            self._dataset = replaced
+            self._committed()
+        return len(row_ids)
 
     def _patched(self, changes: pa.Table) -> pa.Table:
-        """What is written to change columns of rows: these and the checksums, or where rows are few of many, all.
+        """What is written to change columns of rows: these and the checksums, or where rows are few of many, all."""
+        row_ids, changes = self._held(changes)
+        names = covered(self._dataset.schema.names)
+        some = self._are_few(len(row_ids))
+        whole = self._take(row_ids, [*names, "embedding"] if some else names)
+        rows = self._changed(whole.select(names), lambda _: changes)
+        return self._whole(rows, whole) if some else changes.append_column(CHECKSUM_FIELDS[1], rows.column(CHECKSUM))
 
-        Lance writes changed columns anew for all rows of each fragment that holds one of them, and whole rows alone.
-        """
+    def _held(self, changes: pa.Table) -> tuple[Int64Array, pa.Table]:
+        """The changes of items that exist, and the row ids of these."""
         row_ids, ids = self.lookup("id", changes.column("id").to_pylist(), ["id"], check=False)
         places = pc.index_in(changes.column("id"), value_set=ids.column("id").combine_chunks())
-        changes = changes.filter(pc.is_valid(places))
-        chosen = row_ids[np.asarray(pc.drop_null(places), dtype=np.int64)]
-        names = covered(self._dataset.schema.names)
-        some = len(self) >= _LARGE and len(chosen) * _FEW_OF < len(self)
-        whole = self._take(chosen, [*names, "embedding"] if some else names)
-        rows = whole.select(names)
+        return row_ids[np.asarray(pc.drop_null(places), dtype=np.int64)], changes.filter(pc.is_valid(places))
+
+    def _changed(self, rows: pa.Table, changes: Callable[[pa.Table], pa.Table]) -> pa.Table:
+        """Rows, once they were compared with their checksums, with other values and the checksums of these."""
         if not self._checked:
             check_rows(rows)
-        for field in changes.schema:
-            rows = rows.set_column(rows.schema.get_field_index(field.name), field, changes.column(field.name))
+        made = changes(rows)
+        for field in made.schema:
+            rows = rows.set_column(rows.schema.get_field_index(field.name), field, made.column(field.name))
         sums = pa.array(row_checksums(rows))
-        if not some:
-            return changes.append_column(CHECKSUM_FIELDS[1], sums)
-        # Its own checksum stays with the embedding, whatever is read of that.
-        rows = rows.set_column(rows.schema.get_field_index(CHECKSUM), CHECKSUM_FIELDS[1], sums)
-        rows = rows.append_column(self._dataset.schema.field("embedding"), whole.column("embedding"))
+        return rows.set_column(rows.schema.get_field_index(CHECKSUM), CHECKSUM_FIELDS[1], sums)
+
+    def _whole(self, rows: pa.Table, read: pa.Table) -> pa.Table:
+        """Rows with the embeddings that were read; their own checksums stay with these, whatever was read of them."""
+        rows = rows.append_column(self._dataset.schema.field("embedding"), read.column("embedding"))
         return rows.select(self._dataset.schema.names)
 
     def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
@@ -1034,7 +1104,7 @@ class Store:
             StorageError: The items cannot be read.
         """
         with storage_errors(self._dataset.uri, reading=True):
-            table = self._dataset._take_rows(np.unique(row_ids).tolist(), columns=[*columns, "_rowid"])
+            table = read_rows(self._dataset, np.unique(row_ids), columns)
         return _row_ids(table), table.drop_columns(["_rowid"])
 
     def take(self, row_ids: Int64Array, columns: Sequence[str], *, check: bool = True) -> pa.Table:
@@ -1063,7 +1133,7 @@ class Store:
         wanted = np.asarray(row_ids, dtype=np.int64)
         unique, inverse = np.unique(wanted, return_inverse=True)
         with storage_errors(self._dataset.uri, reading=True):
-            table = self._dataset._take_rows(unique.tolist(), columns=[*columns, "_rowid"])
+            table = read_rows(self._dataset, unique, columns)
             if table.num_rows != len(unique):
                 raise damaged(len(unique) - table.num_rows, [], what="row")
         # The order that comes back is not the order asked for.

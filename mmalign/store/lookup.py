@@ -1,4 +1,4 @@
-"""Finding rows by what a column of keys holds: by its scalar index where there is one, else by comparing the column."""
+"""Finding rows: by what a column of keys holds, through its scalar index or by comparing the column, or by row id."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmalign.utils import Int64Array
+
 # Values that one filter names; more of them take longer to be planned than to be looked up.
 _BLOCK = 4096
+# In a table of so many rows, so few of them are read through a filter.
+_LARGE, _FEW = 65_536, 512
 _ROWS = 65_536
 
 
@@ -52,6 +56,34 @@ def find_rows(
         ).to_table()
         for block in blocks
     )
+
+
+def is_large(dataset: lance.LanceDataset) -> bool:
+    """Whether a table has so many rows that what goes through all of them is to be avoided."""
+    return bool(dataset.count_rows() >= _LARGE)
+
+
+def read_rows(dataset: lance.LanceDataset, row_ids: Int64Array, columns: Sequence[str]) -> pa.Table:
+    """Read rows by their row ids.
+
+    Args:
+        dataset: The items.
+        row_ids: Row ids, each once, shape (n,).
+        columns: The columns to read; `_rowaddr` may be among them.
+
+    Returns:
+        The columns and `_rowid` of those rows that are there, in no order.
+    """
+    if not 0 < len(row_ids) <= _FEW or not is_large(dataset):
+        return dataset._take_rows(row_ids.tolist(), columns=[*columns, "_rowid"])
+    # Lance's way to take rows maps all row ids of a version before it gives the first one; a filter needs no map.
+    return dataset.scanner(
+        columns=[name for name in columns if name != "_rowaddr"],
+        filter=f"_rowid IN ({', '.join(map(str, row_ids.tolist()))})",
+        with_row_id=True,
+        with_row_address="_rowaddr" in columns,
+        use_scalar_index=False,
+    ).to_table()
 
 
 def _compared(

@@ -217,7 +217,7 @@ def test_reading_sees_one_version_whatever_others_write(tmp_path: Path) -> None:
 
 def test_what_is_read_again_is_asked_for_again(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others may replace the files while they are read; a generator of ids cannot be gone through twice."""
-    for method in ("take", "iter_rows"):
+    for method in ("lookup", "iter_rows"):
         real, failures = getattr(Store, method), ["once"]
 
         def gone(*args: Any, real: Any = real, failures: list[str] = failures, **options: Any) -> Any:
@@ -226,7 +226,7 @@ def test_what_is_read_again_is_asked_for_again(collection: Collection, monkeypat
             return real(*args, **options)
 
         monkeypatch.setattr(Store, method, gone)
-        if method == "take":
+        if method == "lookup":
             assert [item.id for item in collection.get(name for name in ("v3", "v1"))] == ["v3", "v1"]
             failures.append("again")
             assert collection.embeddings(name for name in ("v3", "v1"))[0] == ["v3", "v1"]

@@ -69,7 +69,7 @@ def test_captions_are_a_view_of_a_collection_of_format_3(tmp_path: Path) -> None
 def test_a_table_of_many_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of many rows get indexes, and a view has not all of those that items have."""
     monkeypatch.setattr("mmalign.store.scalar_indexes._WORTHWHILE", 10)
-    monkeypatch.setattr("mmalign.store.lance_store._LARGE", 10)
+    monkeypatch.setattr("mmalign.store.lookup._LARGE", 10)
     collection = captioned(tmp_path / "a.mm", WordEncoder())
     check(collection, "a thing of kind 3")
     first = collection.search_captions("a thing of kind 3", k=1)[0].id

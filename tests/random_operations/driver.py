@@ -31,7 +31,7 @@ def index_sizes(seed: int) -> Iterator[None]:
     if seed % 2 == 0:
         yield
         return
-    with patch("mmalign.store.scalar_indexes._WORTHWHILE", 10), patch("mmalign.store.lance_store._LARGE", 10):
+    with patch("mmalign.store.scalar_indexes._WORTHWHILE", 10), patch("mmalign.store.lookup._LARGE", 10):
         yield
 
 

@@ -21,7 +21,7 @@ Row = dict[str, object]
 def small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let collections of twenty items have indexes, and write few rows of them whole."""
     monkeypatch.setattr("mmalign.store.scalar_indexes._WORTHWHILE", 20)
-    monkeypatch.setattr("mmalign.store.lance_store._LARGE", 20)
+    monkeypatch.setattr("mmalign.store.lookup._LARGE", 20)
     monkeypatch.setattr("mmalign.store.lookup._BLOCK", 16)
 
 
