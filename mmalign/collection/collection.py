@@ -357,7 +357,8 @@ class Collection:
 
         def batches() -> Iterator[pa.RecordBatch]:
             with self.snapshot().reads_long():
-                yield from self.snapshot().iter_rows(chosen, where=where, rows=batch_size)
+                for _, batch in self.snapshot().iter_rows(chosen, where=where, rows=batch_size):
+                    yield batch
 
         return batches()
 

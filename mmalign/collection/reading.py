@@ -127,7 +127,7 @@ def iter_items(store: Store) -> Iterator[StoredItem]:
         DamagedError: One is not what was written.
     """
     sizes = store.sizes
-    for batch in store.iter_rows(_columns(store), rows=_ITEMS):
+    for _, batch in store.iter_rows(_columns(store), rows=_ITEMS):
         yield from _items(batch.to_pylist(), sizes)
 
 
@@ -178,7 +178,7 @@ def read_embeddings(store: Store, names: Sequence[str] | None) -> tuple[list[str
         return list(names), vectors.astype(np.float32)
     ids: list[str] = []
     found = np.zeros((len(store), store.dim), np.float32)
-    for batch in store.iter_rows(["id", "embedding"]):
+    for _, batch in store.iter_rows(["id", "embedding"]):
         flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
         found[len(ids) : len(ids) + batch.num_rows] = flat.reshape(-1, store.dim)
         ids += batch.column("id").to_pylist()
@@ -202,7 +202,8 @@ def read_table(store: Store, columns: Sequence[str], *, where: str | None) -> pa
     """
     import pyarrow as pa
 
-    return pa.Table.from_batches(store.iter_rows(columns, where=where), schema=store.schema_of(columns))
+    batches = (batch for _, batch in store.iter_rows(columns, where=where))
+    return pa.Table.from_batches(batches, schema=store.schema_of(columns))
 
 
 def read_frame(read: Callable[[], pa.Table]) -> pandas.DataFrame:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from mmalign.store.batches import Float16Array as Float16Array
     from mmalign.store.changes import find_changes as find_changes
     from mmalign.store.checksums import readable_values as readable_values
     from mmalign.store.columns import to_array as to_array
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
     from mmalign.store.given import Remarks as Remarks
     from mmalign.store.given import fit_items as fit_items
     from mmalign.store.given import plain_item as plain_item
-    from mmalign.store.lance_store import Float16Array as Float16Array
+    from mmalign.store.item_columns import base_schema as base_schema
     from mmalign.store.lance_store import Store as Store
-    from mmalign.store.lance_store import base_schema as base_schema
     from mmalign.store.mending import Mending as Mending
     from mmalign.store.removed import Removed as Removed
     from mmalign.store.rewriting import rewrite as rewrite
@@ -35,13 +35,15 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "batches": ["Float16Array"],
         "changes": ["find_changes"],
         "checksums": ["readable_values"],
         "columns": ["to_array"],
         "copies": ["Copies"],
         "digests": ["Digests"],
         "given": ["Given", "Remarks", "fit_items", "plain_item"],
-        "lance_store": ["Float16Array", "Store", "base_schema"],
+        "item_columns": ["base_schema"],
+        "lance_store": ["Store"],
         "mending": ["Mending"],
         "removed": ["Removed"],
         "rewriting": ["rewrite"],

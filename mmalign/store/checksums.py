@@ -22,6 +22,9 @@ EMBEDDING = "embedding"
 EMBEDDING_CHECKSUM, CHECKSUM = "_embedding_checksum", "_checksum"
 CHECKSUM_FIELDS = (pa.field(EMBEDDING_CHECKSUM, pa.uint32()), pa.field(CHECKSUM, pa.uint32()))
 
+CHECKSUM_BATCH = 32_768
+"""Rows that are read at once to be compared with their checksums, or to get some."""
+
 UInt32Array = NDArray[np.uint32]
 
 _BLOCK_BYTES = 1 << 27

@@ -14,6 +14,7 @@ from mmalign.store.lance_store import Store
 _HEX_DIGITS = 64
 # Odd, so that no digit is lost; what two digests share by chance is told apart by all their digits.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_BLOCK = 65_536
 # Digests that came lately are kept in a set, which is slower to read through but quicker to add to.
 _RECENT = 65_536
 
@@ -47,8 +48,8 @@ class Digests:
         """
         found = [np.zeros(0, np.uint64)]
         left_out = np.array(sorted(without), np.int64)
-        for row_ids, table in store.scan_chunks(["sha256"]):
-            digests = table.column("sha256").combine_chunks()
+        for row_ids, batch in store.iter_rows(["sha256"], rows=_BLOCK, check=False):
+            digests = batch.column("sha256")
             if len(left_out):
                 digests = digests.filter(pa.array(~np.isin(row_ids, left_out)))
             found.append(digest_keys(pc.drop_null(digests)))

@@ -10,8 +10,10 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from mmalign.store.batches import Float16Array
 from mmalign.store.checksums import CHECKSUM_FIELDS, with_checksums
-from mmalign.store.lance_store import Float16Array, Store, base_schema
+from mmalign.store.item_columns import base_schema
+from mmalign.store.lance_store import Store
 from mmalign.store.sizes import new_size_fields
 from mmalign.utils import storage_errors
 

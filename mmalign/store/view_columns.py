@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from mmalign.store.checksums import CHECKSUM_FIELDS
-from mmalign.store.lance_store import PRIMARY_KEY
+from mmalign.store.item_columns import PRIMARY_KEY
 
 
 def view_schema(dim: int) -> pa.Schema:

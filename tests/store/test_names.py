@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from mmalign.errors import MetadataError
-from mmalign.store.lance_store import base_schema
+from mmalign.store.item_columns import base_schema
 from mmalign.store.names import GIVEN, RESERVED, column_names, renamed, renamed_columns
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmalign.errors import DamagedError
-from mmalign.store import lance_store
+from mmalign.store import row_changes, taking
 from mmalign.store.changes import find_changes
 from mmalign.store.lance_store import Store
 
@@ -83,7 +83,7 @@ def test_it_is_the_transaction_of_a_merge(store: Store, monkeypatch: pytest.Monk
     assert store.version == version + 1
     own = store.dataset.read_transaction(store.version).operation
     changes = find_changes(before, store, since=version)
-    monkeypatch.setattr(lance_store, "replace_rows", lambda *_: None)
+    monkeypatch.setattr(row_changes, "replace_rows", lambda *_: None)
     between = Store.open(Path(store.dataset.uri))
     store.patch(rows)
     other = find_changes(between, store, since=between.version)
@@ -99,7 +99,7 @@ def test_it_is_the_transaction_of_a_merge(store: Store, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("what", ["patch", "edit"])
 def test_rows_that_are_removed_meanwhile_stay_away(store: Store, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    real, path = lance_store.replace_rows, Path(store.dataset.uri)
+    real, path = row_changes.replace_rows, Path(store.dataset.uri)
     raced: list[object] = []
 
     def race(*given: Any) -> object:
@@ -108,7 +108,7 @@ def test_rows_that_are_removed_meanwhile_stay_away(store: Store, monkeypatch: py
         raced.append(real(*given))
         return raced[-1]
 
-    monkeypatch.setattr(lance_store, "replace_rows", race)
+    monkeypatch.setattr(row_changes, "replace_rows", race)
     if what == "patch":
         changed = store.patch([{"id": f"i{n}", "year": 7} for n in (4, 5)])
     else:
@@ -121,14 +121,14 @@ def test_rows_that_are_removed_meanwhile_stay_away(store: Store, monkeypatch: py
 
 
 def test_damage_gets_no_checksum_that_fits_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = lance_store.read_rows
+    real = taking.read_rows
 
     def damaged(*given: Any) -> Any:
         table = real(*given)
         place = table.schema.get_field_index("year")
         return table.set_column(place, table.schema.field(place), [[year + 1 for year in table["year"].to_pylist()]])
 
-    monkeypatch.setattr(lance_store, "read_rows", damaged)
+    monkeypatch.setattr(taking, "read_rows", damaged)
     version = store.version
     for change in (
         lambda: store.patch([{"id": "i1", "uri": "/x"}]),

@@ -164,7 +164,7 @@ def test_a_purge_leaves_no_byte_in_an_index(tmp_path: Path) -> None:
 def test_what_is_looked_up_is_compared_with_its_checksum_and_nothing_else_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmalign.store.lance_store._MOST_CHECKED", 20)
+    monkeypatch.setattr("mmalign.store.opened._MOST_CHECKED", 20)
     monkeypatch.setattr("mmalign.store.verifying._verified", {})
     collection = Collection.create(tmp_path / "a.mm", encoder=None, dim=DIM)
     names = [f"item{number:04}" for number in range(200)]

@@ -63,7 +63,8 @@ class KnownItems:
     def all_places(self) -> Iterator[list[Known]]:
         """All items, a block at a time, without what others say of them."""
         columns = [name for name in _COLUMNS if name != "said"]
-        for row_ids, table in self._store.scan_chunks(columns, rows=_BLOCK):
+        for row_ids, batch in self._store.iter_rows(columns, rows=_BLOCK, check=False):
+            table = pa.Table.from_batches([batch])
             yield list(self._made(row_ids, table.append_column("said", pa.nulls(len(row_ids), pa.string()))))
 
     def current(self, known: Known) -> Known:

@@ -35,8 +35,8 @@ def find_gone(
         `(gone, excluded)`: row ids of items of that folder whose file is gone, and of those that are excluded.
     """
     gone, excluded = [], []
-    for row_ids, table in store.scan_chunks(["uri"], rows=_ROWS):
-        uris = table.column("uri").to_pylist()
+    for row_ids, batch in store.iter_rows(["uri"], rows=_ROWS, check=False):
+        uris = batch.column("uri").to_pylist()
         named = items.names_uris([uri or "" for uri in uris]).tolist()
         for row_id, uri, is_named in zip(row_ids.tolist(), uris, named, strict=True):
             path = None if uri is None or is_named or row_id in without else uri_to_path(uri)
