@@ -32,6 +32,7 @@ from mmalign.collection.generation_files import (
     clear_earlier,
     clear_unfinished,
 )
+from mmalign.collection.item_schema import item_schema
 from mmalign.collection.view_refresh import refresh_view
 from mmalign.collection.views import remove_earlier_captions
 from mmalign.encoders import Encoder, load_encoder, newer_version
@@ -153,7 +154,7 @@ class Reencode:
             with storage_errors(self._folder):
                 clear_unfinished(self._path)
                 self._folder.mkdir()
-                kept = Store.create(self._folder / WORK, dim=encoder.dim)
+                kept = Store.create(self._folder / WORK, dim=encoder.dim, schema=item_schema)
                 # Last: a folder without it is begun again.
                 note.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
         self._renewal = ReembedJob(kept, encoder, batch_size=self._options.batch_size, progress=self._options.progress)
