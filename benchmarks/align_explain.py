@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.align_pictures import run
-from mmalign.alignment.aligner import Aligner, spoken_texts
-from mmalign.alignment.removal import Removal, remove_region
+from mmalign.alignment.ablation import Ablation, ablate_region
+from mmalign.alignment.aligner import Aligner, referent_texts
 from mmalign.encoders.base import Encoder
 from mmalign.evaluation.manifest import ManifestRow
 from mmalign.media.images import decode_image
@@ -30,11 +30,11 @@ from mmalign.utils.progress import track
 _LARGEST = 0.5
 
 
-def removals(aligner: Aligner, row: ManifestRow, *, seed: int) -> list[Removal]:
+def removals(aligner: Aligner, row: ManifestRow, *, seed: int) -> list[Ablation]:
     """What painting over did to each matched phrase of a picture's longest caption."""
     picture = decode_image(row.uri).image
     found = aligner.align(picture, max(row.fields["captions"], key=len))
-    texts = spoken_texts(found.phrases)
+    texts = referent_texts(found.phrases)
     rng = np.random.default_rng(seed)
     done = []
     for link in found.links:
@@ -42,7 +42,7 @@ def removals(aligner: Aligner, row: ManifestRow, *, seed: int) -> list[Removal]:
         if box.area > _LARGEST * picture.width * picture.height:
             continue
         text = aligner.encoder.encode_text([texts[link.phrase]])[0]
-        done.append(remove_region(np.asarray(picture), box, _cosine(aligner.encoder, text), rng=rng))
+        done.append(ablate_region(np.asarray(picture), box, _cosine(aligner.encoder, text), rng=rng))
     return done
 
 

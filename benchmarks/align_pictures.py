@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.results import write
 from mmalign.alignment.aligner import Aligner
-from mmalign.evaluation.manifest import ManifestRow, read_manifest
+from mmalign.evaluation.manifest import ManifestRow, read_manifest_rows
 
 Measure = Callable[[Aligner, Sequence[ManifestRow]], dict[str, Any]]
 
@@ -35,7 +35,7 @@ def run(name: str, words: list[str], measure: Measure, *, about: str | None, pic
     parser.add_argument("--encoder", default="lite")
     parser.add_argument("--head", default="auto")
     asked = parser.parse_args(words)
-    rows = [row for row in read_manifest(asked.manifest, split=asked.split) if row.fields.get("captions")]
+    rows = [row for row in read_manifest_rows(asked.manifest, split=asked.split) if row.fields.get("captions")]
     rows = rows[: asked.pictures]
     aligner = Aligner(asked.encoder, head=asked.head)
     figures = measure(aligner, rows)

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from benchmarks.results import ROOT, write
-from mmalign.captioning.decoders.decoding import GenerationConfig, write_captions
+from mmalign.captioning.decoders.generation import GenerationConfig, generate
 from mmalign.captioning.decoders.gpt import Cache
-from mmalign.captioning.decoders.model import Inputs, MultimodalTransformer, make_inputs, pad_targets
+from mmalign.captioning.decoders.model import DecoderInputs, MultimodalTransformer, make_inputs, pad_targets
 from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
 from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, read_decoder
 from mmalign.captioning.retrieval import Retrieval, TextStore, retrieve_context
@@ -62,7 +62,7 @@ def one_by_one(
 ) -> None:
     """Write for each picture in a call of its own."""
     for vector, context in zip(vectors, contexts, strict=True):
-        decoder.caption(vector, context, writing=writing)
+        decoder.caption(vector, context, config=writing)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -83,7 +83,7 @@ def speeds(decoder: TrainedDecoder, vectors: Float32Array, contexts: Contexts, *
         )
         works[name, f"{len(contexts)} a call"] = (
             len(contexts),
-            lambda writing=writing: decoder.caption_many(vectors, contexts, writing=writing),  # type: ignore[misc]
+            lambda writing=writing: decoder.caption_many(vectors, contexts, config=writing),  # type: ignore[misc]
         )
     taken: dict[tuple[str, str], list[float]] = {key: [] for key in works}
     decoder.caption_many(vectors[:2], contexts[:2])
@@ -97,7 +97,9 @@ def speeds(decoder: TrainedDecoder, vectors: Float32Array, contexts: Contexts, *
 
 
 @torch.inference_mode()
-def score_steps(model: MultimodalTransformer, inputs: Inputs, tokens: torch.Tensor, *, cached: bool) -> torch.Tensor:
+def score_steps(
+    model: MultimodalTransformer, inputs: DecoderInputs, tokens: torch.Tensor, *, cached: bool
+) -> torch.Tensor:
     """Scores of each next token, shape (b, t, vocabulary): from the newest token and a cache, or from all so far."""
     memory, mask = model.remember(inputs)
     cache = Cache()
@@ -111,7 +113,7 @@ def score_steps(model: MultimodalTransformer, inputs: Inputs, tokens: torch.Tens
     return torch.stack(steps, dim=1)
 
 
-def as_inputs(file: DecoderFile, vectors: Float32Array, contexts: Contexts) -> Inputs:
+def as_inputs(file: DecoderFile, vectors: Float32Array, contexts: Contexts) -> DecoderInputs:
     """What the network is given."""
     read = [file.tokenizer.encode(list(own[: file.config.context]), longest=file.config.longest) for own in contexts]
     return make_inputs(l2_normalize(vectors - file.mean), read)
@@ -121,7 +123,7 @@ def cache_gain(file: DecoderFile, vectors: Float32Array, contexts: Contexts, *, 
     """How many times faster steps are with the cache, one picture at a time and all at once."""
     model = TrainedDecoder(file, name="lite").model
     inputs = as_inputs(file, vectors, contexts)
-    written = [found[0].tokens for found in write_captions(model, inputs, GenerationConfig("greedy", longest=24))]
+    written = [found[0].tokens for found in generate(model, inputs, GenerationConfig("greedy", longest=24))]
     alone = [
         (as_inputs(file, vectors[row : row + 1], contexts[row : row + 1]), written[row : row + 1])
         for row in range(min(SINGLE, len(written)))
@@ -171,7 +173,7 @@ def peak(given: Path, way: str) -> float:
     before = resident("VmRSS")
     decoder = load_decoder("lite")
     assert isinstance(decoder, TrainedDecoder)
-    decoder.caption_many(np.array(told["vectors"], np.float32), told["contexts"], writing=WAYS[way])
+    decoder.caption_many(np.array(told["vectors"], np.float32), told["contexts"], config=WAYS[way])
     return resident("VmHWM") - before
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks.results import write
-from mmalign.captioning.decoders.decoding import GenerationConfig, write_captions
 from mmalign.captioning.decoders.fusion import FusionName
+from mmalign.captioning.decoders.generation import GenerationConfig, generate
 from mmalign.captioning.decoders.model import make_inputs, pad_targets
 from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, read_decoder
 from mmalign.encoders.registry import load_encoder
@@ -73,8 +73,7 @@ def measure(file: DecoderFile, training_set: CaptionerTrainingSet, condition: st
         words = int((targets[:, 1:] != 0).sum())
         nats, count = nats + float(model.loss(inputs, targets)) * words, count + words
         said += [
-            file.tokenizer.decode(found[0].tokens)
-            for found in write_captions(model, inputs, GenerationConfig("greedy"))
+            file.tokenizer.decode(found[0].tokens) for found in generate(model, inputs, GenerationConfig("greedy"))
         ]
     return score_captions(said, [[told[row] for row in own] for own in dev.targets]), nats / count
 

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.align_pictures import run
 from mmalign.alignment.aligner import Aligner
 from mmalign.captioning.verify import phrase_spans
-from mmalign.evaluation.absence import is_named
+from mmalign.evaluation.existence import is_named
 from mmalign.evaluation.manifest import ManifestRow
 from mmalign.media.images import decode_image
 from mmalign.metrics.retrieval import bootstrap_interval

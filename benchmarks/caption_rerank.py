@@ -22,7 +22,7 @@ from mmalign.alignment.aligner import Aligner
 from mmalign.captioning.captioner import Captioner
 from mmalign.captioning.retrieval import TextStore
 from mmalign.captioning.verify import AlignmentJudge
-from mmalign.evaluation.manifest import read_manifest
+from mmalign.evaluation.manifest import read_manifest_rows
 from mmalign.media.images import decode_image
 from mmalign.metrics.caption import score_captions
 from mmalign.metrics.retrieval import bootstrap_interval
@@ -33,9 +33,11 @@ def measure(manifest: Path, *, split: str, datastore_split: str, pictures: int) 
     """Caption the pictures both ways, and score the captions."""
     aligner = Aligner("lite")
     encoder = aligner.encoder
-    told = [caption for row in read_manifest(manifest, split=datastore_split) for caption in row.fields["captions"]]
+    told = [
+        caption for row in read_manifest_rows(manifest, split=datastore_split) for caption in row.fields["captions"]
+    ]
     captioner = Captioner(encoder, TextStore(told, encoder.encode_text(told)))
-    rows = read_manifest(manifest, split=split)[:pictures]
+    rows = read_manifest_rows(manifest, split=split)[:pictures]
     said: dict[str, list[str]] = {"as the decoder ranks": [], "with the alignment": []}
     taken = dict.fromkeys(said, 0.0)
     with track("Captions", len(rows)) as advance:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results import write
 from mmalign.collection.collection import Collection
-from mmalign.search.searcher import Found, Searcher
+from mmalign.search.searcher import FoundRows, Searcher
 from mmalign.utils.similarity import Float32Array, l2_normalize
 
 RECIPES = ("hnsw", "ivf-flat", "ivf-pq", "sq8", "lean")
@@ -164,7 +164,9 @@ def _add(collection: Collection, vectors: Float32Array, cluster: NDArray[np.int6
     )
 
 
-def true_recall(searcher: Searcher, queries: Float32Array, found: Found, allowed: NDArray[np.int64] | None) -> float:
+def true_recall(
+    searcher: Searcher, queries: Float32Array, found: FoundRows, allowed: NDArray[np.int64] | None
+) -> float:
     """Mean share of the true nearest that were found; whatever scores as high as the last of them counts as one."""
     ids, vectors = searcher.store.embeddings()
     if allowed is not None:

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.results import ROOT, commit, machine
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.lifecycle.build import build_index
-from mmalign.index.planning.costs import BUILD_EFFORT, SEEN, Costs, build_seconds, missed, search_seconds
+from mmalign.index.planning.costs import BUILD_EFFORT, SEEN, Costs, build_seconds, cache_miss_share, search_seconds
 from mmalign.index.planning.recipe import load_recipe
 from mmalign.index.planning.sizes import size_of
 from mmalign.utils.similarity import exact_top_k
@@ -107,7 +107,7 @@ def fetch_seconds(link: float) -> float:
     """What each look at a vector adds to linking a graph once that fits no cache."""
     layout = size_of("HNSW32,SQfp16", DIM)
     _, linked = made(layout.factory, vectors(LARGE, DIM, seed=4))
-    looks = LARGE * BUILD_EFFORT * SEEN * missed(layout.searched(LARGE))
+    looks = LARGE * BUILD_EFFORT * SEEN * cache_miss_share(layout.searched(LARGE))
     return max(linked - link * LARGE * DIM * math.log2(LARGE), 1e-9) / looks
 
 

@@ -128,8 +128,8 @@ def keep_index(work: Path) -> None:
     """Bring the index up to date until killed: more often than a collection would by itself."""
     from mmalign.collection import maintenance as upkeep
 
-    upkeep._TAIL_ROWS = 500
-    upkeep._DEAD_SHARE = 0.05
+    upkeep._UNINDEXED_ROWS = 500
+    upkeep._STALE_SHARE = 0.05
     opened = Collection.open(work / "load.mm")
     while True:
         opened.refresh_index(RECIPE, progress=False)

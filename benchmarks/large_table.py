@@ -25,7 +25,7 @@ from pyarrow import parquet
 
 from benchmarks.results import write
 from mmalign import Collection
-from mmalign.store import Claim, Columns, Remarks, Store, fit_items, hear, table_key
+from mmalign.store import CellNotes, Claim, Columns, Store, fit_items, merge_claims, table_key
 from mmalign.store.checksums import with_checksums
 from mmalign.types import Item
 
@@ -82,10 +82,12 @@ def said_of(columns: Columns, table: Path, given: dict[str, list[Any]]) -> list[
     ]
     key = table_key(str(table))
     said = []
-    for one in fit_items(columns, items, remarks=Remarks()):
-        heard = hear(None, [Claim(key, {"captions": None, **one.item.metadata}, digest=one.own, earlier=one.said)])
-        assert heard is not None
-        said.append(str(heard.said))
+    for one in fit_items(columns, items, cell_notes=CellNotes()):
+        merged = merge_claims(
+            None, [Claim(key, {"captions": None, **one.item.metadata}, digest=one.own_digest, earlier=one.digest)]
+        )
+        assert merged is not None
+        said.append(str(merged.claims_json))
     return said
 
 

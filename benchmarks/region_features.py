@@ -18,14 +18,14 @@ import numpy as np
 from benchmarks.region_proposals import chosen_on
 from benchmarks.results import write
 from mmalign.encoders.pictures import load_rgb
-from mmalign.encoders.region_features import Way, encode_regions
+from mmalign.encoders.region_features import RegionMethod, encode_regions
 from mmalign.encoders.registry import load_encoder
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
-from mmalign.metrics.grounding import iou_matrix
+from mmalign.metrics.boxes import iou_matrix
 from mmalign.types import Box
 from mmalign.utils.similarity import Float32Array
 
-WAYS: tuple[Way, ...] = ("dense", "pooled", "crop", "context")
+WAYS: tuple[RegionMethod, ...] = ("dense", "pooled", "crop", "context")
 MIXES = (*((way,) for way in WAYS), ("crop", "context"), ("pooled", "context"), ("pooled", "crop", "context"))
 
 

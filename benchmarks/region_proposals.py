@@ -28,8 +28,8 @@ from PIL import Image
 from benchmarks.results import write
 from mmalign.encoders.pictures import load_rgb
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
-from mmalign.metrics.grounding import iou_matrix
-from mmalign.regions.proposals import nearness, overlaps, propose_regions
+from mmalign.metrics.boxes import iou_matrix
+from mmalign.regions.proposals import box_iou, nearness, propose_regions
 from mmalign.types import Region
 
 USUAL = Path("mmalign/alignment/usual_boxes.json")
@@ -56,14 +56,14 @@ def usual_boxes(corners: Corners, *, count: int = _CHOSEN, seed: int = 0) -> lis
     rng = np.random.default_rng(seed)
     candidates = corners[rng.choice(len(corners), min(_CANDIDATES, len(corners)), replace=False)]
     covered = corners[rng.choice(len(corners), min(_COVERED, len(corners)), replace=False)]
-    worth = nearness(overlaps(candidates, covered))
+    worth = nearness(box_iou(candidates, covered))
     best = np.zeros(worth.shape[1], np.float32)
     chosen: list[int] = []
     for _ in range(min(count, len(candidates))):
         index = int(np.maximum(worth - best, 0).sum(axis=1).argmax())
         chosen.append(index)
         best = np.maximum(best, worth[index])
-    nearest = overlaps(candidates[chosen], corners).argmax(axis=0)
+    nearest = box_iou(candidates[chosen], corners).argmax(axis=0)
     shares = np.bincount(nearest, minlength=len(chosen)) / len(corners)
     return [
         [*(round(float(edge), 3) for edge in candidates[index]), round(float(share), 5)]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmalign.encoders.base import Encoder
 from mmalign.encoders.registry import load_encoder
-from mmalign.evaluation.manifest import read_manifest
+from mmalign.evaluation.manifest import read_manifest_rows
 from mmalign.media.images import decode_image
 
 SETS = ("flickr8k", "coco", "ucm", "imagenet_sample", "../gallery/openclipart", "../gallery/openmoji")
@@ -142,7 +142,7 @@ def encode_sources(data: Path, folder: Path, *, crops: int, texts: int | None, w
     # Other weights make other embeddings, even under the same name.
     folder = folder / _encoder().fingerprint[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [row.uri for name in SETS for row in read_manifest(data / name / "manifest.jsonl")]
+    paths = [row.uri for name in SETS for row in read_manifest_rows(data / name / "manifest.jsonl")]
     rng = np.random.default_rng(SEED)
     crop_of = np.sort(rng.choice(len(paths), crops, replace=False))
     # Sentences about one picture follow one another in the file, and some are in it twice.

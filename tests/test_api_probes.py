@@ -41,7 +41,7 @@ from mmalign import (
     load_encoder,
     write_contact_sheet,
 )
-from mmalign.search.query import Term
+from mmalign.search.query import QueryTerm
 from tests.tools.color_encoder import ColorEncoder, paint
 
 DIM = ColorEncoder.dim
@@ -134,7 +134,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "tensor": tensor,
     "encoder": ColorEncoder,
     "Query": lambda: Query("red"),
-    "Term": lambda: Term("red"),
+    "Term": lambda: QueryTerm("red"),
     "Box": lambda: Box(0, 0, 4, 4),
     "Hit": lambda: Hit("a", "/no/such.png", 0.5),
 }
@@ -250,9 +250,9 @@ for name in ("drop_missing", "batch_size"):
     probe(f"reencode {name}", lambda c, value, name=name: c.reencode(Locating(), **QUICK, **{name: value}), writes=True)
 
 probe("Query", lambda c, value: Query(value))
-probe("Query of terms", lambda c, value: Query([Term("red"), value]))
-probe("Query of a term", lambda c, value: Query([Term(value)]).embed(ColorEncoder, dim=DIM))
-probe("Query weight", lambda c, value: Query([Term("red", value)]))
+probe("Query of terms", lambda c, value: Query([QueryTerm("red"), value]))
+probe("Query of a term", lambda c, value: Query([QueryTerm(value)]).embed(ColorEncoder, dim=DIM))
+probe("Query weight", lambda c, value: Query([QueryTerm("red", value)]))
 probe("Query.words", lambda c, value: Query.words(value))
 probe("Query.picture", lambda c, value: Query.picture(value))
 probe("Query +", lambda c, value: Query("red") + value)
@@ -272,7 +272,7 @@ probe("align a phrase", lambda c, value: ALIGNER.align(PICTURE, "a red wall", ph
 probe("align a relation", lambda c, value: ALIGNER.align(PICTURE, "x", phrases=["a", "b"], relations=[value]))
 probe("align_many", lambda c, value: ALIGNER.align_many(value, **QUICK))
 probe("align_many a pair", lambda c, value: ALIGNER.align_many([value], **QUICK))
-probe("evidence", lambda c, value: ALIGNER.evidence(PICTURE, value))
+probe("evidence", lambda c, value: ALIGNER.score_phrases(PICTURE, value))
 probe("heat", lambda c, value: ALIGNER.heat(PICTURE, value))
 probe("similarity", lambda c, value: ALIGNER.similarity(PICTURE, value))
 probe("align()", lambda c, value: align(value, "a dog", encoder=Locating()))

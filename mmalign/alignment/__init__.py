@@ -7,7 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from mmalign.alignment.aligner import MATCHING as MATCHING
     from mmalign.alignment.aligner import Aligner as Aligner
-    from mmalign.alignment.aligner import Evidence as Evidence
+    from mmalign.alignment.aligner import PhraseScores as PhraseScores
     from mmalign.alignment.aligner import Picture as Picture
     from mmalign.alignment.aligner import align as align
     from mmalign.alignment.result import Alignment as Alignment
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "aligner": ["Aligner", "Evidence", "MATCHING", "Picture", "align"],
+        "aligner": ["Aligner", "PhraseScores", "MATCHING", "Picture", "align"],
         "result": ["Alignment"],
     },
 )

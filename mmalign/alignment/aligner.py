@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 import numpy as np
 from PIL import Image
 
-from mmalign.alignment.concluding import conclude
-from mmalign.alignment.scores import Evidence, Where, detected, expected, heat_of, proposals_of
+from mmalign.alignment.build import build_alignment
+from mmalign.alignment.scores import AnyGrounding, PhraseScores, detector_bonus, heat_maps, proposal_bonus, proposals_of
 from mmalign.encoders import Encoder, has_patches, load_encoder
 from mmalign.errors import InputError
 from mmalign.matching import Matching, SolverName, build_problem, solve
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmalign.grounding import GroundingHead
     from mmalign.regions import Detector
 
-__all__ = ["MATCHING", "Aligner", "Evidence", "Picture", "Regions", "align", "shown", "spoken_texts"]
+__all__ = ["MATCHING", "Aligner", "PhraseScores", "Picture", "Regions", "align", "normalise_heat", "referent_texts"]
 
 Picture: TypeAlias = Union[Image.Image, str, "os.PathLike[str]"]
 """A decoded picture, a path, or an http(s) URL."""
@@ -145,7 +145,7 @@ class Aligner:
             picture = decode_image(image).image
         with stages.time("parse"):
             parsed = self._parsed(sentence, phrases, relations)
-        found = self._evidence(picture, spoken_texts(parsed.phrases), regions, stages)
+        found = self._score_phrases(picture, referent_texts(parsed.phrases), regions, stages)
         with stages.time("solve"):
             problem = build_problem(
                 found.similarity,
@@ -161,7 +161,7 @@ class Aligner:
             notes.append(Note("the sentence names nothing that could be looked for", remedy="give phrases of your own"))
         elif not found.regions:
             notes.append(Note("there are no regions, so nothing could be matched"))
-        return conclude(
+        return build_alignment(
             parsed,
             found.regions,
             problem,
@@ -169,7 +169,7 @@ class Aligner:
             notes=notes,
             similarity=found.similarity,
             existence=found.existence,
-            heat=shown(found.heat),
+            heat=normalise_heat(found.heat),
             seconds=stages.seconds,
         )
 
@@ -206,7 +206,7 @@ class Aligner:
                 advance(1)
         return done
 
-    def evidence(self, image: Picture, phrases: Sequence[str], *, regions: Regions = "proposals") -> Evidence:
+    def score_phrases(self, image: Picture, phrases: Sequence[str], *, regions: Regions = "proposals") -> PhraseScores:
         """Look for phrases in a picture, each by itself: all that the solvers are given.
 
         Args:
@@ -222,7 +222,7 @@ class Aligner:
             InputError: As `align`.
             MissingExtraError: As `align`.
         """
-        return self._evidence(decode_image(image).image, _texts(phrases), regions, Stages())
+        return self._score_phrases(decode_image(image).image, _texts(phrases), regions, Stages())
 
     def heat(self, image: Picture, phrases: Sequence[str]) -> Float32Array:
         """Give a map of where in a picture each phrase is.
@@ -240,10 +240,10 @@ class Aligner:
             InputError: Not a sequence of texts.
         """
         picture = decode_image(image).image
-        where = self._ground(picture, _texts(phrases))
+        grounding = self._ground(picture, _texts(phrases))
         # Without places of its own, an encoder has only what regions are like.
-        regions = () if has_patches(self.encoder) else proposals_of(picture, where, [])
-        return heat_of(where, [region.box for region in regions])
+        regions = () if has_patches(self.encoder) else proposals_of(picture, grounding, [])
+        return heat_maps(grounding, [region.box for region in regions])
 
     def similarity(self, image: Picture, phrases: Sequence[str], regions: Regions = "proposals") -> Float32Array:
         """Score each region for each phrase by itself.
@@ -261,7 +261,7 @@ class Aligner:
             InputError: As `align`.
             MissingExtraError: As `align`.
         """
-        return self.evidence(image, phrases, regions=regions).similarity
+        return self.score_phrases(image, phrases, regions=regions).similarity
 
     def _parsed(
         self, sentence: str, phrases: Sequence[str | Phrase] | None, relations: Sequence[Relation] | None
@@ -274,33 +274,35 @@ class Aligner:
         given = given_phrases(sentence, parsed.phrases, relations)
         return Parsed(sentence, given.phrases, given.relations, parsed.parser, parsed.notes)
 
-    def _ground(self, picture: Image.Image, texts: Sequence[str]) -> Where:
+    def _ground(self, picture: Image.Image, texts: Sequence[str]) -> AnyGrounding:
         if self.head is not None:
             return self.head.ground(self.encoder, picture, texts)  # type: ignore[arg-type]
         from mmalign.grounding import ground_plainly
 
         return ground_plainly(self.encoder, picture, texts)
 
-    def _evidence(self, picture: Image.Image, texts: Sequence[str], regions: Regions, stages: Stages) -> Evidence:
+    def _score_phrases(
+        self, picture: Image.Image, texts: Sequence[str], regions: Regions, stages: Stages
+    ) -> PhraseScores:
         notes: list[Note] = []
         with stages.time("encode"):
-            where = self._ground(picture, texts)
+            grounding = self._ground(picture, texts)
         with stages.time("propose"):
             if not isinstance(regions, str):
-                found, cut = given_regions(regions, *picture.size)
-                notes += cut
+                found, clipped = given_regions(regions, *picture.size)
+                notes += clipped
             elif regions == "proposals":
-                found = proposals_of(picture, where, notes)
+                found = proposals_of(picture, grounding, notes)
             else:
                 # A detector that looks for phrases has nothing to look for where there are none.
                 found = self._detector(regions).detect(picture, texts) if texts else ()
         boxes = [region.box for region in found]
         with stages.time("score"):
-            similarity = where.score(boxes) + detected(found, texts)
+            similarity = grounding.score(boxes) + detector_bonus(found, texts)
             if self.head is None and isinstance(regions, str) and regions == "proposals":
-                similarity = similarity + expected(found, picture.size)
-            heat = heat_of(where, boxes)
-        return Evidence(found, similarity, heat, where.existence, tuple(notes))
+                similarity = similarity + proposal_bonus(found, picture.size)
+            heat = heat_maps(grounding, boxes)
+        return PhraseScores(found, similarity, heat, grounding.existence, tuple(notes))
 
     def _detector(self, spec: str) -> Detector:
         if not spec.startswith(("torchvision:", "hf:")):
@@ -359,7 +361,7 @@ def align(
     return aligner.align(image, sentence, solver=solver, regions=regions, phrases=phrases, relations=relations)
 
 
-def spoken_texts(phrases: Sequence[Phrase]) -> list[str]:
+def referent_texts(phrases: Sequence[Phrase]) -> list[str]:
     """Give what to look for, for each phrase: of a pronoun, the phrase that it stands for.
 
     Args:
@@ -380,7 +382,7 @@ def spoken_texts(phrases: Sequence[Phrase]) -> list[str]:
     return texts
 
 
-def shown(heat: Float32Array) -> Float32Array:
+def normalise_heat(heat: Float32Array) -> Float32Array:
     """Bring maps to 0 to 1, each by itself unless it is there already, so that they can be drawn.
 
     Args:

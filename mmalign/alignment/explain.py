@@ -14,7 +14,7 @@ TermKind = Literal["similarity", "none", "relation", "mention", "sharing"]
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class ObjectiveTerm:
     """One summand of the objective.
 
     Attributes:
@@ -58,7 +58,7 @@ class Alternative:
     instead: tuple[int, ...]
     loss: float
     moved: tuple[int, ...]
-    terms: tuple[Term, ...]
+    terms: tuple[ObjectiveTerm, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Explanation:
 
     phrase: int
     regions: tuple[int, ...]
-    terms: tuple[Term, ...]
+    terms: tuple[ObjectiveTerm, ...]
     similarity: float
     relations: float
     sharing: float
@@ -97,7 +97,7 @@ class Explanation:
         return asdict(self)
 
 
-def split_objective(problem: Problem, assignment: Assignment) -> tuple[Term, ...]:
+def split_objective(problem: Problem, assignment: Assignment) -> tuple[ObjectiveTerm, ...]:
     """Tell the summands of the objective apart.
 
     Args:
@@ -108,22 +108,22 @@ def split_objective(problem: Problem, assignment: Assignment) -> tuple[Term, ...
         The terms, by phrase, then the relations, then the shared places; their values add up to
         `problem.objective(assignment)`.
     """
-    terms: list[Term] = []
+    terms: list[ObjectiveTerm] = []
     for i, regions in enumerate(assignment):
-        terms += [Term("similarity", (i,), (j,), float(problem.unary[i, j])) for j in regions]
+        terms += [ObjectiveTerm("similarity", (i,), (j,), float(problem.unary[i, j])) for j in regions]
         free = int(problem.takes[i]) - len(regions)
         if free:
-            terms.append(Term("none", (i,), (), float(problem.null[i]) * free))
+            terms.append(ObjectiveTerm("none", (i,), (), float(problem.null[i]) * free))
     for edge in problem.edges:
         kind: TermKind = "mention" if edge.kind == "same" and edge.relation < 0 else "relation"
         terms += [
-            Term(kind, edge.phrases, places, problem.weight * edge.value(places), edge.relation, edge.kind)
+            ObjectiveTerm(kind, edge.phrases, places, problem.weight * edge.value(places), edge.relation, edge.kind)
             for places in edge.placements(assignment)
         ]
     for i, k in itertools.combinations(range(len(assignment)), 2):
         if problem.strangers(i, k):
             terms += [
-                Term("sharing", (i, k), (j, m), -float(problem.sharing[j, m]))
+                ObjectiveTerm("sharing", (i, k), (j, m), -float(problem.sharing[j, m]))
                 for j in assignment[i]
                 for m in assignment[k]
                 if problem.sharing[j, m] > 0
@@ -215,7 +215,7 @@ def _in_words(
         )
     for term in explanation.terms:
         if term.kind in {"relation", "mention"}:
-            lines.append(f"{_said(term, phrases, relations)} adds {term.value:+.2f}, of which {term.share:+.2f} here.")
+            lines.append(f"{_text(term, phrases, relations)} adds {term.value:+.2f}, of which {term.share:+.2f} here.")
         elif term.kind == "sharing":
             others = [phrases[other].text for other in term.phrases if other != explanation.phrase]
             lines.append(
@@ -225,7 +225,7 @@ def _in_words(
     return "\n".join(lines)
 
 
-def _said(term: Term, phrases: Sequence[Phrase], relations: Sequence[Relation]) -> str:
+def _text(term: ObjectiveTerm, phrases: Sequence[Phrase], relations: Sequence[Relation]) -> str:
     subject, *objects = (phrases[index].text for index in term.phrases)
     if term.kind == "mention":
         return f"{subject!r} being the same thing as {objects[0]!r}"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.alignment.explain import Explanation, Term, explain_phrase, split_objective
+from mmalign.alignment.explain import Explanation, ObjectiveTerm, explain_phrase, split_objective
 from mmalign.alignment.link import Link
 from mmalign.errors import InputError
-from mmalign.matching import Problem, Solution, overlaps
+from mmalign.matching import Problem, Solution, mutual_iou
 from mmalign.types import Note, Phrase, Region, Relation, check_flag, check_type, gives_json
 
 if TYPE_CHECKING:
@@ -106,10 +106,10 @@ class Alignment:
             Probability, 0 to 1, of its region and of all that overlap with it by half: near copies share what one
             region would have.
         """
-        near = overlaps([region.box for region in self.regions])[link.region] >= _SAME_PLACE
+        near = mutual_iou([region.box for region in self.regions])[link.region] >= _SAME_PLACE
         return float(min(1.0, self.matrix[link.phrase][near].sum()))
 
-    def terms(self) -> tuple[Term, ...]:
+    def terms(self) -> tuple[ObjectiveTerm, ...]:
         """Tell the summands of the objective apart; their values add up to it."""
         return split_objective(self.problem, self.solution.assignment)
 

@@ -16,19 +16,19 @@ from mmalign.utils import Float32Array
 if TYPE_CHECKING:
     from mmalign.grounding import Grounding, PlainGrounding
 
-Where: TypeAlias = "Grounding | PlainGrounding"
+AnyGrounding: TypeAlias = "Grounding | PlainGrounding"
 """What is known of some phrases in one picture: by the learned head, or by an encoder alone."""
 
 # What a detector's say counts where its label is the phrase: its log-odds over those of a box that is hardly one.
 _HARDLY = -3.0
 # Weight of how usual a proposed box is where no head was trained, and the share of things below which all is seldom.
-_EXPECTED, _SELDOM = np.float32(0.5), 1e-3
+_PROPOSAL_WEIGHT, _SELDOM = np.float32(0.5), 1e-3
 # Boxes that the head adds to the proposals for each phrase.
 _OWN_BOXES = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class PhraseScores:
     """What is known of p phrases in one picture before they are matched.
 
     Attributes:
@@ -46,20 +46,20 @@ class Evidence:
     notes: tuple[Note, ...] = ()
 
 
-def heat_of(where: Where, boxes: Sequence[Box]) -> Float32Array:
+def heat_maps(grounding: AnyGrounding, boxes: Sequence[Box]) -> Float32Array:
     """Give the maps of a picture.
 
     Args:
-        where: What is known of it.
+        grounding: What is known of it.
         boxes: Regions of which maps are painted where there is nothing finer.
 
     Returns:
         Array of shape (p, h, w), float32.
     """
-    return where.heat(boxes) if callable(where.heat) else where.heat
+    return grounding.heat(boxes) if callable(grounding.heat) else grounding.heat
 
 
-def detected(regions: Sequence[Region], texts: Sequence[str]) -> Float32Array:
+def detector_bonus(regions: Sequence[Region], texts: Sequence[str]) -> Float32Array:
     """Give what detectors say of phrases: of those that hold the label of a region word by word.
 
     Args:
@@ -69,7 +69,7 @@ def detected(regions: Sequence[Region], texts: Sequence[str]) -> Float32Array:
     Returns:
         Array of shape (p, r), float32, 0 or more, in nats: the log-odds of the detection.
     """
-    said = np.zeros((len(texts), len(regions)), np.float32)
+    bonus = np.zeros((len(texts), len(regions)), np.float32)
     words = [f" {' '.join(text.lower().split())} " for text in texts]
     for j, region in enumerate(regions):
         if region.label:
@@ -77,16 +77,16 @@ def detected(regions: Sequence[Region], texts: Sequence[str]) -> Float32Array:
             odds = np.clip(region.score, 1e-3, 1 - 1e-3)
             worth = max(float(np.log(odds / (1 - odds))) - _HARDLY, 0.0)
             for i, text in enumerate(words):
-                said[i, j] = worth if f"{label} " in text or f"{label}s " in text else 0.0
-    return said
+                bonus[i, j] = worth if f"{label} " in text or f"{label}s " in text else 0.0
+    return bonus
 
 
-def proposals_of(picture: Image.Image, where: Where, notes: list[Note]) -> tuple[Region, ...]:
+def proposals_of(picture: Image.Image, grounding: AnyGrounding, notes: list[Note]) -> tuple[Region, ...]:
     """Propose regions: those that pixels suggest, and those that the phrases themselves point at.
 
     Args:
         picture: Of mode RGB.
-        where: What is known of the phrases in it.
+        grounding: What is known of the phrases in it.
         notes: Gets a remark where scikit-image is not installed.
 
     Returns:
@@ -100,10 +100,10 @@ def proposals_of(picture: Image.Image, where: Where, notes: list[Note]) -> tuple
     except MissingExtraError as error:
         notes.append(Note(f"regions are proposed without looking at the picture's parts: {error}", about="regions"))
         found = propose_regions(pixels, segments=False)
-    return _without_copies([*found, *_own_regions(where)])
+    return _without_copies([*found, *_own_regions(grounding)])
 
 
-def expected(regions: Sequence[Region], size: tuple[int, int]) -> Float32Array:
+def proposal_bonus(regions: Sequence[Region], size: tuple[int, int]) -> Float32Array:
     """Give what is known of proposed regions before the phrases are looked at: how usual their boxes are.
 
     The learned head knows it already; without it the regions that stand out most are often slivers.
@@ -115,21 +115,21 @@ def expected(regions: Sequence[Region], size: tuple[int, int]) -> Float32Array:
     Returns:
         Array of shape (r,), float32, in nats, to be added to the similarity of every phrase.
     """
-    from mmalign.regions import usualness
+    from mmalign.regions import box_prior
 
-    usual: Float32Array = np.log(usualness([region.box for region in regions], *size) + np.float32(_SELDOM))
-    return _EXPECTED * usual
+    usual: Float32Array = np.log(box_prior([region.box for region in regions], *size) + np.float32(_SELDOM))
+    return _PROPOSAL_WEIGHT * usual
 
 
-def _own_regions(where: Where) -> list[Region]:
+def _own_regions(grounding: AnyGrounding) -> list[Region]:
     from mmalign.grounding import Grounding
     from mmalign.regions import peak_regions
 
-    if isinstance(where, Grounding):
-        return [region for found in where.regions(most=_OWN_BOXES) for region in found]
-    if where.cells is None or not len(where.text):
+    if isinstance(grounding, Grounding):
+        return [region for found in grounding.regions(most=_OWN_BOXES) for region in found]
+    if grounding.cells is None or not len(grounding.text):
         return []
-    return list(peak_regions(where.heat(), *where.picture.size))
+    return list(peak_regions(grounding.heat(), *grounding.picture.size))
 
 
 def _without_copies(regions: Sequence[Region]) -> tuple[Region, ...]:

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from mmalign.calibration.fit import fit_platt as fit_platt
     from mmalign.calibration.fit import grouped_folds as grouped_folds
     from mmalign.calibration.mapping import FILE as FILE
-    from mmalign.calibration.mapping import RIVALS as RIVALS
+    from mmalign.calibration.mapping import MARGIN_HITS as MARGIN_HITS
     from mmalign.calibration.mapping import Calibration as Calibration
-    from mmalign.calibration.mapping import evidence as evidence
+    from mmalign.calibration.mapping import hit_features as hit_features
     from mmalign.calibration.metrics import Binning as Binning
     from mmalign.calibration.metrics import Float64Array as Float64Array
     from mmalign.calibration.metrics import auroc as auroc
@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "fit": ["fit_isotonic", "fit_platt", "grouped_folds"],
-        "mapping": ["Calibration", "FILE", "RIVALS", "evidence"],
+        "mapping": ["Calibration", "FILE", "MARGIN_HITS", "hit_features"],
         "metrics": [
             "Binning",
             "Float64Array",

@@ -16,15 +16,17 @@ from numpy.typing import ArrayLike
 from mmalign.calibration.fit import sigmoid
 from mmalign.calibration.metrics import Float64Array
 from mmalign.errors import CalibrationError, InputError
-from mmalign.utils import KEY, holds_checksum, with_checksum, write_atomic
+from mmalign.utils import CHECKSUM_KEY, holds_checksum, with_checksum, write_atomic
 
 FILE = "calibration.json"
 """Name of the file that `mmalign eval calibration` writes and that a collection may hold."""
-RIVALS = 5
+MARGIN_HITS = 5
 """Hits that a search fetches at least, to see by how much the first leads, copies of one picture left out."""
 
 _FORMAT = 1
 _EVENT = "the picture at the top of the hits is the one that the text was written about"
+# The margin was once called the lead, and is so in files.
+_MARGIN_KEY = "lead_weight"
 # Copies of one picture have one score, but for the last digits that BLAS leaves to chance.
 _SAME = 1e-6
 
@@ -33,16 +35,16 @@ _SAME = 1e-6
 class Calibration:
     """From the scores of a text query's hits, and the number of pictures searched, to probabilities.
 
-    The log-odds are `score_weight * score + lead_weight * lead + size_weight * log(pictures) + bias`. A hit's lead is
-    by how much it beats the best other picture: below 0 for all but the first. It tells a clear answer from one of
-    many, the score tells whether there is an answer at all, and the size takes account of chance: among more
+    The log-odds are `score_weight * score + margin_weight * margin + size_weight * log(pictures) + bias`. A hit's
+    margin is by how much it beats the best other picture: below 0 for all but the first. It tells a clear answer from
+    one of many, the score tells whether there is an answer at all, and the size takes account of chance: among more
     pictures, more wrong ones score high.
 
     Attributes:
         encoder: Name of the encoder that it was fitted for.
         fingerprint: That encoder's fingerprint; no other encoder's scores mean the same.
         score_weight: At least 0.
-        lead_weight: At least 0.
+        margin_weight: At least 0.
         size_weight: Per natural logarithm of the number of pictures.
         bias: Log-odds.
         knots: `(log-odds, probability)` pairs, both rising, which replace the logistic function; none for that.
@@ -60,7 +62,7 @@ class Calibration:
     encoder: str
     fingerprint: str
     score_weight: float
-    lead_weight: float
+    margin_weight: float
     size_weight: float
     bias: float
     smallest: int
@@ -69,13 +71,13 @@ class Calibration:
     fitted_on: str = ""
 
     def __post_init__(self) -> None:
-        numbers = (self.score_weight, self.lead_weight, self.size_weight, self.bias, *sum(self.knots, ()))
+        numbers = (self.score_weight, self.margin_weight, self.size_weight, self.bias, *sum(self.knots, ()))
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise InputError(f"a calibration holds finite numbers, got {numbers}")
-        if self.score_weight < 0 or self.lead_weight < 0:
+        if self.score_weight < 0 or self.margin_weight < 0:
             raise InputError(
                 f"a better hit must not be less probable, got score_weight={self.score_weight}, "
-                f"lead_weight={self.lead_weight}"
+                f"margin_weight={self.margin_weight}"
             )
         if not self.fingerprint or not isinstance(self.fingerprint, str):
             raise InputError("a calibration names the fingerprint of its encoder, got none")
@@ -91,16 +93,16 @@ class Calibration:
         """The weighted evidence for each hit.
 
         Args:
-            scores: Cosines of the hits of q queries, best first, shape (q, k); -inf in empty places. The lead is
+            scores: Cosines of the hits of q queries, best first, shape (q, k); -inf in empty places. The margin is
                 seen only where there are two hits.
             pictures: How many pictures were searched, at least 1: one number, or one for each query.
 
         Returns:
             Shape (q, k), float64; -inf in empty places.
         """
-        score, lead, size = evidence(scores, pictures=np.maximum(pictures, self.smallest))
-        # An empty place has no lead; -inf * 0 would be NaN.
-        total = np.where(np.isfinite(score), score, 0) * self.score_weight + lead * self.lead_weight
+        score, margin, size = hit_features(scores, pictures=np.maximum(pictures, self.smallest))
+        # An empty place has no margin; -inf * 0 would be NaN.
+        total = np.where(np.isfinite(score), score, 0) * self.score_weight + margin * self.margin_weight
         result: Float64Array = np.where(np.isfinite(score), total + size * self.size_weight + self.bias, -np.inf)
         return result
 
@@ -145,8 +147,9 @@ class Calibration:
         Raises:
             OSError: The disk refused.
         """
-        told: dict[str, Any] = {"format": _FORMAT, "event": _EVENT} | asdict(self)
-        write_atomic(Path(path), json.dumps(with_checksum(told), indent=2) + "\n")
+        payload: dict[str, Any] = {"format": _FORMAT, "event": _EVENT} | asdict(self)
+        payload[_MARGIN_KEY] = payload.pop("margin_weight")
+        write_atomic(Path(path), json.dumps(with_checksum(payload), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Calibration:
@@ -163,26 +166,27 @@ class Calibration:
         """
         where = Path(path)
         try:
-            told = json.loads(where.read_text(encoding="utf-8"))
-            if not holds_checksum(told):
+            payload = json.loads(where.read_text(encoding="utf-8"))
+            if not holds_checksum(payload):
                 raise ValueError("it is damaged: its checksum is another one")
-            told.pop(KEY, None)
-            version = told.pop("format")
-            told.pop("event", None)
+            payload.pop(CHECKSUM_KEY, None)
+            version = payload.pop("format")
+            payload.pop("event", None)
             if version != _FORMAT:
                 raise CalibrationError(f"{where}: expected format {_FORMAT}, got {version}; update mmalign")
-            unknown = set(told) - {field.name for field in fields(cls)}
+            payload["margin_weight"] = payload.pop(_MARGIN_KEY)
+            unknown = set(payload) - {field.name for field in fields(cls)}
             if unknown:
                 raise InputError(f"unknown entries {', '.join(sorted(unknown))}")
-            told["knots"] = tuple((float(x), float(p)) for x, p in told.get("knots", ()))
-            return cls(**told)
+            payload["knots"] = tuple((float(x), float(p)) for x, p in payload.get("knots", ()))
+            return cls(**payload)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CalibrationError(
                 f"{where} is no calibration ({error}); write one with: mmalign eval calibration"
             ) from error
 
 
-def evidence(scores: ArrayLike, *, pictures: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
+def hit_features(scores: ArrayLike, *, pictures: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
     """What a calibration weighs.
 
     Args:
@@ -190,9 +194,9 @@ def evidence(scores: ArrayLike, *, pictures: ArrayLike) -> tuple[Float64Array, F
         pictures: How many pictures were searched, at least 1: one number, or one for each query.
 
     Returns:
-        `(score, lead, size)`, each of shape (q, k), float64: the scores, how much each hit beats the best other
+        `(score, margin, size)`, each of shape (q, k), float64: the scores, how much each hit beats the best other
         picture, and the natural logarithm of the number of pictures. Copies of the first picture are no rivals of
-        it; the lead is 0 where there is no rival, and in empty places.
+        it; the margin is 0 where there is no rival, and in empty places.
 
     Raises:
         InputError: Another shape, or no pictures.
@@ -215,5 +219,5 @@ def evidence(scores: ArrayLike, *, pictures: ArrayLike) -> tuple[Float64Array, F
     first = there & (score >= best - _SAME)
     rival = np.max(np.where(there & ~first, score, -np.inf), axis=1, keepdims=True)
     rival = np.where(np.isfinite(rival), rival, best)
-    lead = np.where(first, best - rival, np.where(there, score, best) - best)
-    return score, lead, size
+    margin = np.where(first, best - rival, np.where(there, score, best) - best)
+    return score, margin, size

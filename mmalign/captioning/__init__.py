@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from mmalign.captioning.decoders.base import CaptionsMany as CaptionsMany
     from mmalign.captioning.decoders.base import Decoder as Decoder
     from mmalign.captioning.decoders.base import check_trained_for as check_trained_for
-    from mmalign.captioning.decoders.decoding import GenerationConfig as GenerationConfig
-    from mmalign.captioning.decoders.decoding import write_captions as write_captions
     from mmalign.captioning.decoders.fusion import FusionName as FusionName
+    from mmalign.captioning.decoders.generation import GenerationConfig as GenerationConfig
+    from mmalign.captioning.decoders.generation import generate as generate
     from mmalign.captioning.decoders.hf import LanguageModel as LanguageModel
-    from mmalign.captioning.decoders.model import ModelConfig as ModelConfig
+    from mmalign.captioning.decoders.model import DecoderConfig as DecoderConfig
     from mmalign.captioning.decoders.model import MultimodalTransformer as MultimodalTransformer
     from mmalign.captioning.decoders.model import make_inputs as make_inputs
     from mmalign.captioning.decoders.model import make_model as make_model
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mmalign.captioning.decoders.trained import DecoderFile as DecoderFile
     from mmalign.captioning.decoders.trained import read_decoder as read_decoder
     from mmalign.captioning.decoders.trained import write_decoder as write_decoder
-    from mmalign.captioning.retrieval import Context as Context
     from mmalign.captioning.retrieval import Retrieval as Retrieval
+    from mmalign.captioning.retrieval import RetrievedCaptions as RetrievedCaptions
     from mmalign.captioning.retrieval import TextStore as TextStore
     from mmalign.captioning.retrieval import retrieve_context as retrieve_context
     from mmalign.captioning.verify import AlignmentJudge as AlignmentJudge
@@ -46,16 +46,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "captioner": ["Captioner"],
         "consensus": ["MBRConfig", "Consensus", "word_weights"],
         "decoders.base": ["CaptionsMany", "Decoder", "check_trained_for"],
-        "decoders.decoding": ["GenerationConfig", "write_captions"],
+        "decoders.generation": ["GenerationConfig", "generate"],
         "decoders.fusion": ["FusionName"],
         "decoders.hf": ["LanguageModel"],
-        "decoders.model": ["ModelConfig", "MultimodalTransformer", "make_inputs", "make_model", "pad_targets"],
+        "decoders.model": ["DecoderConfig", "MultimodalTransformer", "make_inputs", "make_model", "pad_targets"],
         "decoders.prefix": ["PrefixFile", "SoftPrefix", "write_prefix"],
         "decoders.prompts": ["PROMPTED"],
         "decoders.registry": ["PREFIX", "load_decoder"],
         "decoders.tokenizer": ["CaptionTokenizer", "plain_words"],
         "decoders.trained": ["DecoderFile", "read_decoder", "write_decoder"],
-        "retrieval": ["Context", "Retrieval", "TextStore", "retrieve_context"],
+        "retrieval": ["RetrievedCaptions", "Retrieval", "TextStore", "retrieve_context"],
         "verify": ["AlignmentJudge", "ground_caption"],
     },
 )

@@ -14,7 +14,7 @@ from mmalign.captioning.consensus import Consensus, word_weights
 from mmalign.captioning.decoders.base import CaptionsMany, Draft, ReadsEmbeddings, ScoresCaptions, check_trained_for
 from mmalign.captioning.decoders.prompts import PROMPTED
 from mmalign.captioning.ranking import JUDGED, rank_by_fit
-from mmalign.captioning.retrieval import Context, Retrieval, TextStore, retrieve_context
+from mmalign.captioning.retrieval import Retrieval, RetrievedCaptions, TextStore, retrieve_context
 from mmalign.encoders import Encoder
 from mmalign.errors import EncoderMismatchError, InputError
 from mmalign.types import Caption, CaptionEvidence, CaptionSpan, Note, check_text, check_type
@@ -23,7 +23,7 @@ from mmalign.utils import Float32Array, as_matrix
 if TYPE_CHECKING:
     from mmalign.captioning.decoders.base import Decoder
 
-Judge = Callable[[Sequence[str]], Sequence[float]]
+GroundingJudge = Callable[[Sequence[str]], Sequence[float]]
 """Says of each of several captions how well it fits a picture, higher is better."""
 MODES = ("decoder", "consensus", "nearest")
 READ = 150
@@ -111,7 +111,7 @@ class Captioner:
         *,
         exclude: Names[str] = (),
         influence: bool = False,
-        judge: Judge | None = None,
+        judge: GroundingJudge | None = None,
     ) -> Caption:
         """Caption one picture.
 
@@ -161,8 +161,8 @@ class Captioner:
             for vector, context, drafts in zip(matrix, contexts, written, strict=True)
         ]
 
-    def _retrieved(self, matrix: Float32Array, exclude: Sequence[Names[str]]) -> list[Context]:
-        contexts = [Context()] * len(matrix)
+    def _retrieved(self, matrix: Float32Array, exclude: Sequence[Names[str]]) -> list[RetrievedCaptions]:
+        contexts = [RetrievedCaptions()] * len(matrix)
         if len(self._store):
             contexts = retrieve_context(matrix, self._store, how=self._how, exclude=exclude)
         if not all(map(len, contexts)) and not self._trained:
@@ -172,12 +172,12 @@ class Captioner:
             )
         return contexts
 
-    def _chosen(self, context: Context, *, influence: bool, judge: Judge | None) -> Caption:
+    def _chosen(self, context: RetrievedCaptions, *, influence: bool, judge: GroundingJudge | None) -> Caption:
         if self.mode == "nearest" or self._voting is None:
             found = [Draft(text, None, float(s)) for text, s in zip(context.captions, context.scores, strict=True)]
             best = _judged(found, judge)[0]
             row = context.captions.index(best.text)
-            return _told(best.text, best.score, self.mode, context[row : row + 1], None)
+            return _made(best.text, best.score, self.mode, context[row : row + 1], None)
         ranked = _judged([Draft(e.text, None, e.score) for e in self._voting.choose(context)], judge)
         # What it is without one vote: the others stay.
         gains = None
@@ -188,25 +188,25 @@ class Captioner:
                 whole - self._support(ranked[0].text, context[[j for j in range(len(context)) if j != i]])
                 for i in range(len(read))
             ]
-        told = _told(ranked[0].text, ranked[0].score, self.mode, read, gains)
-        return replace(told, alternatives=tuple(entry.text for entry in ranked[1:5]))
+        caption = _made(ranked[0].text, ranked[0].score, self.mode, read, gains)
+        return replace(caption, alternatives=tuple(entry.text for entry in ranked[1:5]))
 
-    def _support(self, text: str, context: Context) -> float:
+    def _support(self, text: str, context: RetrievedCaptions) -> float:
         assert self._voting is not None
         found = self._voting.choose(context, drafts=[text])
         return found[0].score if found else 0.0
 
-    def _read(self, context: Context) -> Context:
+    def _read(self, context: RetrievedCaptions) -> RetrievedCaptions:
         """What the decoder is given of it."""
         return context[: READ if isinstance(self._decoder, ScoresCaptions) else PROMPTED]
 
     def _written(
         self,
         vector: Float32Array,
-        context: Context,
+        context: RetrievedCaptions,
         *,
         influence: bool,
-        judge: Judge | None,
+        judge: GroundingJudge | None,
         drafts: list[Draft] | None = None,
     ) -> Caption:
         decoder = self._decoder
@@ -220,13 +220,13 @@ class Captioner:
             found = decoder.log_likelihoods(drafts[0].text, vector, contexts)
             gains = [float(found[0] - without) for without in found[1:]]
         mode = "decoder" if self.mode == "decoder" else decoder.name
-        told = _told(drafts[0].text, drafts[0].score, mode, read, gains)
+        caption = _made(drafts[0].text, drafts[0].score, mode, read, gains)
         notes: tuple[Note, ...] = ()
         if not len(read):
             notes = (Note("nothing was retrieved; written from the picture's embedding alone"),)
         if influence and gains is None and len(read):
             notes += (Note(f"{decoder.name} does not tell how likely a caption is, so no influence is told"),)
-        return replace(told, alternatives=tuple(draft.text for draft in drafts[1:5]), notes=notes)
+        return replace(caption, alternatives=tuple(draft.text for draft in drafts[1:5]), notes=notes)
 
 
 def cite(text: str, evidence: Sequence[str]) -> tuple[CaptionSpan, ...]:
@@ -264,7 +264,7 @@ def _stem(word: str) -> str:
     return word.removesuffix("e") if len(word) > 3 else word
 
 
-def _judged(drafts: list[Draft], judge: Judge | None) -> list[Draft]:
+def _judged(drafts: list[Draft], judge: GroundingJudge | None) -> list[Draft]:
     """The drafts, best first; those beyond the first eight fall away where there is a judge."""
     if judge is None or len(drafts) < 2:
         return drafts
@@ -272,7 +272,7 @@ def _judged(drafts: list[Draft], judge: Judge | None) -> list[Draft]:
     return rank_by_fit(looked, judge([draft.text for draft in looked]))
 
 
-def _told(text: str, score: float, mode: str, context: Context, gains: Sequence[float] | None) -> Caption:
+def _made(text: str, score: float, mode: str, context: RetrievedCaptions, gains: Sequence[float] | None) -> Caption:
     evidence = tuple(
         CaptionEvidence(caption, source, float(near), None if gains is None else float(gains[rank]))
         for rank, (caption, source, near) in enumerate(

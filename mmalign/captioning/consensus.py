@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.captioning.retrieval import Context
+from mmalign.captioning.retrieval import RetrievedCaptions
 from mmalign.errors import InputError
 from mmalign.metrics import CaptionVectors, DocumentFrequencies, Tokens, WordRuns, caption_tokens, cider_table
 
@@ -91,7 +91,7 @@ class Consensus:
     def __init__(self, frequencies: DocumentFrequencies, how: MBRConfig = MBRConfig()) -> None:
         self._frequencies, self._how = frequencies, how
 
-    def choose(self, context: Context, *, drafts: Sequence[str] = ()) -> list[MBRResult]:
+    def choose(self, context: RetrievedCaptions, *, drafts: Sequence[str] = ()) -> list[MBRResult]:
         """Rank a picture's captions by how much the retrieved ones agree with them.
 
         Args:
@@ -107,10 +107,10 @@ class Consensus:
             return [MBRResult(text, 0.0, rank) for rank, text in enumerate(texts)]
         weights = np.exp((voters.scores.astype(np.float64) - voters.scores.max()) / self._how.temperature)
         tokens = [caption_tokens(text) for text in texts]
-        heard = [caption_tokens(text) for text in voters.captions]
-        score = self._likeness(self._frequencies, tokens, heard) @ (weights / weights.sum())
+        voter_tokens = [caption_tokens(text) for text in voters.captions]
+        score = self._likeness(self._frequencies, tokens, voter_tokens) @ (weights / weights.sum())
         if self._how.plain:
-            score += self._how.plain * (self._likeness(_UNIFORM, tokens, heard) @ (weights / weights.sum()))
+            score += self._how.plain * (self._likeness(_UNIFORM, tokens, voter_tokens) @ (weights / weights.sum()))
         order = np.argsort(-score, kind="stable").tolist()
         return [MBRResult(texts[rank], float(score[rank]), rank) for rank in order]
 
@@ -120,11 +120,13 @@ class Consensus:
     ) -> NDArray[np.float64]:
         # A numbering of its own for each picture keeps the tables narrow.
         runs = WordRuns(frequencies)
-        said: CaptionVectors = runs.vectors(candidates)
-        return cider_table(said, runs.vectors(voters))
+        vectors: CaptionVectors = runs.vectors(candidates)
+        return cider_table(vectors, runs.vectors(voters))
 
 
-def consensus(context: Context, frequencies: DocumentFrequencies, *, how: MBRConfig = MBRConfig()) -> MBRResult | None:
+def consensus(
+    context: RetrievedCaptions, frequencies: DocumentFrequencies, *, how: MBRConfig = MBRConfig()
+) -> MBRResult | None:
     """The retrieved caption that the others agree with most.
 
     Args:

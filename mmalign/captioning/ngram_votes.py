@@ -32,7 +32,7 @@ _RANKS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class NgramVotes:
     """The n-grams of the captions retrieved for b pictures.
 
     Attributes:
@@ -50,13 +50,13 @@ class Evidence:
     earlier: torch.Tensor
     weights: torch.Tensor
 
-    def to(self, device: torch.device) -> Evidence:
+    def to(self, device: torch.device) -> NgramVotes:
         """The same on another device."""
-        return Evidence(*(tensor.to(device) for tensor in field_values(self).values()))
+        return NgramVotes(*(tensor.to(device) for tensor in field_values(self).values()))
 
-    def repeat(self, times: int) -> Evidence:
+    def repeat(self, times: int) -> NgramVotes:
         """Each picture's evidence so many times in a row, for as many hypotheses."""
-        return Evidence(*(tensor.repeat_interleave(times, dim=0) for tensor in field_values(self).values()))
+        return NgramVotes(*(tensor.repeat_interleave(times, dim=0) for tensor in field_values(self).values()))
 
 
 def rank_weights(count: int) -> Float32Array:
@@ -70,7 +70,7 @@ def rank_weights(count: int) -> Float32Array:
     return result
 
 
-def gather_evidence(contexts: Sequence[Sequence[Sequence[int]]]) -> Evidence:
+def gather_votes(contexts: Sequence[Sequence[Sequence[int]]]) -> NgramVotes:
     """Collect the n-grams of retrieved captions.
 
     Args:
@@ -91,7 +91,7 @@ def gather_evidence(contexts: Sequence[Sequence[Sequence[int]]]) -> Evidence:
         weights.append(np.repeat(rank_weights(len(rows)), [len(row) - 2 for row in rows]))
     table = np.stack([_filled(row, max(row.shape[1] for row in numbers)) for row in numbers])
     most = max(len(different) for different in vocabularies)
-    return Evidence(
+    return NgramVotes(
         words=torch.from_numpy(np.stack([_filled(different, max(most, 1)) for different in vocabularies])),
         slots=torch.from_numpy(table[:, 0]),
         before=torch.from_numpy(table[:, 1]),
@@ -105,31 +105,29 @@ def _filled(values: NDArray[Any], size: int) -> NDArray[Any]:
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])])
 
 
-def evidence_features(evidence: Evidence, tokens: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+def vote_features(votes: NgramVotes, tokens: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
     """How strongly the context speaks for each of its words as the next one.
 
     Args:
-        evidence: Of b pictures.
+        votes: Of b pictures.
         tokens: The last token at each of t steps, shape (b, t).
         previous: The token before it, shape (b, t).
 
     Returns:
         Tensor of shape (3, b, t, m): for unigrams, bigrams and trigrams the logarithm of how much more than nothing
-        the word `evidence.words` is seen there; 0 where it is not.
+        the word `votes.words` is seen there; 0 where it is not.
     """
-    after = evidence.before[:, None, :] == tokens[:, :, None]
-    longer = after & (evidence.earlier[:, None, :] == previous[:, :, None])
-    weights = evidence.weights[:, None, :].expand(after.shape)
-    slots = evidence.slots[:, None, :].expand(after.shape)
+    after = votes.before[:, None, :] == tokens[:, :, None]
+    longer = after & (votes.earlier[:, None, :] == previous[:, :, None])
+    weights = votes.weights[:, None, :].expand(after.shape)
+    slots = votes.slots[:, None, :].expand(after.shape)
     features = []
     for mask in (None, after, longer):
         seen = weights if mask is None else weights * mask
         if mask is None:
             # The same at every step.
             seen = seen[:, :1]
-        share = seen.new_zeros(*seen.shape[:2], evidence.words.shape[1]).scatter_add_(
-            -1, slots[:, : seen.shape[1]], seen
-        )
+        share = seen.new_zeros(*seen.shape[:2], votes.words.shape[1]).scatter_add_(-1, slots[:, : seen.shape[1]], seen)
         if mask is not None:
             share = share / (seen.sum(-1, keepdim=True) + _DOUBT)
         feature = torch.log1p(share / _FLOOR)

@@ -46,8 +46,8 @@ def rank_drafts(
         return sorted(drafts, key=lambda draft: -draft.score)
     weights = np.exp(-np.arange(len(voters)) / _RANKS)
     runs = WordRuns(frequencies)
-    said = runs.vectors([caption_tokens(draft.text) for draft in drafts])
-    agreed = cider_table(said, runs.vectors(voters)) @ (weights / weights.sum())
+    vectors = runs.vectors([caption_tokens(draft.text) for draft in drafts])
+    agreed = cider_table(vectors, runs.vectors(voters)) @ (weights / weights.sum())
     scored = [
         replace(draft, score=float(agreement) + _LIKELIHOOD * draft.score)
         for draft, agreement in zip(drafts, agreed, strict=True)

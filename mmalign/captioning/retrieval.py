@@ -23,7 +23,7 @@ MOST_WORDS = 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Context:
+class RetrievedCaptions:
     """What was retrieved for a picture.
 
     Attributes:
@@ -41,7 +41,7 @@ class Context:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, chosen: slice | Sequence[int]) -> Context:
+    def __getitem__(self, chosen: slice | Sequence[int]) -> RetrievedCaptions:
         """Some of the captions, as a context."""
         numbers = range(len(self))[chosen] if isinstance(chosen, slice) else list(chosen)
         rows = np.array(numbers, np.int64)
@@ -138,7 +138,7 @@ def retrieve_context(
     how: Retrieval = Retrieval(),
     exclude: Sequence[Collection[str]] | None = None,
     search: Search | None = None,
-) -> list[Context]:
+) -> list[RetrievedCaptions]:
     """Choose for each picture the captions that say most about it.
 
     Args:
@@ -165,7 +165,7 @@ def retrieve_context(
     if exclude is not None and len(exclude) != len(matrix):
         raise InputError(f"expected sources to exclude for each of {len(matrix)} pictures, got {len(exclude)}")
     find = store.search if search is None else search
-    result: list[Context | None] = [None] * len(matrix)
+    result: list[RetrievedCaptions | None] = [None] * len(matrix)
     left = np.arange(len(matrix))
     depth = min(len(store), int(np.ceil(how.k * how.pool)))
     while len(left):
@@ -187,7 +187,7 @@ def _choose(
     exclude: Collection[str],
     *,
     whole: bool,
-) -> Context | None:
+) -> RetrievedCaptions | None:
     """The context from one list of hits; None where it was too short to tell."""
     seen: set[tuple[str, ...]] = set()
     rows: list[int] = []
@@ -214,7 +214,7 @@ def _choose(
         order = diverse_order(scores[rows], l2_normalize(store.vectors[chosen]), how.k, diversity=how.diversity)
         rows = sorted(rows[i] for i in order)
     places = positions[rows[: how.k]]
-    return Context(
+    return RetrievedCaptions(
         captions=tuple(store.captions[place] for place in places.tolist()),
         scores=scores[rows[: how.k]].astype(np.float32),
         sources=tuple(store.sources[place] if store.sources else "" for place in places.tolist()),

@@ -108,8 +108,8 @@ def align(
         say(f"wrote {output}")
     explanations = [found.explain(index) for index in range(len(found.phrases))] if explain else []
     if as_json:
-        told = found.to_dict()
-        print_json(told | ({"explanations": [each.to_dict() for each in explanations]} if explain else {}))
+        payload = found.to_dict()
+        print_json(payload | ({"explanations": [each.to_dict() for each in explanations]} if explain else {}))
         return
     for note in found.notes:
         say(f"note: {note}")
@@ -205,10 +205,10 @@ def print_links(found: Alignment, size: tuple[int, int]) -> None:
             rows.append([str(index + 1), phrase.text, "not found", "", "", "", there])
     print_table(["", "phrase", "where", "pixels", "score", "probability", "there"], rows, wraps=1)
     matched = len(found.phrases) - len(found.unmatched_phrases)
-    said = "" if found.converged else ", stopped at its limit"
+    ending = "" if found.converged else ", stopped at its limit"
     print(
         f"{matched} of {len(found.phrases)} phrases found in {sum(found.seconds.values()):.2f} s "
-        f"({found.solver}{said}; worth {found.objective:.2f})"
+        f"({found.solver}{ending}; worth {found.objective:.2f})"
     )
 
 

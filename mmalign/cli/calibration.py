@@ -104,9 +104,11 @@ def _write_files(report: CalibrationReport, out: Path) -> None:
 
 
 def _print_report(report: CalibrationReport) -> None:
-    told = report.calibration
-    how = f"{report.folds}-fold by picture" if report.folds else f"fitted on {told.fitted_on}"
-    print(f"{told.encoder} on {report.n_images:,} pictures with {report.n_captions:,} captions, {report.method}, {how}")
+    fitted = report.calibration
+    how = f"{report.folds}-fold by picture" if report.folds else f"fitted on {fitted.fitted_on}"
+    print(
+        f"{fitted.encoder} on {report.n_images:,} pictures with {report.n_captions:,} captions, {report.method}, {how}"
+    )
     print("\nThe best hit, by size of the gallery")
     print_table(_HEADER, [_row(quality) for quality in report.sizes])
     ends = {name: f"{low:.3f} to {high:.3f}" for name, (low, high) in report.intervals.items()}

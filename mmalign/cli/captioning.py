@@ -84,10 +84,10 @@ def caption(
         progress = shows_progress(as_json)
         with json_list() if as_json else nullcontext() as put:
             try:
-                for name, told in opened.caption_items(mode=mode, where=where, again=again, progress=progress):
+                for name, written in opened.caption_items(mode=mode, where=where, again=again, progress=progress):
                     count += 1
                     if put is not None:
-                        put({"id": name, "caption": told.text})
+                        put({"id": name, "caption": written.text})
             except KeyboardInterrupt:
                 say(
                     f"stopped; {_captions(count)} {'is' if count == 1 else 'are'} written as written_caption of "
@@ -97,13 +97,13 @@ def caption(
         done = "" if count or again else ": none is left without one; --again writes them anew"
         say(f"{_captions(count)} written as written_caption of {opened.path}{done}")
         return
-    failed, said = 0, False
+    failed, notes_shown = 0, False
     paths = image or []
     # One picture is one object, several are a list.
     with json_list() if as_json and len(paths) > 1 else nullcontext(print_json) as put:
         for number, path in enumerate(paths):
             try:
-                told = opened.caption(path, mode=mode, influence=evidence, ground=ground, rerank=rerank, floor=floor)
+                written = opened.caption(path, mode=mode, influence=evidence, ground=ground, rerank=rerank, floor=floor)
             except KeyboardInterrupt:
                 say(f"stopped; {number:,} of {len(paths):,} pictures were captioned")
                 raise typer.Exit(130) from None
@@ -115,12 +115,12 @@ def caption(
                     put({"image": path, "error": error.reason})
                 continue
             if as_json:
-                put({"image": path, "collection": str(opened.path), **told.to_dict()})
+                put({"image": path, "collection": str(opened.path), **written.to_dict()})
             else:
-                if not said:
+                if not notes_shown:
                     say_which(opened, collection)
-                    said = True
-                _print(path, told, named=len(paths) > 1, evidence=evidence)
+                    notes_shown = True
+                _print(path, written, named=len(paths) > 1, evidence=evidence)
     if failed:
         raise typer.Exit(1)
 
@@ -129,11 +129,11 @@ def _captions(count: int) -> str:
     return f"{count:,} caption{'' if count == 1 else 's'}"
 
 
-def _print(path: str, told: Caption, *, named: bool, evidence: bool) -> None:
-    for note in told.notes:
+def _print(path: str, caption: Caption, *, named: bool, evidence: bool) -> None:
+    for note in caption.notes:
         say(f"note: {note}")
-    print(f"{path}: {told.text}" if named else told.text)
-    for span in told.spans:
+    print(f"{path}: {caption.text}" if named else caption.text)
+    for span in caption.spans:
         if span.kind != "phrase":
             continue
         where = "not found in the picture"
@@ -143,23 +143,23 @@ def _print(path: str, told: Caption, *, named: bool, evidence: bool) -> None:
         print(f"    {span.text}: {where}")
     if not evidence:
         return
-    cited = _print_words(told)
-    by_influence = sorted(range(len(told.evidence)), key=lambda i: -(told.evidence[i].influence or 0.0))[:_SHOWN]
+    cited = _print_words(caption)
+    by_influence = sorted(range(len(caption.evidence)), key=lambda i: -(caption.evidence[i].influence or 0.0))[:_SHOWN]
     print("  retrieved captions by how near they are, and what each did:")
     shown = sorted(cited | set(by_influence))
     for number in shown:
-        entry = told.evidence[number]
+        entry = caption.evidence[number]
         did = "" if entry.influence is None else f"  {entry.influence:+.3f}"
         print(f"    {number + 1:>3}  {entry.score:.3f}{did}  {entry.text}")
-    if len(shown) < len(told.evidence):
-        print(f"    and {len(told.evidence) - len(shown):,} more; --json lists all")
+    if len(shown) < len(caption.evidence):
+        print(f"    and {len(caption.evidence) - len(shown):,} more; --json lists all")
 
 
-def _print_words(told: Caption) -> set[int]:
+def _print_words(caption: Caption) -> set[int]:
     """Print what each word rests on; return the retrieved captions that were named."""
     print("  words and the retrieved captions that hold them:")
     cited: set[int] = set()
-    for span in told.spans:
+    for span in caption.spans:
         if span.kind != "word":
             continue
         named = span.evidence[:_CITED]

@@ -97,9 +97,9 @@ def check_collection(path: Path, *, deep: bool = False) -> list[Check]:
     checks = [Check("collection", True, f"{path}: {count:,} items, {encoder}")]
     checks += [Check(note.about or "collection", True, note.text, note.remedy) for note in collection.notes()]
     if deep:
-        checks += _told("items", lambda: _check_items(collection))
-    checks += _told("embeddings", lambda: _check_embeddings(collection))
-    checks += _told("files", lambda: _check_files(collection))
+        checks += _explained("items", lambda: _check_items(collection))
+    checks += _explained("embeddings", lambda: _check_embeddings(collection))
+    checks += _explained("files", lambda: _check_files(collection))
     try:
         manifest = collection.check_index()
     except MMAlignError as error:
@@ -107,11 +107,11 @@ def check_collection(path: Path, *, deep: bool = False) -> list[Check]:
     else:
         detail = "none; search is exact" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
         checks.append(Check("index", True, detail))
-        checks += _told("recall", lambda: _check_recall(collection))
+        checks += _explained("recall", lambda: _check_recall(collection))
     return checks
 
 
-def _told(name: str, check: Callable[[], list[Check]]) -> list[Check]:
+def _explained(name: str, check: Callable[[], list[Check]]) -> list[Check]:
     """Make checks; where what they read is damaged, that is what they find."""
     try:
         return check()

@@ -216,10 +216,10 @@ def _print_report(
         "removed": report.removed,
         "skipped": len(report.skipped),
     }
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    told = told or ("nothing to do" if more is None else "nothing done")
+    summary = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    summary = summary or ("nothing to do" if more is None else "nothing done")
     items = "item" if len(opened) == 1 else "items"
-    print(f"{opened.path}: {len(opened):,} {items} ({told}; {report.encoded:,} encoded in {report.seconds:.1f} s)")
+    print(f"{opened.path}: {len(opened):,} {items} ({summary}; {report.encoded:,} encoded in {report.seconds:.1f} s)")
 
 
 def info(
@@ -238,26 +238,26 @@ def info(
         mmalign info photos.mm --json
     """
     opened = open_collection(named(collection, place))
-    told = opened.info()
+    payload = opened.info()
     gone = gone_items(opened)
     if gone is not None:
-        told["notes"] = [*told["notes"], gone]
+        payload["notes"] = [*payload["notes"], gone]
     if as_json:
-        print_json(told)
+        print_json(payload)
         return
-    for note in told.pop("notes"):
+    for note in payload.pop("notes"):
         say(f"note: {note}")
-    cost = told.pop("index_cost")
-    told["recall"] = {
+    cost = payload.pop("index_cost")
+    payload["recall"] = {
         kind: f"@{one['k']} {one['recall']:.3f} (at least {one['lower']:.3f}, "
         + ("answered exactly)" if one["effort"] is None else f"effort {one['effort']})")
-        for kind, one in told["recall"].items()
+        for kind, one in payload["recall"].items()
     }
-    told["views"] = {
+    payload["views"] = {
         view: f"{one['rows']:,} rows" + ("" if one["index"] is None else f" ({one['index']} over {one['indexed']:,})")
-        for view, one in told["views"].items()
+        for view, one in payload["views"].items()
     }
-    for name, value in told.items():
+    for name, value in payload.items():
         if name == "columns":
             value = _columns(opened, value)
         elif isinstance(value, dict):

@@ -12,9 +12,9 @@ from mmalign.cli import (
     aligning,
     benching,
     calibration,
-    caption_scores,
     captioning,
     collections,
+    eval_captions,
     evaluate,
     planning,
     searching,
@@ -114,8 +114,8 @@ for verb in (
 ):
     app.command()(verb)
 evaluate.app.command("calibration")(calibration.eval_calibration)
-evaluate.app.command("text")(caption_scores.eval_text)
-evaluate.app.command("caption")(caption_scores.eval_caption)
+evaluate.app.command("text")(eval_captions.eval_text)
+evaluate.app.command("caption")(eval_captions.eval_caption)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(train.app, name="train")
 app.add_typer(benching.app, name="bench")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmalign.cli.aligning import in_words
-from mmalign.cli.demo_results import COMPOSED, Aligned, Captioned, Demonstration
+from mmalign.cli.demo_results import COMPOSED, DemoAlignment, DemoCaption, Demonstration
 from mmalign.cli.page import document, hit_cards, picture_element, result_section
 from mmalign.media import thumbnail
 from mmalign.types import Caption, CaptionSpan, Html, element, joined
@@ -92,7 +92,7 @@ def _composed(found: Demonstration) -> Html:
     )
 
 
-def _aligned(each: Aligned) -> Html:
+def _aligned(each: DemoAlignment) -> Html:
     found = each.alignment
     rows = []
     for index, phrase in enumerate(found.phrases):
@@ -115,7 +115,7 @@ def _row(kind: str, *cells: str) -> Html:
     return element("tr", *(element(kind, cell) for cell in cells))
 
 
-def _captioned(number: int, each: Captioned, places: Mapping[str, str]) -> Html:
+def _captioned(number: int, each: DemoCaption, places: Mapping[str, str]) -> Html:
     caption = each.caption
     cited = _cited(caption)
     evidence = []

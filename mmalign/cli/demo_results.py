@@ -18,7 +18,7 @@ COMPOSED = ("galloping-horse.png", "a rider")
 
 
 @dataclass(frozen=True, eq=False)
-class Aligned:
+class DemoAlignment:
     """A sentence and a picture that were aligned.
 
     Attributes:
@@ -33,7 +33,7 @@ class Aligned:
 
 
 @dataclass(frozen=True, eq=False)
-class Captioned:
+class DemoCaption:
     """A picture and the caption that was written for it.
 
     Attributes:
@@ -61,8 +61,8 @@ class Demonstration:
     collection: Collection
     results: tuple[SearchResult, ...]
     composed: SearchResult
-    aligned: tuple[Aligned, ...]
-    captioned: tuple[Captioned, ...]
+    aligned: tuple[DemoAlignment, ...]
+    captioned: tuple[DemoCaption, ...]
     seconds: dict[str, float]
 
     def places(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign.cli.contact_sheet import write_contact_sheet
-from mmalign.cli.demo_results import COMPOSED, Aligned, Captioned, Demonstration
+from mmalign.cli.demo_results import COMPOSED, DemoAlignment, DemoCaption, Demonstration
 from mmalign.cli.output import say
 from mmalign.collection import Collection
 from mmalign.errors import EncoderMismatchError
@@ -79,7 +79,9 @@ def run_demo(
         aligned = _align(collection, pictures)
         seconds["align"] = time.perf_counter() - start
         start = began(4)
-        captioned = tuple(Captioned(str(pictures / name), _caption(collection, pictures / name)) for name in CAPTIONED)
+        captioned = tuple(
+            DemoCaption(str(pictures / name), _caption(collection, pictures / name)) for name in CAPTIONED
+        )
         seconds["caption"] = time.perf_counter() - start
         began(5)
         found = Demonstration(collection, tuple(results), composed, aligned, captioned, seconds)
@@ -88,7 +90,7 @@ def run_demo(
         return found, [page, write_contact_sheet(results, output / "hits.png")]
 
 
-def _align(collection: Collection, pictures: Path) -> tuple[Aligned, ...]:
+def _align(collection: Collection, pictures: Path) -> tuple[DemoAlignment, ...]:
     from mmalign.alignment import Aligner
 
     # One for all: it keeps the models.
@@ -96,7 +98,7 @@ def _align(collection: Collection, pictures: Path) -> tuple[Aligned, ...]:
     found = []
     for name, sentence in SENTENCES:
         picture = decode_image(str(pictures / name)).image
-        found.append(Aligned(str(pictures / name), picture, aligner.align(picture, sentence)))
+        found.append(DemoAlignment(str(pictures / name), picture, aligner.align(picture, sentence)))
     return tuple(found)
 
 

@@ -36,12 +36,12 @@ def eval_retrieval(
     from mmalign.evaluation import evaluate_retrieval
 
     table = evaluate_retrieval(manifest, split=split, encoder=encoder or "lite", progress=shows_progress(as_json))
-    told = table.to_dict()
-    if _told(told, table.skipped, as_json=as_json):
+    payload = table.to_dict()
+    if _print_json_if_asked(payload, table.skipped, as_json=as_json):
         return
-    print(f"{told['encoder']} on {told['n_images']:,} pictures with {told['n_captions']:,} captions")
+    print(f"{payload['encoder']} on {payload['n_images']:,} pictures with {payload['n_captions']:,} captions")
     for direction in ("text_to_image", "image_to_text"):
-        values = "   ".join(f"{name} {value:.1f}" for name, value in told[direction].items())
+        values = "   ".join(f"{name} {value:.1f}" for name, value in payload[direction].items())
         print(f"{direction.replace('_', '-'):<14} {values}")
 
 
@@ -68,11 +68,11 @@ def eval_pairs(
     from mmalign.evaluation import evaluate_pairs
 
     table = evaluate_pairs(manifest, split=split, encoder=encoder or "lite", progress=shows_progress(as_json))
-    told = table.to_dict()
-    if _told(told, table.skipped, as_json=as_json):
+    payload = table.to_dict()
+    if _print_json_if_asked(payload, table.skipped, as_json=as_json):
         return
-    print(f"{told['encoder']} on {told['n_images']:,} pictures with {told['n_pairs']:,} pairs")
-    scores = {**told["by_type"], "overall": told["overall"]}
+    print(f"{payload['encoder']} on {payload['n_images']:,} pictures with {payload['n_pairs']:,} pairs")
+    scores = {**payload["by_type"], "overall": payload["overall"]}
     print_table(
         ["type", "pairs", "accuracy", "95% interval", "chance"],
         [
@@ -110,10 +110,10 @@ def eval_classes(
     table = evaluate_classes(
         manifest, split=split, encoder=encoder or "lite", prompts=prompt or PROMPTS, progress=shows_progress(as_json)
     )
-    told = table.to_dict()
-    if _told(told, table.skipped, as_json=as_json):
+    payload = table.to_dict()
+    if _print_json_if_asked(payload, table.skipped, as_json=as_json):
         return
-    print(f"{told['encoder']} on {told['n_images']:,} pictures of {told['n_classes']:,} classes")
+    print(f"{payload['encoder']} on {payload['n_images']:,} pictures of {payload['n_classes']:,} classes")
     print_table(
         ["", "figure", "value", "95% interval", "chance"],
         [
@@ -121,11 +121,11 @@ def eval_classes(
                 direction.replace("_", "-"),
                 name,
                 f"{value:.1f}",
-                _interval(told["interval_95"][direction].get(name)),
-                f"{told['chance'][direction][name]:.1f}",
+                _interval(payload["interval_95"][direction].get(name)),
+                f"{payload['chance'][direction][name]:.1f}",
             ]
             for direction in ("class_to_image", "image_to_class")
-            for name, value in told[direction].items()
+            for name, value in payload[direction].items()
         ],
     )
 
@@ -174,40 +174,40 @@ def eval_align(
         absent=absent,
         progress=shows_progress(as_json),
     )
-    told = table.to_dict()
-    if _told(told, table.skipped, as_json=as_json):
+    payload = table.to_dict()
+    if _print_json_if_asked(payload, table.skipped, as_json=as_json):
         return
-    how = told["settings"]
+    how = payload["settings"]
     print(
         f"{how['encoder']} {'with' if how['head'] else 'without'} its head, regions: {how['regions']}; "
-        f"{told['n_phrases']:,} phrases of {told['n_images']:,} pictures"
+        f"{payload['n_phrases']:,} phrases of {payload['n_images']:,} pictures"
     )
     names = ("r@1", "r@5", "r@10", "r@1_merged", "unmatched")
     print_table(
         ["solver", *names],
-        [[name, *(f"{found[column]:.1f}" for column in names)] for name, found in told["by_solver"].items()],
+        [[name, *(f"{found[column]:.1f}" for column in names)] for name, found in payload["by_solver"].items()],
     )
-    for name, gain in told["over_argmax"].items():
+    for name, gain in payload["over_argmax"].items():
         print(f"r@1 of {name} over argmax: {gain['r@1']:+.2f} ({_interval(gain['interval_95'])})")
-    trivial = told["trivial"]
-    print(f"pointing {told['pointing']:.1f} ({_interval(told['interval_95']['pointing'])})")
+    trivial = payload["trivial"]
+    print(f"pointing {payload['pointing']:.1f} ({_interval(payload['interval_95']['pointing'])})")
     print(
         f"for comparison: the whole picture r@1 {trivial['whole_image']:.1f}, a region at random "
-        f"{told['chance']:.1f}, pointing at the centre {trivial['center_pointing']:.1f}"
+        f"{payload['chance']:.1f}, pointing at the centre {trivial['center_pointing']:.1f}"
     )
-    if "absent" in told:
-        print(f"telling absent phrases: AUROC {told['absent']['auroc']:.1f}")
-        for rate, found in told["absent"]["at_false_link_rate"].items():
+    if "absent" in payload:
+        print(f"telling absent phrases: AUROC {payload['absent']['auroc']:.1f}")
+        for rate, found in payload["absent"]["at_false_link_rate"].items():
             print(
                 f"threshold for {rate}% false links: {found['kept']:.1f}% of the present kept, "
                 f"{found['false_links']:.1f}% of the absent linked"
             )
 
 
-def _told(told: Mapping[str, Any], skipped: Sequence[Skip], *, as_json: bool) -> bool:
+def _print_json_if_asked(payload: Mapping[str, Any], skipped: Sequence[Skip], *, as_json: bool) -> bool:
     """Print what every table starts with: all of it as JSON, else the pictures that were left out."""
     if as_json:
-        print_json({**told, "skipped": [{"uri": skip.uri, "reason": skip.reason} for skip in skipped]})
+        print_json({**payload, "skipped": [{"uri": skip.uri, "reason": skip.reason} for skip in skipped]})
     else:
         say_skipped(skipped)
     return as_json

@@ -26,7 +26,7 @@ def open_collection(collection: Path | None) -> Collection:
 def say_which(opened: Collection, collection: Path | None) -> None:
     """Say which collection has answered, where the command line names none."""
     if collection is None:
-        say(f"collection: {shown(opened.path)}")
+        say(f"collection: {display_path(opened.path)}")
 
 
 def named(collection: Path | None, place: Path | None) -> Path | None:
@@ -90,7 +90,7 @@ def say_left(stop: AddInterrupted[AddReport]) -> None:
     say(f"stopped {left}; {kept}. Go on with the same command.")
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person would write it: from the working folder where it lies in it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))

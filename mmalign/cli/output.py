@@ -245,13 +245,13 @@ def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], width: 
         print(row[0])
         line = ""
         for name, cell in zip(header[1:], row[1:], strict=True):
-            told = f"{name}: {cell}" if name else cell
+            entry = f"{name}: {cell}" if name else cell
             if not cell:
                 continue
-            if line and len(line) + len(told) + 2 > width:
+            if line and len(line) + len(entry) + 2 > width:
                 print(_filled(line, width))
                 line = ""
-            line += f"  {told}" if line else f"    {told}"
+            line += f"  {entry}" if line else f"    {entry}"
         if line:
             print(_filled(line, width))
 

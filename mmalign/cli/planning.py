@@ -11,7 +11,7 @@ from mmalign.cli.output import JsonOption, print_fact, print_json, print_table
 from mmalign.errors import InputError
 
 if TYPE_CHECKING:
-    from mmalign.index import Candidate, Choice, Recipe
+    from mmalign.index import Candidate, IndexChoice, Recipe
 
 
 def plan(
@@ -68,14 +68,14 @@ def plan(
         _print_choice(choice, threads=budget.threads)
 
 
-def _print_choice(choice: Choice, *, threads: int) -> None:
+def _print_choice(choice: IndexChoice, *, threads: int) -> None:
     from mmalign.index import load_costs
     from mmalign.utils import show_bytes, show_seconds
 
     found, best = choice.estimate, choice.candidates[0]
     latency = found.latency_on_disk if best.on_disk else found.latency
     searching = found.least_memory if best.on_disk else found.memory
-    told = {
+    facts = {
         "recipe": f"{found.recipe}  ({found.factory})",
         "why": choice.reason,
         "bytes per vector": f"{found.bytes_per_vector:,.0f}, {show_bytes(found.disk)} on disk",
@@ -95,7 +95,7 @@ def _print_choice(choice: Choice, *, threads: int) -> None:
         if found.recall is None
         else f"{found.recall:.1%} of the nearest 10, measured on {' and on '.join(found.measured)}",
     }
-    for name, value in told.items():
+    for name, value in facts.items():
         print_fact(name, value, column=19)
     print("\nthe others:")
     print_table(
@@ -160,8 +160,8 @@ def recipes(
 def _print_recipe(recipe: Recipe) -> None:
     for key, value in recipe.to_dict().items():
         if key != "measured" and value not in (None, "", []):
-            told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            print_fact(key.replace("_", " "), told, column=23)
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            print_fact(key.replace("_", " "), text, column=23)
     if recipe.measured:
         columns = list(dict.fromkeys(column for table in recipe.measured for column in table))
         print()

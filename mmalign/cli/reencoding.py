@@ -56,9 +56,9 @@ def print_reencode(opened: Collection, report: ReencodeReport) -> None:
         "edited since": report.updated,
         f"item{'s' * (len(report.dropped) != 1)} removed": len(report.dropped),
     }
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
+    summary = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
     items = "item" if report.items == 1 else "items"
-    print(f"{opened.path}: {report.items:,} {items} made with {report.encoder} ({told}; {report.seconds:.1f} s)")
+    print(f"{opened.path}: {report.items:,} {items} made with {report.encoder} ({summary}; {report.seconds:.1f} s)")
 
 
 def say_notes(opened: Collection) -> None:

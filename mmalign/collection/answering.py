@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmalign.collection.relations import relations_of
 from mmalign.errors import FilterError, InputError
-from mmalign.search import Encoded, Found, HitReader, Ranking, Reranker, Searcher, with_copies
+from mmalign.search import Encoded, FoundRows, HitReader, Ranking, Reranker, Searcher, with_copies
 from mmalign.types import Hit, Note, SearchResult, batch_results, describe
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Answer:
 
     places: Sequence[int]
     asked: Encoded
-    found: Found
+    found: FoundRows
     ranking: Ranking
 
 
@@ -136,7 +136,7 @@ def answer(
         else searcher.search(asked.vectors, fetch, allowed=allowed, min_recall=min_recall, kind=asked.kind)
     )
 
-    def read(found: Found, probabilities: Any) -> Callable[[int], tuple[Hit, ...]]:
+    def read(found: FoundRows, probabilities: Any) -> Callable[[int], tuple[Hit, ...]]:
         hits = reader.read(found, probabilities)
         return with_copies(hits, found, searcher.store, alike) if alike else hits
 

@@ -20,13 +20,13 @@ from mmalign.collection.generation_files import LOCK, clear_earlier
 from mmalign.collection.ingest import AddOptions, AddSource
 from mmalign.collection.opening import make_collection
 from mmalign.collection.reading import (
-    choose_columns,
     iter_items,
+    read_arrow_table,
     read_embeddings,
     read_frame,
     read_items,
-    read_table,
     reads_again,
+    select_columns,
 )
 from mmalign.collection.recheck import RecallCheck, recheck_index
 from mmalign.collection.reencode import Reencode, ReencodeOptions, choose_encoder
@@ -352,7 +352,7 @@ class Collection:
         """
         check_integer("batch_size", batch_size, least=1)
         store = self.snapshot()
-        chosen = choose_columns(store, columns)
+        chosen = select_columns(store, columns)
         store.check_filter(where)
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -375,8 +375,8 @@ class Collection:
         Raises:
             As `to_batches`.
         """
-        chosen = choose_columns(self.snapshot(), columns)
-        return self._again(read_table, chosen, where=where)
+        chosen = select_columns(self.snapshot(), columns)
+        return self._again(read_arrow_table, chosen, where=where)
 
     def to_pandas(self, *, columns: Iterable[str] | None = None, where: str | None = None) -> pandas.DataFrame:
         """Read columns of all items into a data frame.

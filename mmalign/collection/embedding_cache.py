@@ -80,7 +80,7 @@ class ReembedJob:
             if key[0] is None:
                 self._unreadable[name] = key, Skip(name, "has no picture: its vector was given")
                 continue
-            work.append(IngestJob(Item(key[0], name), said=key[1]))
+            work.append(IngestJob(Item(key[0], name), digest=key[1]))
         return work
 
     def encode(self, work: list[IngestJob]) -> None:
@@ -137,14 +137,14 @@ class ReembedJob:
         while reader.settled:
             job, picture = reader.settled.popleft()
             if isinstance(picture, Skip):
-                self._unreadable[str(job.item.id)] = (job.item.uri, job.said), picture
+                self._unreadable[str(job.item.id)] = (job.item.uri, job.digest), picture
             else:
                 self._compare(job, picture)
 
     def _compare(self, job: IngestJob, picture: Loaded) -> None:
         """Remember an item whose file was edited since it was added."""
-        if picture.sha256 != job.said:
-            self._edited[str(job.item.id)] = (job.item.uri, job.said), picture
+        if picture.sha256 != job.digest:
+            self._edited[str(job.item.id)] = (job.item.uri, job.digest), picture
 
     def flush(self) -> None:
         """Commit what is encoded, for a run that goes on after this one."""
@@ -166,10 +166,10 @@ class ReembedJob:
         for job in work:
             path = uri_to_path(job.item.uri)
             if path is None or (path.is_file() and row_is_there(job.item.uri)):
-                there.add(job.said)
+                there.add(job.digest)
             else:
                 gone.append(job)
-        return [Skip(job.item.uri, "not found") for job in gone if job.said is None or job.said not in there]
+        return [Skip(job.item.uri, "not found") for job in gone if job.digest is None or job.digest not in there]
 
     def unreadable(self, items: Store) -> list[Skip]:
         """Say which items have no embedding after `encode`.
@@ -232,9 +232,9 @@ class ReembedJob:
         values |= {column: rows.column(column).to_pylist() for column in columns.values()}
         taken = self._kept.take(wanted, ["id", *kept.values()]).to_pylist()
         for (i, picture), size in zip(edits.items(), taken, strict=True):
-            told = {"sha256": picture.sha256, "bytes": picture.bytes, "mtime_ns": picture.mtime_ns}
+            stamp = {"sha256": picture.sha256, "bytes": picture.bytes, "mtime_ns": picture.mtime_ns}
             sizes = {column: size[kept[name]] if name in kept else None for name, column in columns.items()}
-            for name, value in ({"kind": picture.kind} | told | sizes).items():
+            for name, value in ({"kind": picture.kind} | stamp | sizes).items():
                 values[name][i] = value
         for name in (*_OF_BYTES, *columns.values()):
             position = rows.schema.get_field_index(name)

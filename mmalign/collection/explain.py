@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mmalign.collection.hit_regions import look_at, words_of
+from mmalign.collection.hit_regions import find_regions, query_text
 from mmalign.errors import QueryError
 from mmalign.search import Query, Ranking, RerankRequest
 from mmalign.types import Hit, Note
@@ -32,7 +32,7 @@ class Explain:
             QueryError: One adds no words.
         """
         for query in queries:
-            if words_of(query) is None:
+            if query_text(query) is None:
                 raise QueryError(
                     f"explain looks for the words of a query in its hits, and {str(query)!r} adds none; leave explain "
                     "out, or add words to the query"
@@ -57,11 +57,11 @@ class Explain:
                 explained.append(hits)
                 notes.append((Note("its hits were not looked at"),) if stopped and not before else ())
                 continue
-            looked = look_at(hits[before:], query, self.aligner(), request)
+            looked = find_regions(hits[before:], query, self.aligner(), request)
             done, stopped = before + len(looked.hits), looked.stopped
             explained.append((*hits[:before], *looked.hits, *hits[done:]))
             notes.append((*looked.notes, *_not_looked_at(done, len(hits))))
-        return replace(ranking.with_hits(explained), stopped=stopped).remarked(notes)
+        return replace(ranking.with_hits(explained), stopped=stopped).with_notes(notes)
 
 
 def _not_looked_at(looked: int, hits: int) -> tuple[Note, ...]:

@@ -79,7 +79,7 @@ class Generation:
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
-        self._remarks: tuple[tuple[str | None, int] | None, tuple[Note, ...]] = (None, ())
+        self._drift: tuple[tuple[str | None, int] | None, tuple[Note, ...]] = (None, ())
         self._lock = threading.Lock()
         fingerprint = description.fingerprint
         self._builder = IndexBuilder(
@@ -315,7 +315,7 @@ class Generation:
         encoder = None if self.description.encoder is None else lambda: self.encoder
         return sample_eval_queries(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
 
-    def remarks(self, searcher: Searcher) -> tuple[Note, ...]:
+    def drift_notes(self, searcher: Searcher) -> tuple[Note, ...]:
         """Say whether the items have drifted away from those that the index in use was measured with.
 
         Args:
@@ -325,10 +325,10 @@ class Generation:
             A sentence where there is something to say.
         """
         # Looked at again once as many items have come as could make a difference.
-        state = (searcher.version, _LOOKS * len(searcher.tail) // max(searcher.items, 1))
-        if self._remarks[0] != state:
-            self._remarks = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.tail)))
-        return self._remarks[1]
+        state = (searcher.version, _LOOKS * len(searcher.unindexed) // max(searcher.items, 1))
+        if self._drift[0] != state:
+            self._drift = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.unindexed)))
+        return self._drift[1]
 
 
 def _stamp(path: Path) -> _Stamp | None:

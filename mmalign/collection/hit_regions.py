@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class RegionHits:
     """Hits at whose pictures somebody has looked.
 
     Attributes:
@@ -34,7 +34,7 @@ class Looked:
     stopped: bool = False
 
 
-def words_of(query: Query) -> str | None:
+def query_text(query: Query) -> str | None:
     """Give the words that a query adds, as sentences.
 
     Args:
@@ -43,13 +43,13 @@ def words_of(query: Query) -> str | None:
     Returns:
         Its terms of words with a weight above 0, one sentence each; None where it has none.
     """
-    said = [term.value for term in query.terms if isinstance(term.value, str) and term.weight > 0]
-    return ". ".join(said) or None
+    texts = [term.value for term in query.terms if isinstance(term.value, str) and term.weight > 0]
+    return ". ".join(texts) or None
 
 
-def look_at(
+def find_regions(
     hits: Sequence[Hit], query: Query, aligner: Aligner, request: RerankRequest, *, compare: bool = False
-) -> Looked:
+) -> RegionHits:
     """Look for the words of a query in the pictures of some hits.
 
     Args:
@@ -62,7 +62,7 @@ def look_at(
     Returns:
         The hits with their regions; after Ctrl-C, those that were looked at until then.
     """
-    text = words_of(query)
+    text = query_text(query)
     assert text is not None
     looked: list[Hit] = []
     agreements: list[float] = []
@@ -87,7 +87,7 @@ def look_at(
         stopped = True
     if lost:
         notes.append(Note(f"{lost} of {len(looked)} pictures could not be read, and have no regions"))
-    return Looked(tuple(looked), tuple(agreements[: len(looked)]), tuple(notes), stopped)
+    return RegionHits(tuple(looked), tuple(agreements[: len(looked)]), tuple(notes), stopped)
 
 
 def _align(hit: Hit, text: str, aligner: Aligner) -> Alignment | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
-from mmalign.collection.maintenance import Action, State, choose_action, extend
+from mmalign.collection.maintenance import IndexState, MaintenanceAction, choose_action, extend
 from mmalign.collection.recall import EvalQueries, measure_recall, needs_remeasure, target_recall
 from mmalign.errors import IndexFileError, InputError, RecipeError
 from mmalign.index import (
@@ -160,7 +160,7 @@ class IndexBuilder:
         if held is None:
             # What compares with every vector needs no measuring, and so no encoder.
             held = EvalQueries() if index.exhaustive else self._queries(store, given, progress=progress)
-        contract = measure_recall(store, index, held, min_recall=min_recall, progress=progress)
+        profile = measure_recall(store, index, held, min_recall=min_recall, progress=progress)
         manifest = IndexManifest(
             recipe=used,
             asked=asked,
@@ -173,7 +173,7 @@ class IndexBuilder:
             # With too few rows for a design, an exact index is built instead.
             estimate=meter.estimated if index.factory == design.resolve(rows=rows, dim=dim) else {},
             taken=taken,
-            contract=contract.to_dict(),
+            contract=profile.to_dict(),
             dataset=self._table().mark(),
         )
         published = lifecycle.publish(self.root, index, manifest)
@@ -197,7 +197,7 @@ class IndexBuilder:
             # Nobody has asked for this design now, and so few are searched exactly in no time.
             lifecycle.withdraw(self.root)
 
-    def action(self, searcher: Searcher) -> Action:
+    def action(self, searcher: Searcher) -> MaintenanceAction:
         """Say what is to be done with the index in use; see `mmalign.collection.maintenance`.
 
         Args:
@@ -209,11 +209,11 @@ class IndexBuilder:
         index, manifest = searcher.index, searcher.manifest
         if index is None or manifest is None:
             return "build"
-        tail = len(searcher.tail)
-        state = State(
+        unindexed = len(searcher.unindexed)
+        state = IndexState(
             items=searcher.items,
-            tail=tail,
-            dead=searcher.uncovered - tail,
+            unindexed=unindexed,
+            stale=searcher.uncovered - unindexed,
             positions=len(index.ids),
             trained_rows=manifest.trained_rows or manifest.rows,
         )
@@ -247,7 +247,7 @@ class IndexBuilder:
         store.compact()
         return published
 
-    def due(self, searcher: Callable[[], Searcher], recipe: str = "auto") -> Action:
+    def due(self, searcher: Callable[[], Searcher], recipe: str = "auto") -> MaintenanceAction:
         """Say what is to be done with the index.
 
         Args:
@@ -270,7 +270,7 @@ class IndexBuilder:
             return "keep"
         return self.action(found)
 
-    def refresh(self, action: Action, recipe: str = "auto", *, progress: bool = True) -> None:
+    def refresh(self, action: MaintenanceAction, recipe: str = "auto", *, progress: bool = True) -> None:
         """Do what `due` says.
 
         Args:
@@ -306,7 +306,7 @@ class IndexBuilder:
         try:
             manifest = lifecycle.read_manifest(self.root)
             found = searcher()
-            held = found.index is None or found.uncovered > len(found.tail)
+            held = found.index is None or found.uncovered > len(found.unindexed)
         except IndexFileError:
             manifest, held = None, False
         if manifest is None:

@@ -16,38 +16,38 @@ from mmalign.store import Float16Array, Store
 from mmalign.utils import Int64Array, track
 
 # The tail is compared with one by one in each search. Some thousand vectors cost less than looking into an index does.
-_TAIL_SHARE, _TAIL_ROWS = 0.1, 20_000
+_UNINDEXED_SHARE, _UNINDEXED_ROWS = 0.1, 20_000
 # Positions that are held in vain cost room, and filters some recall; both grow with their share.
-_DEAD_SHARE = 0.2
+_STALE_SHARE = 0.2
 # Lists and codes are made for a number of vectors: with twice as many, other ones would suit better.
 _GROWTH = 2.0
 
 # Vectors that are read from the store at once.
 _CHUNK = 65_536
 
-Action = Literal["keep", "extend", "build"]
+MaintenanceAction = Literal["keep", "extend", "build"]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class IndexState:
     """How an index stands to the items.
 
     Attributes:
         items: How many items there are.
-        tail: How many of them the index lacks or knows with an old vector.
-        dead: How many positions of the index are not true any more.
+        unindexed: How many of them the index lacks or knows with an old vector.
+        stale: How many positions of the index are not true any more.
         positions: How many positions it has.
         trained_rows: How many vectors there were when it was trained.
     """
 
     items: int
-    tail: int
-    dead: int
+    unindexed: int
+    stale: int
     positions: int
     trained_rows: int
 
 
-def choose_action(state: State) -> tuple[Action, str]:
+def choose_action(state: IndexState) -> tuple[MaintenanceAction, str]:
     """Say what to do with an index.
 
     Args:
@@ -56,13 +56,13 @@ def choose_action(state: State) -> tuple[Action, str]:
     Returns:
         `keep`, `extend` or `build`, and the reason in words.
     """
-    if state.dead > _DEAD_SHARE * state.positions:
-        return "build", f"{state.dead:,} of the {state.positions:,} vectors that it holds are gone or have changed"
-    if state.tail <= min(_TAIL_SHARE * state.items, _TAIL_ROWS):
-        return "keep", f"it covers all but {state.tail:,} of {state.items:,} items"
+    if state.stale > _STALE_SHARE * state.positions:
+        return "build", f"{state.stale:,} of the {state.positions:,} vectors that it holds are gone or have changed"
+    if state.unindexed <= min(_UNINDEXED_SHARE * state.items, _UNINDEXED_ROWS):
+        return "keep", f"it covers all but {state.unindexed:,} of {state.items:,} items"
     if state.items > _GROWTH * state.trained_rows:
         return "build", f"it was made for {state.trained_rows:,} items, and there are {state.items:,}"
-    return "extend", f"{state.tail:,} of {state.items:,} items are not in it"
+    return "extend", f"{state.unindexed:,} of {state.items:,} items are not in it"
 
 
 def extend(
@@ -80,7 +80,7 @@ def extend(
     Args:
         root: The folder of the index's versions.
         store: The items.
-        measure: Measures the longer index, and returns its contract; None to keep what was measured before.
+        measure: Measures the longer index, and returns its profile; None to keep what was measured before.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -98,17 +98,17 @@ def extend(
     if not belongs(store, manifest):
         raise IndexFileError(f"{root} was built from other items than these; build the index again")
     covered = Coverage.look(store, index, since=manifest.dataset_version)
-    tail = np.sort(covered.tail)
-    stale = index.ids[index.alive & ~covered.mask] if covered.mask is not None else tail[:0]
+    unindexed = np.sort(covered.unindexed)
+    stale = index.ids[index.live & ~covered.mask] if covered.mask is not None else unindexed[:0]
 
     def chunks() -> Iterator[tuple[Int64Array, Float16Array]]:
-        for start in range(0, len(tail), _CHUNK):
-            yield store.embeddings(tail[start : start + _CHUNK])
+        for start in range(0, len(unindexed), _CHUNK):
+            yield store.embeddings(unindexed[start : start + _CHUNK])
 
     work = lifecycle.claim_workspace(
         root, f"extend {manifest.version}", version=store.version, usable=lambda version: version == store.version
     )
-    with work as place, track("Extending the index", len(tail), enabled=progress) as advance:
+    with work as place, track("Extending the index", len(unindexed), enabled=progress) as advance:
         longer = extend_index(root / manifest.version, chunks, removed=stale, workspace=place.folder, advance=advance)
         kept = replace(
             manifest,

@@ -64,7 +64,7 @@ def reads_again(method: _Method) -> _Method:
     return cast("_Method", reading)
 
 
-def choose_columns(store: Store, columns: Any) -> list[str]:
+def select_columns(store: Store, columns: Any) -> list[str]:
     """Return the columns to read.
 
     Args:
@@ -185,12 +185,12 @@ def read_embeddings(store: Store, names: Sequence[str] | None) -> tuple[list[str
     return ids, found
 
 
-def read_table(store: Store, columns: Sequence[str], *, where: str | None) -> pa.Table:
+def read_arrow_table(store: Store, columns: Sequence[str], *, where: str | None) -> pa.Table:
     """Read columns of all items into memory.
 
     Args:
         store: The items.
-        columns: What `choose_columns` returned.
+        columns: What `select_columns` returned.
         where: SQL over the columns; None for all items.
 
     Returns:

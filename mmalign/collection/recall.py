@@ -26,7 +26,7 @@ from mmalign.index import (
     compare_vectors,
     describe_vectors,
     exact_truth,
-    measure_contract,
+    measure_recall_profile,
 )
 from mmalign.store import Store
 from mmalign.types import Note
@@ -126,8 +126,8 @@ def _texts(store: Store, count: int, rng: np.random.Generator, *, captions: bool
     some = "captions IS NOT NULL AND array_length(captions) > 0"
     rows = store.row_ids(also=some) if captions else np.zeros(0, np.int64)
     chosen = rng.permutation(rows)[:count] if len(rows) >= _CAPTIONED else rows[:0]
-    told = store.take(chosen, ["captions"]).column("captions").to_pylist() if len(chosen) else []
-    texts = list(dict.fromkeys(some_of[int(rng.integers(len(some_of)))] for some_of in told))
+    listed = store.take(chosen, ["captions"]).column("captions").to_pylist() if len(chosen) else []
+    texts = list(dict.fromkeys(some_of[int(rng.integers(len(some_of)))] for some_of in listed))
     if len(texts) < count:
         composed = synthetic_queries(count - len(texts), seed=int(rng.integers(1 << 31)))
         # Both kinds on each side of every cut.
@@ -188,7 +188,7 @@ def measure_recall(
         progress: Whether to show a progress bar.
 
     Returns:
-        The contract, its notes saying for which kinds of query `min_recall` takes exact search.
+        The profile, its notes saying for which kinds of query `min_recall` takes exact search.
 
     Raises:
         InputError: A single query of a kind.
@@ -197,39 +197,41 @@ def measure_recall(
     options = Measuring(seed=seed, where=where, vectors=lambda rows: store.embeddings(rows)[1])
     needed = 0 if index.exhaustive else options.steps(index.ntotal, len(queries.asked))
     with track("Measuring recall", needed, enabled=progress and needed > 0) as advance:
-        measured = measure_contract(index, store.iter_embeddings, queries.asked, replace(options, advance=advance))
+        measured = measure_recall_profile(
+            index, store.iter_embeddings, queries.asked, replace(options, advance=advance)
+        )
     rng = np.random.default_rng(seed)
     sample = _vectors(store, rng.permutation(store.row_ids())[:_DRIFT_SAMPLE])
     drift = {"rows": len(store), "version": store.version, **describe_vectors(sample)}
-    notes = (*queries.notes, *missed(measured, min_recall))
+    notes = (*queries.notes, *shortfall_notes(measured, min_recall))
     return replace(measured, min_recall=min_recall, drift=drift, notes=notes)
 
 
-def missed(contract: RecallProfile, min_recall: float) -> list[Note]:
+def shortfall_notes(profile: RecallProfile, min_recall: float) -> list[Note]:
     """Say for which kinds of query even the largest effort does not keep a promise.
 
     Args:
-        contract: What was measured.
+        profile: What was measured.
         min_recall: The promise.
 
     Returns:
         A sentence a kind, about ten hits of an unfiltered search, or as near to that as was measured.
     """
-    told = []
-    for kind in contract.kinds:
-        curve = _telling_curve(contract, kind)
+    notes = []
+    for kind in profile.kinds:
+        curve = _main_curve(profile, kind)
         if curve is None or curve.effort_for(min_recall) is not None:
             continue
-        told.append(
+        notes.append(
             Note(
                 f"{kind} queries: recall@{curve.k} of {min_recall:g} cannot be promised, since the most effort "
-                f"reaches {curve.recall[-1]:.3f} (at least {curve.lower[-1]:.3f} with {contract.confidence:.0%} "
+                f"reaches {curve.recall[-1]:.3f} (at least {curve.lower[-1]:.3f} with {profile.confidence:.0%} "
                 "confidence); they are answered exactly",
                 remedy="where that is too slow, choose another recipe: mmalign index SOURCE --recipe NAME",
                 about="recall",
             )
         )
-    return told
+    return notes
 
 
 def profile_of(manifest: IndexManifest | None) -> RecallProfile | None:
@@ -239,7 +241,7 @@ def profile_of(manifest: IndexManifest | None) -> RecallProfile | None:
         manifest: The index's manifest, or None.
 
     Returns:
-        The contract; None where nothing was measured, or it cannot be read, so that nothing is promised.
+        The profile; None where nothing was measured, or it cannot be read, so that nothing is promised.
     """
     try:
         return None if manifest is None else RecallProfile.from_dict(manifest.contract)
@@ -256,36 +258,36 @@ def target_recall(manifest: IndexManifest | None) -> float:
     Returns:
         The recall, 0 to 1; 0.95 where none was named.
     """
-    contract = profile_of(manifest)
-    return _MIN_RECALL if contract is None or contract.min_recall is None else contract.min_recall
+    profile = profile_of(manifest)
+    return _MIN_RECALL if profile is None or profile.min_recall is None else profile.min_recall
 
 
-def recall_summary(contract: RecallProfile | None) -> dict[str, dict[str, Any]]:
+def recall_summary(profile: RecallProfile | None) -> dict[str, dict[str, Any]]:
     """Sum up what was measured, for a person: ten hits of unfiltered searches, or as near to that as was measured.
 
     Args:
-        contract: What was measured, or None.
+        profile: What was measured, or None.
 
     Returns:
         By kind of query: `k`; `min_recall`, what is promised; `effort` that keeps it, None where only exact search
         does; and of that effort, or else of the largest, `recall`, and `lower`, its bound.
     """
-    told: dict[str, dict[str, Any]] = {}
-    for kind in contract.kinds if contract is not None else ():
-        assert contract is not None
-        curve = _telling_curve(contract, kind)
+    summary: dict[str, dict[str, Any]] = {}
+    for kind in profile.kinds if profile is not None else ():
+        assert profile is not None
+        curve = _main_curve(profile, kind)
         if curve is None:
             continue
-        min_recall = _MIN_RECALL if contract.min_recall is None else contract.min_recall
+        min_recall = _MIN_RECALL if profile.min_recall is None else profile.min_recall
         effort = curve.effort_for(min_recall)
         at = -1 if effort is None else curve.efforts.index(effort)
-        told[kind] = {"k": curve.k, "min_recall": min_recall, "effort": effort}
-        told[kind] |= {"recall": curve.recall[at], "lower": curve.lower[at]}
-    return told
+        summary[kind] = {"k": curve.k, "min_recall": min_recall, "effort": effort}
+        summary[kind] |= {"recall": curve.recall[at], "lower": curve.lower[at]}
+    return summary
 
 
-def _telling_curve(contract: RecallProfile, kind: str) -> RecallCurve | None:
-    curves = [curve for curve in contract.curves if curve.kind == kind and curve.share == 1]
+def _main_curve(profile: RecallProfile, kind: str) -> RecallCurve | None:
+    curves = [curve for curve in profile.curves if curve.kind == kind and curve.share == 1]
     return min(curves, key=lambda curve: abs(curve.k - 10), default=None)
 
 
@@ -300,34 +302,34 @@ def needs_remeasure(store: Store, manifest: IndexManifest | None) -> bool:
         True where a tenth of the items are newer than what was measured, or those that are new have drifted; False
         where nothing was measured.
     """
-    contract = profile_of(manifest)
-    if contract is None or not contract.curves:
+    profile = profile_of(manifest)
+    if profile is None or not profile.curves:
         return False
-    measured = int(contract.drift.get("rows", 0))
+    measured = int(profile.drift.get("rows", 0))
     return len(store) > (1 + _MEASURE_SHARE) * measured or bool(drift_notes(store, manifest))
 
 
-def drift_notes(store: Store, manifest: IndexManifest | None, tail: Int64Array | None = None) -> list[Note]:
+def drift_notes(store: Store, manifest: IndexManifest | None, unindexed: Int64Array | None = None) -> list[Note]:
     """Say whether the recall that was measured may no longer hold, since the items have changed.
 
     Args:
         store: The items.
         manifest: The manifest of the index in use, or None.
-        tail: Row ids of the items that the index does not cover, where that is known.
+        unindexed: Row ids of the items that the index does not cover, where that is known.
 
     Returns:
         A sentence where there is something to say.
     """
-    contract, items = profile_of(manifest), len(store)
-    if contract is None or manifest is None or not contract.curves:
+    profile, items = profile_of(manifest), len(store)
+    if profile is None or manifest is None or not profile.curves:
         return []
-    since = int(contract.drift.get("version", manifest.dataset_version))
-    added = tail if tail is not None and since == manifest.dataset_version else store.row_ids(since=since)
+    since = int(profile.drift.get("version", manifest.dataset_version))
+    added = unindexed if unindexed is not None and since == manifest.dataset_version else store.row_ids(since=since)
     if len(added) < _LOOK_SHARE * max(items, 1):
         return []
     chosen = np.random.default_rng(0).permutation(added)[:_DRIFT_SAMPLE]
     try:
-        drift = compare_vectors(contract.drift, _vectors(store, chosen))
+        drift = compare_vectors(profile.drift, _vectors(store, chosen))
     except (IndexFileError, DimensionError) as error:
         return [Note(str(error), about="drift")]
     so_many = f"{len(added):,} of {items:,} items are newer than the measured recall"

@@ -95,9 +95,9 @@ def recheck_index(
     """
     if searcher.index is None or searcher.index.exhaustive:
         return []
-    contract = profile_of(searcher.manifest)
-    if min_recall is None and contract is not None:
-        min_recall = contract.min_recall
+    profile = profile_of(searcher.manifest)
+    if min_recall is None and profile is not None:
+        min_recall = profile.min_recall
     drawn = secrets.randbits(32) if seed is None else seed
     with searcher.store.reads_long():
         asked = queries(searcher.store, seed=drawn, progress=progress)

@@ -52,7 +52,7 @@ from mmalign.utils import lock, storage_errors, track
 _NOTE = "encoder.json"
 # How long to wait before looking again whether other processes have finished writing.
 _WAIT_SECONDS = 0.2
-_TOLD = 20
+_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +216,9 @@ class Reencode:
     def _refuse(self, items: Store, skips: list[Skip]) -> None:
         if not skips:
             return
-        listed = [f"  {skip.uri}: {skip.reason}" for skip in skips[:_TOLD]]
-        if len(skips) > _TOLD:
-            listed.append(f"  ... and {len(skips) - _TOLD:,} more")
+        listed = [f"  {skip.uri}: {skip.reason}" for skip in skips[:_LISTED]]
+        if len(skips) > _LISTED:
+            listed.append(f"  ... and {len(skips) - _LISTED:,} more")
         remedy = "Bring the pictures back, or run `mmalign index SOURCE` first where they were moved"
         if len(skips) < len(items):
             remedy += "; to remove these items, add --drop-missing (in Python: drop_missing=True)"
@@ -312,8 +312,8 @@ def reencode_notes(path: Path, description: CollectionManifest) -> list[Note]:
             )
         )
     elif newer is not None:
-        told = f"made with {description.encoder}; {newer} is better"
-        notes.append(Note(told, remedy=f"mmalign index --reencode {which}", about="encoder"))
+        text = f"made with {description.encoder}; {newer} is better"
+        notes.append(Note(text, remedy=f"mmalign index --reencode {which}", about="encoder"))
     return notes
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmalign.collection.hit_regions import look_at, words_of
+from mmalign.collection.hit_regions import find_regions, query_text
 from mmalign.errors import InputError
 from mmalign.parsing import chunk_sentence
 from mmalign.search import Query, Ranking, RerankRequest
@@ -70,14 +70,14 @@ class Relations:
                 counts.append(0)
                 notes.append((Note("its hits were not looked at"),) if stopped else ())
                 continue
-            looked = look_at(hits[: self.shortlist], query, self.aligner(), request, compare=True)
+            looked = find_regions(hits[: self.shortlist], query, self.aligner(), request, compare=True)
             stopped = looked.stopped
             worth = blend([hit.score for hit in looked.hits], looked.agreements)
             best = [looked.hits[i] for i in np.argsort(-worth, kind="stable")]
             ordered.append((*best, *hits[len(best) :])[: request.k])
             counts.append(min(len(best), request.k))
             notes.append((*looked.notes, *_remarks(len(best), len(ordered[-1]), places, stopped=stopped)))
-        return replace(ranking.with_hits(ordered), looked=tuple(counts), stopped=stopped).remarked(notes)
+        return replace(ranking.with_hits(ordered), looked=tuple(counts), stopped=stopped).with_notes(notes)
 
 
 def relations_of(spec: str, aligner: Callable[[], Aligner]) -> Relations:
@@ -111,7 +111,7 @@ def places_in(query: Query) -> tuple[str, ...]:
     Returns:
         The words that say it, such as `left of`; none for a query that says nothing of the kind.
     """
-    text = words_of(query)
+    text = query_text(query)
     if text is None or not _MAY_TELL.search(text):
         return ()
     _, relations = chunk_sentence(text)
@@ -143,12 +143,12 @@ def hint(query: Query) -> tuple[Note, ...]:
     Returns:
         The remark, or nothing.
     """
-    told = places_in(query)
-    if not told:
+    words = places_in(query)
+    if not words:
         return ()
     return (
         Note(
-            f"the query says where things are ({_quoted(told)}), which vectors hardly tell",
+            f"the query says where things are ({_quoted(words)}), which vectors hardly tell",
             remedy=f"rerank='relations' (--rerank relations) compares the best {SHORTLIST} pictures with that",
         ),
     )

@@ -27,7 +27,7 @@ from mmalign.search import (
     RerankRequest,
     as_queries,
     encode_queries,
-    fetch_depths,
+    fetch_sizes,
     stored_picture,
 )
 from mmalign.types import Hit, SearchResult, check_choice, check_flag, check_share, use_thumbnails
@@ -148,7 +148,7 @@ def _search_items(
     asked = _encode(generation, queries, groups, options, made_with=made_with, rerankers=(probable, *rerankers))
     searcher = generation.searcher()
     reader = generation.hit_reader(searcher.store)
-    fetch, *depths = fetch_depths((probable, *rerankers), options.k, asked.queries)
+    fetch, *depths = fetch_sizes((probable, *rerankers), options.k, asked.queries)
     answers = []
     for one, places in groups.items():
         part = asked if len(groups) == 1 else asked.part(places)
@@ -170,14 +170,14 @@ def _search_items(
         request = RerankRequest(k=wanted, on_hit=options.on_hit, progress=options.progress)
         ranking = reranker.apply(request, ranking)
     if alone and not rerankers and (remarks := hint(asked.queries[0])):
-        ranking = ranking.remarked([remarks])
+        ranking = ranking.with_notes([remarks])
     results = results_of(
         answers,
         ranking,
         seconds=time.perf_counter() - started,
         collection=str(generation.path),
         before=searcher.notes,
-        after=generation.remarks(searcher),
+        after=generation.drift_notes(searcher),
     )
     if ranking.stopped:
         raise SearchInterrupted(results)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmalign.collection.vector_rows import caption_texts, plain_metadata
 from mmalign.errors import MetadataError
-from mmalign.store import Store, keep
+from mmalign.store import Store, keep_for_user
 from mmalign.types import ItemCount
 
 
@@ -66,7 +66,9 @@ class Update:
             if store.version != version:
                 # Some may have been removed before there were the columns.
                 row_ids, unknown = store.match(self.names)
-            changed = store.edit(row_ids, ["said"], lambda row: {**set_now, "said": keep(row["said"], set_now)})
+            changed = store.edit(
+                row_ids, ["said"], lambda row: {**set_now, "said": keep_for_user(row["said"], set_now)}
+            )
         store.compact()
         return ItemCount(changed, unknown)
 

@@ -59,9 +59,9 @@ def vector_rows(
     counts = {"vectors": len(matrix)} | {str(name): len(values) for name, values in columns.items()}
     if places is not None:
         counts["uris"] = len(places)
-    said = None if captions is None else _values("captions", captions)
-    if said is not None:
-        counts["captions"] = len(said)
+    texts = None if captions is None else _values("captions", captions)
+    if texts is not None:
+        counts["captions"] = len(texts)
     for what, count in counts.items():
         if count != len(names):
             raise InputError(f"{len(names)} ids but {count} {what}; give one for each id")
@@ -78,7 +78,7 @@ def vector_rows(
             "id": name,
             "uri": None if places is None else places[i],
             "kind": "vector",
-            "captions": None if said is None else _captions(name, said[i]),
+            "captions": None if texts is None else _captions(name, texts[i]),
         }
         for i, name in enumerate(names)
     ]

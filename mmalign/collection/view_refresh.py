@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmalign.collection.view_search import Unsaved, ViewRows
-from mmalign.collection.view_table import CHUNK, Comparison, ViewTable, Wanted, bring_in_line, compare
+from mmalign.collection.view_table import CHUNK, Comparison, DesiredRows, ViewTable, bring_in_line, compare_rows
 from mmalign.encoders import Encoder
 from mmalign.errors import StorageError
 from mmalign.index import lifecycle
@@ -69,7 +69,7 @@ class ViewSpec:
 
     name: str
     place: ViewPlace
-    wanted: Callable[[Store], Wanted]
+    wanted: Callable[[Store], DesiredRows]
     encoder: Callable[[], Encoder]
     dim: int
 
@@ -109,7 +109,7 @@ def refresh_view(spec: ViewSpec, items: Store, *, progress: bool = True) -> View
         StorageError: The disk refused for another reason than that it may only be read.
     """
     wanted = spec.wanted(items)
-    table, look = look_at(spec, wanted)
+    table, look = compare_stored(spec, wanted)
     if look.in_line:
         return ViewRows(items, table, look.row_ids, look.owners)
     try:
@@ -119,11 +119,11 @@ def refresh_view(spec: ViewSpec, items: Store, *, progress: bool = True) -> View
             # Another process may have done it meanwhile, and what was removed meanwhile must not come back.
             items = items.latest()
             wanted = spec.wanted(items)
-            table, look = look_at(spec, wanted)
+            table, look = compare_stored(spec, wanted)
             if not look.in_line:
                 table = table or spec.remake()
                 bring_in_line(table, wanted, look, spec.encoder, name=spec.name, progress=progress)
-                look = compare(table, wanted)
+                look = compare_rows(table, wanted)
             return ViewRows(items, table, look.row_ids, look.owners)
     except StorageError as error:
         if not _read_only(error):
@@ -131,7 +131,7 @@ def refresh_view(spec: ViewSpec, items: Store, *, progress: bool = True) -> View
     return _in_memory(spec, ViewRows(items, table, look.row_ids, look.owners), wanted, look, progress=progress)
 
 
-def look_at(spec: ViewSpec, wanted: Wanted) -> tuple[ViewTable | None, Comparison]:
+def compare_stored(spec: ViewSpec, wanted: DesiredRows) -> tuple[ViewTable | None, Comparison]:
     """Say what is stored, and how it stands to what should be.
 
     Args:
@@ -146,14 +146,14 @@ def look_at(spec: ViewSpec, wanted: Wanted) -> tuple[ViewTable | None, Compariso
     """
     table = spec.open()
     try:
-        return table, compare(table, wanted)
+        return table, compare_rows(table, wanted)
     except StorageError as error:
         if _read_only(error):
             raise
-        return None, compare(None, wanted)
+        return None, compare_rows(None, wanted)
 
 
-def _in_memory(spec: ViewSpec, rows: ViewRows, wanted: Wanted, look: Comparison, *, progress: bool) -> ViewRows:
+def _in_memory(spec: ViewSpec, rows: ViewRows, wanted: DesiredRows, look: Comparison, *, progress: bool) -> ViewRows:
     """The same rows, and those that are missing encoded into memory."""
     if not len(look.missing):
         return rows

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmalign.collection.view_table import ViewTable
 from mmalign.errors import MissingExtraError, StorageError
 from mmalign.index import IndexManifest, build_index
-from mmalign.search import Found, Searcher
+from mmalign.search import FoundRows, Searcher
 from mmalign.store import Float16Array, Store
 from mmalign.types import Hit, Note, Part
 from mmalign.utils import Float32Array, Int64Array, as_cosines, exact_top_k, merge_top_k
@@ -57,7 +57,7 @@ class ViewRows:
     unsaved: Unsaved | None = None
     notes: tuple[Note, ...] = ()
 
-    def told(self, places: Int64Array) -> list[tuple[str, Part | None]]:
+    def texts_and_parts(self, places: Int64Array) -> list[tuple[str, Part | None]]:
         """Read what rows say, and of which parts of their items.
 
         Args:
@@ -70,7 +70,7 @@ class ViewRows:
         found = np.empty(len(places), object)
         if self.table is not None and stored.any():
             for place, one in zip(
-                np.flatnonzero(stored).tolist(), self.table.told(self.row_ids[places[stored]]), strict=True
+                np.flatnonzero(stored).tolist(), self.table.texts_and_parts(self.row_ids[places[stored]]), strict=True
             ):
                 found[place] = one
         if self.unsaved is not None:
@@ -80,7 +80,7 @@ class ViewRows:
 
     def texts(self) -> list[str]:
         """Read the n + m texts."""
-        return [text for text, _ in self.told(np.arange(len(self)))]
+        return [text for text, _ in self.texts_and_parts(np.arange(len(self)))]
 
     def vectors(self) -> Float16Array:
         """Read all embeddings, float16 of shape (n + m, dim)."""
@@ -188,7 +188,7 @@ class ViewSearcher:
         self._searches += 1
         if self._searches == 2 and self.searcher is not None and self.searcher.index is None:
             self.searcher = _in_memory(self.searcher)
-        found = Found(*_nothing(), exact=True, effort=None)
+        found = FoundRows(*_nothing(), exact=True, effort=None)
         there = len(rows) if allowed is None else int(np.count_nonzero(allowed))
         if grouped:
             owners = rows.owners if allowed is None else rows.owners[allowed]
@@ -220,11 +220,11 @@ class ViewSearcher:
         *,
         min_recall: float | None,
         kind: str | None,
-    ) -> Found:
+    ) -> FoundRows:
         """The nearest rows, by their places instead of row ids."""
         rows = self.rows
         stored = len(rows.row_ids)
-        found = Found(*_nothing(), exact=True, effort=None)
+        found = FoundRows(*_nothing(), exact=True, effort=None)
         if self.searcher is not None:
             only = rows.row_ids if self._some else None
             only = only if allowed is None else rows.row_ids[allowed[:stored]]
@@ -246,7 +246,7 @@ class ViewSearcher:
         items = rows.items.take(rows.owners[places], ["id", "uri"]).to_pylist()
         return tuple(
             Hit(item["id"], item["uri"] or "", score, metadata={"captions": [text]}, part=part)
-            for item, score, (text, part) in zip(items, scores.tolist(), rows.told(places), strict=True)
+            for item, score, (text, part) in zip(items, scores.tolist(), rows.texts_and_parts(places), strict=True)
         )
 
 

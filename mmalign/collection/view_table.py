@@ -102,7 +102,7 @@ class ViewTable:
         places = pa.array(np.cumsum(single) - 1, mask=~single)
         return row_ids, items, pc.list_flatten(lists.filter(pa.array(single))).take(places)
 
-    def told(self, row_ids: Int64Array) -> list[tuple[str, Part | None]]:
+    def texts_and_parts(self, row_ids: Int64Array) -> list[tuple[str, Part | None]]:
         """Read what rows say, and of which parts of their items.
 
         Args:
@@ -146,7 +146,7 @@ def _part(start_s: float | None, end_s: float | None, box: list[float] | None, p
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
+class DesiredRows:
     """The rows that a view should hold, in columns: n of them, each once an item.
 
     Attributes:
@@ -176,7 +176,7 @@ class Wanted:
         return list(zip(names, self.texts.take(pa.array(self.text[chosen])).to_pylist(), strict=True))
 
 
-def captions_of(items: Store) -> Wanted:
+def captions_of(items: Store) -> DesiredRows:
     """What the view `captions` should hold: each caption of each item once.
 
     Args:
@@ -197,7 +197,7 @@ def captions_of(items: Store) -> Wanted:
     codes = np.stack([numbers(pc.list_parent_indices(column)), numbers(encoded.indices)])
     # A null among the captions has no place, and says nothing.
     item, text = np.unique(codes[:, codes[1] >= 0], axis=1)
-    return Wanted(table.column("id").combine_chunks(), row_ids, encoded.dictionary, item, text)
+    return DesiredRows(table.column("id").combine_chunks(), row_ids, encoded.dictionary, item, text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +222,7 @@ class Comparison:
         return not len(self.stale) and not len(self.missing)
 
 
-def compare(table: ViewTable | None, wanted: Wanted) -> Comparison:
+def compare_rows(table: ViewTable | None, wanted: DesiredRows) -> Comparison:
     """Say how a table stands to the rows that are wanted; what is damaged in it is none of them.
 
     Args:
@@ -262,7 +262,13 @@ def compare(table: ViewTable | None, wanted: Wanted) -> Comparison:
 
 
 def bring_in_line(
-    table: ViewTable, wanted: Wanted, look: Comparison, encoder: Callable[[], Encoder], *, name: str, progress: bool
+    table: ViewTable,
+    wanted: DesiredRows,
+    look: Comparison,
+    encoder: Callable[[], Encoder],
+    *,
+    name: str,
+    progress: bool,
 ) -> None:
     """Delete the rows that are stale and write those that are missing.
 

@@ -25,7 +25,7 @@ from mmalign.collection.view_refresh import (
     EARLIER_LOCK,
     FOLDER,
     ViewSpec,
-    look_at,
+    compare_stored,
     refresh_view,
 )
 from mmalign.collection.view_search import ViewRows, ViewSearcher
@@ -271,7 +271,7 @@ class View:
         if not self.exists:
             return
         with lock(self.place.lock):
-            table, look = look_at(self._spec, self._spec.wanted(items.latest()))
+            table, look = compare_stored(self._spec, self._spec.wanted(items.latest()))
             if table is None:
                 # Damaged or half made; it is made again when it is searched.
                 self._spec.remake().store.purge()

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from mmalign.encoders.lite.minilm import MINILM_WEIGHTS as MINILM_WEIGHTS
     from mmalign.encoders.lite.minilm import MiniLM as MiniLM
     from mmalign.encoders.lite.minilm import minilm_shapes as minilm_shapes
+    from mmalign.encoders.lite.packaged_weights import check_digest as check_digest
+    from mmalign.encoders.lite.packaged_weights import load_pinned as load_pinned
+    from mmalign.encoders.lite.packaged_weights import locate as locate
     from mmalign.encoders.lite.quantised import Tensor as Tensor
     from mmalign.encoders.lite.quantised import map_safetensors as map_safetensors
     from mmalign.encoders.lite.quantised import read_tensors as read_tensors
@@ -53,9 +56,6 @@ if TYPE_CHECKING:
     from mmalign.encoders.lite.towers import TwoTowerEncoder as TwoTowerEncoder
     from mmalign.encoders.lite.weights_file import PICTURE_INPUT as PICTURE_INPUT
     from mmalign.encoders.lite.weights_file import export_lite2 as export_lite2
-    from mmalign.encoders.lite.wheels import check_digest as check_digest
-    from mmalign.encoders.lite.wheels import load_pinned as load_pinned
-    from mmalign.encoders.lite.wheels import locate as locate
     from mmalign.encoders.open_clip import OpenClipEncoder as OpenClipEncoder
     from mmalign.encoders.open_clip_source import near_matches as near_matches
     from mmalign.encoders.pictures import load_rgb as load_rgb
@@ -108,7 +108,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lite.quantised": ["Tensor", "map_safetensors", "read_tensors", "to_float32", "write_tensors"],
         "lite.towers": ["POOLING", "TwoTowerEncoder"],
         "lite.weights_file": ["PICTURE_INPUT", "export_lite2"],
-        "lite.wheels": ["check_digest", "load_pinned", "locate"],
+        "lite.packaged_weights": ["check_digest", "load_pinned", "locate"],
         "open_clip": ["OpenClipEncoder"],
         "open_clip_source": ["near_matches"],
         "pictures": ["load_rgb"],

@@ -14,8 +14,8 @@ from PIL import Image
 from mmalign.errors import InputError
 from mmalign.media import Window, decoding_budget
 
-Item = TypeVar("Item")
-Prepared = TypeVar("Prepared")
+InputT = TypeVar("InputT")
+PreparedT = TypeVar("PreparedT")
 
 # Beyond this, threads wait for one another on the interpreter's lock more than they decode.
 _MOST_WORKERS = 16
@@ -33,13 +33,13 @@ def default_workers() -> int:
 
 
 def prefetch_batches(
-    items: Iterable[Item],
-    prepare: Callable[[Item], Prepared],
+    items: Iterable[InputT],
+    prepare: Callable[[InputT], PreparedT],
     *,
     batch_size: int,
     workers: int,
     ahead: int = 2,
-) -> Iterator[list[Prepared]]:
+) -> Iterator[list[PreparedT]]:
     """Apply `prepare` in worker threads and yield the results in order, batch by batch.
 
     While the caller works on a batch, up to `ahead` further batches are being prepared. `items` is read in the
@@ -74,10 +74,10 @@ def prefetch_batches(
 
 
 def _batches(
-    items: Iterator[Item], prepare: Callable[[Item], Prepared], batch_size: int, workers: int, window: int
-) -> Iterator[list[Prepared]]:
+    items: Iterator[InputT], prepare: Callable[[InputT], PreparedT], batch_size: int, workers: int, window: int
+) -> Iterator[list[PreparedT]]:
     # What waits, and how many bytes of pictures its item is.
-    pending: deque[tuple[Future[Prepared], int]] = deque()
+    pending: deque[tuple[Future[PreparedT], int]] = deque()
     source_error: Exception | None = None
     failure: Exception | None = None
     exhausted = False
@@ -85,9 +85,9 @@ def _batches(
     most = decoding_budget().limit
     closed = threading.Event()
     room = Window(most, closed.is_set)
-    batch: list[Prepared] = []
+    batch: list[PreparedT] = []
 
-    def run(position: int, item: Item) -> Prepared:
+    def run(position: int, item: InputT) -> PreparedT:
         room.admit(position, 0)
         prepared = prepare(item)
         room.settle(position, _picture_bytes(prepared))
@@ -130,7 +130,7 @@ def _batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _waiting(pending: Iterable[tuple[Future[Prepared], int]]) -> int:
+def _waiting(pending: Iterable[tuple[Future[PreparedT], int]]) -> int:
     """Bytes of the pictures whose turn to be prepared has not come."""
     return sum(size for future, size in pending if not future.done())
 

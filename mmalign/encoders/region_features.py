@@ -16,7 +16,7 @@ from mmalign.errors import InputError
 from mmalign.types import Box
 from mmalign.utils import Float32Array, l2_normalize
 
-Way: TypeAlias = Literal["dense", "pooled", "crop", "context"]
+RegionMethod: TypeAlias = Literal["dense", "pooled", "crop", "context"]
 """How a region is embedded.
 
 `dense` is the mean of `encode_patches` over the region, and `pooled` the projection of the mean of the encoder's own
@@ -34,7 +34,7 @@ def encode_regions(
     image: ImageLike,
     boxes: Sequence[Box],
     *,
-    ways: Sequence[Way] = ("dense",),
+    ways: Sequence[RegionMethod] = ("dense",),
     batch_size: int = 32,
 ) -> dict[str, Float32Array]:
     """Embed regions of a picture in one or several ways.
@@ -58,9 +58,9 @@ def encode_regions(
     2017); the blurred surroundings are those of Yang et al., Fine-Grained Visual Prompting, 2023.
     """
     ways = tuple(ways)
-    unknown = [way for way in ways if way not in get_args(Way)]
+    unknown = [way for way in ways if way not in get_args(RegionMethod)]
     if unknown or not ways:
-        raise InputError(f"ways must be some of {', '.join(get_args(Way))}, got {list(ways)}")
+        raise InputError(f"ways must be some of {', '.join(get_args(RegionMethod))}, got {list(ways)}")
     methods = {way: _method(encoder, way) for way in ways if way in ("dense", "pooled")}
     picture = load_rgb(image)
     boxes = [box.clipped(*picture.size) for box in boxes]
@@ -92,7 +92,7 @@ def compare_regions(
     boxes: Sequence[Box],
     text: Float32Array,
     *,
-    ways: Sequence[Way] = ("pooled", "context"),
+    ways: Sequence[RegionMethod] = ("pooled", "context"),
 ) -> Float32Array:
     """Compare regions with phrases: cosines, less what each region has in common with all of the phrases.
 

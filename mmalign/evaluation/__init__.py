@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from mmalign.evaluation.absence import file_half as file_half
-    from mmalign.evaluation.absence import is_named as is_named
+    from mmalign.evaluation.baselines import CaptionsTable as CaptionsTable
     from mmalign.evaluation.calibration import CalibrationReport as CalibrationReport
     from mmalign.evaluation.calibration import Quality as Quality
     from mmalign.evaluation.calibration import evaluate_calibration as evaluate_calibration
@@ -14,16 +13,17 @@ if TYPE_CHECKING:
     from mmalign.evaluation.calibration_plots import draw_reliability as draw_reliability
     from mmalign.evaluation.calibration_plots import draw_risk_coverage as draw_risk_coverage
     from mmalign.evaluation.calibration_plots import require_matplotlib as require_matplotlib
-    from mmalign.evaluation.captions import LadderOptions as LadderOptions
+    from mmalign.evaluation.captions import CaptionEvalOptions as CaptionEvalOptions
     from mmalign.evaluation.captions import evaluate_captions as evaluate_captions
     from mmalign.evaluation.classes import PROMPTS as PROMPTS
     from mmalign.evaluation.classes import evaluate_classes as evaluate_classes
+    from mmalign.evaluation.existence import file_half as file_half
+    from mmalign.evaluation.existence import is_named as is_named
     from mmalign.evaluation.grounding import evaluate_grounding as evaluate_grounding
     from mmalign.evaluation.index_bench import BenchOptions as BenchOptions
     from mmalign.evaluation.index_bench import bench_indexes as bench_indexes
     from mmalign.evaluation.index_bench_data import open_bench_source as open_bench_source
     from mmalign.evaluation.index_plots import draw_recall_speed as draw_recall_speed
-    from mmalign.evaluation.ladder import Ladder as Ladder
     from mmalign.evaluation.pairs import evaluate_pairs as evaluate_pairs
     from mmalign.evaluation.phrases import PhrasePicture as PhrasePicture
     from mmalign.evaluation.phrases import read_phrases as read_phrases
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "absence": ["file_half", "is_named"],
+        "existence": ["file_half", "is_named"],
         "calibration": ["CalibrationReport", "Quality", "evaluate_calibration"],
         "calibration_fit": ["Method"],
         "calibration_plots": ["draw_reliability", "draw_risk_coverage", "require_matplotlib"],
-        "captions": ["LadderOptions", "evaluate_captions"],
+        "captions": ["CaptionEvalOptions", "evaluate_captions"],
         "classes": ["PROMPTS", "evaluate_classes"],
         "grounding": ["evaluate_grounding"],
         "index_bench": ["BenchOptions", "bench_indexes"],
         "index_bench_data": ["open_bench_source"],
         "index_plots": ["draw_recall_speed"],
-        "ladder": ["Ladder"],
+        "baselines": ["CaptionsTable"],
         "pairs": ["evaluate_pairs"],
         "phrases": ["PhrasePicture", "read_phrases"],
         "retrieval": ["evaluate_retrieval"],

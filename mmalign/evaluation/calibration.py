@@ -25,11 +25,11 @@ from mmalign.calibration import (
 from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError
 from mmalign.evaluation.calibration_fit import Method, cross_fit, fit_calibration
-from mmalign.evaluation.concepts import choose_concepts
-from mmalign.evaluation.no_answer import Acceptance, BroadQueries, ConceptTest, Judge, ask_broadly, ask_without
+from mmalign.evaluation.galleries import CaptionedGallery, Trials, run_trials
+from mmalign.evaluation.held_out_concepts import choose_concepts
+from mmalign.evaluation.open_set import Acceptance, BroadQueries, ConceptTest, TrialModel, ask_broadly, ask_without
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import read_captions
-from mmalign.evaluation.trials import Captioned, Trials, run_trials
 from mmalign.metrics import bootstrap_interval
 from mmalign.types import Skip, gives_json
 from mmalign.utils import Float32Array
@@ -175,7 +175,7 @@ def evaluate_calibration(
         fitted.check(model.fingerprint, name=model.name)
     encoded = encode_pictures(model, [p.uri for p in pictures], batch_size=batch_size, progress=progress)
     captions = tuple(pictures[position].captions for position in encoded.kept)
-    data = Captioned(
+    data = CaptionedGallery(
         captions=captions,
         texts=encode_query(model, [caption for own in captions for caption in own]),
         # As a collection keeps them.
@@ -196,7 +196,7 @@ def evaluate_calibration(
 
 
 def measure_calibration(
-    data: Captioned,
+    data: CaptionedGallery,
     *,
     concepts: Sequence[str],
     words: Float32Array,
@@ -230,7 +230,7 @@ def measure_calibration(
     """
     name, fingerprint = encoder
     answerable, unanswerable = run_trials(data, seed=seed)
-    judges: dict[Method, Judge]
+    judges: dict[Method, TrialModel]
     if fitted is not None:
         calibration, folds = fitted, 0
         method = Method.ISOTONIC if fitted.knots else Method.PLATT

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from mmalign.calibration import Calibration, Float64Array, evidence, fit_isotonic, fit_platt, grouped_folds
-from mmalign.evaluation.trials import Trials
+from mmalign.calibration import Calibration, Float64Array, fit_isotonic, fit_platt, grouped_folds, hit_features
+from mmalign.evaluation.galleries import Trials
 from mmalign.utils import Int64Array
 
 
@@ -87,8 +87,10 @@ def fit_calibration(
 
     Source: Platt, 1999, and Zadrozny and Elkan, 2002; see `mmalign.calibration.fit`.
     """
-    features = np.column_stack([part[:, 0] for part in evidence(answerable.scores, pictures=answerable.pictures)])
-    nothing = np.column_stack([part[:, 0] for part in evidence(unanswerable.scores, pictures=unanswerable.pictures)])
+    features = np.column_stack([part[:, 0] for part in hit_features(answerable.scores, pictures=answerable.pictures)])
+    nothing = np.column_stack(
+        [part[:, 0] for part in hit_features(unanswerable.scores, pictures=unanswerable.pictures)]
+    )
     right = answerable.right[:, 0]
     both = np.concatenate([features, nothing])
     mixed, _ = fit_platt(both, np.concatenate([right, unanswerable.right[:, 0]]), rising=[True, True, False])
@@ -98,7 +100,7 @@ def fit_calibration(
         encoder=encoder,
         fingerprint=fingerprint,
         score_weight=float(slope * mixed[0]),
-        lead_weight=float(slope * mixed[1]),
+        margin_weight=float(slope * mixed[1]),
         size_weight=float(size_weight),
         bias=bias,
         smallest=int(answerable.pictures.min()),

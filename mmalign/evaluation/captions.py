@@ -13,10 +13,10 @@ from mmalign.captioning import (
     PROMPTED,
     CaptionsMany,
     Consensus,
-    Context,
     Decoder,
     MBRConfig,
     Retrieval,
+    RetrievedCaptions,
     TextStore,
     check_trained_for,
     retrieve_context,
@@ -24,8 +24,8 @@ from mmalign.captioning import (
 )
 from mmalign.encoders import Encoder, load_encoder
 from mmalign.errors import InputError
-from mmalign.evaluation.datastore import Twins, embed_sentences, read_sentences
-from mmalign.evaluation.ladder import RUNGS, Ladder, human_scores
+from mmalign.evaluation.baselines import RUNGS, CaptionsTable, human_scores
+from mmalign.evaluation.caption_store import Twins, embed_sentences, read_stored_captions
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.evaluation.retrieval import CaptionedPicture, read_captions
 from mmalign.metrics import caption_tokens, clip_score, ref_clip_score, score_captions
@@ -36,7 +36,7 @@ _TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
-class LadderOptions:
+class CaptionEvalOptions:
     """What is measured, and how.
 
     Attributes:
@@ -74,10 +74,10 @@ def evaluate_captions(
     encoder: str | Encoder = "lite",
     decoders: Mapping[str, Decoder | str] | None = None,
     twins: Twins | None = None,
-    options: LadderOptions = LadderOptions(),
+    options: CaptionEvalOptions = CaptionEvalOptions(),
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> Ladder:
+) -> CaptionsTable:
     """Caption the pictures of a manifest in every way of the ladder and score the captions.
 
     Args:
@@ -102,7 +102,7 @@ def evaluate_captions(
         EncoderMismatchError: A decoder was trained for another encoder.
     """
     pictures = read_captions(manifest, split=split)
-    sentences = read_sentences(datastore, split=datastore_split)
+    sentences = read_stored_captions(datastore, split=datastore_split)
     model = load_encoder(encoder)
     writers = dict(decoders or {})
     for writer in writers.values():
@@ -120,16 +120,16 @@ def evaluate_captions(
     contexts = retrieve_context(
         encoded.vectors, store, how=options.retrieval, exclude=[(picture.uri,) for picture in pictures]
     )
-    said, missing = _climb(pictures, encoded.vectors, contexts, store, writers, options, progress=progress)
-    scores = {rung: score_captions(captions, references) for rung, captions in said.items()}
-    return Ladder(
+    written, missing = _climb(pictures, encoded.vectors, contexts, store, writers, options, progress=progress)
+    scores = {rung: score_captions(captions, references) for rung, captions in written.items()}
+    return CaptionsTable(
         n=len(pictures),
         n_references=sum(map(len, references)),
         encoder=model.name,
         datastore=counts,
         scores=scores,
-        captions=said,
-        clip=_clip_scores(model, encoded.vectors, said, references) if options.clip else {},
+        captions=written,
+        clip=_clip_scores(model, encoded.vectors, written, references) if options.clip else {},
         human=human_scores(references) if "human" in options.rungs else {},
         missing=missing,
         without_context=sum(not len(context) for context in contexts),
@@ -149,10 +149,10 @@ def most_frequent(captions: Sequence[str]) -> str:
 def _climb(
     pictures: Sequence[CaptionedPicture],
     vectors: Float32Array,
-    contexts: Sequence[Context],
+    contexts: Sequence[RetrievedCaptions],
     store: TextStore,
     writers: Mapping[str, Decoder | str],
-    options: LadderOptions,
+    options: CaptionEvalOptions,
     *,
     progress: bool,
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -180,14 +180,14 @@ def _climb(
                 "decoder_random": _writing(writer, vectors, strangers),
                 "decoder": _writing(writer, vectors, [context.captions[: options.read] for context in contexts]),
             }
-    said: dict[str, list[str]] = {}
+    written: dict[str, list[str]] = {}
     for name in (rung for rung in RUNGS if rung in rungs and rung in options.rungs):
         with track(f"Captioning: {name}", len(pictures), enabled=progress) as advance:
-            said[name] = []
+            written[name] = []
             for row in range(len(pictures)):
-                said[name].append(rungs[name](row))
+                written[name].append(rungs[name](row))
                 advance(1)
-    return said, {rung: why for rung, why in missing.items() if rung in options.rungs}
+    return written, {rung: why for rung, why in missing.items() if rung in options.rungs}
 
 
 def _strangers(store: TextStore, rng: np.random.Generator, length: int, uri: str) -> tuple[str, ...]:
@@ -234,15 +234,15 @@ def _without_twins(store: TextStore, references: Sequence[Sequence[str]], twins:
 
 
 def _clip_scores(
-    encoder: Encoder, vectors: Float32Array, said: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]]
+    encoder: Encoder, vectors: Float32Array, written: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     ends = np.cumsum([len(own) for own in references])[:-1]
     wanted = np.split(encoder.encode_text([caption for own in references for caption in own]), ends)
-    told = {}
-    for rung, captions in said.items():
+    scores = {}
+    for rung, captions in written.items():
         found = encoder.encode_text(list(captions))
-        told[rung] = {
+        scores[rung] = {
             "clip_score": 100 * float(clip_score(vectors, found).mean()),
             "ref_clip_score": 100 * float(ref_clip_score(vectors, found, wanted).mean()),
         }
-    return told
+    return scores

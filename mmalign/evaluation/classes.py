@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError, SourceError
-from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
+from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest_rows
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics import any_hit_at_k, bootstrap_interval, median_rank, precision_at_k, retrieval_ranks
 from mmalign.types import Skip, gives_json
@@ -126,7 +126,7 @@ def evaluate_classes(
     encoder in both directions.
 
     Args:
-        manifest: A manifest as for `read_manifest`, whose lines may have `label`, a text; see `class_name`. Labels
+        manifest: A manifest as for `read_manifest_rows`, whose lines may have `label`, a text; see `class_name`. Labels
             with the same name are one class.
         split: Which part of it; all of it where None.
         encoder: A spec for `load_encoder`, or an encoder.
@@ -145,7 +145,7 @@ def evaluate_classes(
     Source: Radford et al., 2021 (CLIP), section 3.1, for the prompts and their mean.
     """
     _check_prompts(prompts)
-    labelled = [(row.uri, name) for row in read_manifest(manifest, split=split) if (name := _name(row))]
+    labelled = [(row.uri, name) for row in read_manifest_rows(manifest, split=split) if (name := _name(row))]
     _check_classes({name for _, name in labelled}, f"the pictures{in_split(split)} in {manifest} have")
     model = load_encoder(encoder)
     encoded = encode_pictures(model, [uri for uri, _ in labelled], batch_size=batch_size, progress=progress)
@@ -186,8 +186,10 @@ def _check_prompts(prompts: Sequence[str]) -> None:
 
 def _check_classes(names: set[str], who: str) -> None:
     if len(names) < 2:
-        told = f"only the class {next(iter(names))!r}" if names else 'no "label"'
-        raise InputError(f'{who} {told}; classes are measured with a "label" a picture, two different ones at least')
+        labelled = f"only the class {next(iter(names))!r}" if names else 'no "label"'
+        raise InputError(
+            f'{who} {labelled}; classes are measured with a "label" a picture, two different ones at least'
+        )
 
 
 def _name(row: ManifestRow) -> str:

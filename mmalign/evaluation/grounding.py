@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.alignment import MATCHING, Aligner, Evidence
+from mmalign.alignment import MATCHING, Aligner, PhraseScores
 from mmalign.encoders import Encoder
 from mmalign.errors import InputError
-from mmalign.evaluation.absence import Absence, Absent, measure_absence, replace_phrases
+from mmalign.evaluation.existence import ExistenceSigns, ExistenceTable, measure_existence, replace_phrases
 from mmalign.evaluation.phrases import PhrasePicture, read_phrases
 from mmalign.evaluation.sentences import Sentence, by_caption
 from mmalign.matching import Matching, SolverName, build_problem, conditional_worth, solve
@@ -67,7 +67,7 @@ class GroundingTable:
         solvers: What each solver answered.
         chance: Share of the regions that would be right for each phrase, shape (n,).
         skipped: Pictures that were left out, with the reason.
-        absence: How phrases were told that are not there, or None where it was not measured.
+        existence: How phrases were told that are not there, or None where it was not measured.
     """
 
     settings: dict[str, Any]
@@ -79,13 +79,13 @@ class GroundingTable:
     solvers: dict[SolverName, SolverRanks]
     chance: Float64Array
     skipped: tuple[Skip, ...] = ()
-    absence: Absence | None = None
+    existence: ExistenceTable | None = None
 
     @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON-ready values, in percent; intervals cover 95% and are drawn over pictures."""
         first = self.solvers[self.settings["solver"]]
-        told: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "n_images": self.n_images,
             "n_phrases": len(self.owner),
             **_recalls(first),
@@ -109,7 +109,7 @@ class GroundingTable:
             },
             "settings": self.settings,
         }
-        return told if self.absence is None else {**told, "absent": self.absence.to_dict()}
+        return payload if self.existence is None else {**payload, "absent": self.existence.to_dict()}
 
     def _interval(self, hits: NDArray[Any]) -> list[float]:
         low, high = bootstrap_interval(hits, groups=self.owner)
@@ -183,7 +183,7 @@ def evaluate_grounding(
     pictures = read_phrases(manifest, split=split)
     aligner = encoder if isinstance(encoder, Aligner) else Aligner(encoder, head=head)
     strangers = replace_phrases(pictures) if absent else [None] * len(pictures)
-    tally, skipped, signs = _Tally(), [], Absent()
+    tally, skipped, signs = _Tally(), [], ExistenceSigns()
     with track("Aligning", len(pictures), enabled=progress) as advance:
         for number, result in enumerate(load_pictures([picture.uri for picture in pictures])):
             picture, stranger = pictures[number], strangers[number]
@@ -192,7 +192,7 @@ def evaluate_grounding(
             else:
                 asked = list(picture.phrases) + ([] if stranger is None else [stranger.phrase])
                 candidates = given_boxes(picture, result.image.size) if regions == "given" else regions
-                found = aligner.evidence(result.image, asked, regions=candidates)
+                found = aligner.score_phrases(result.image, asked, regions=candidates)
                 _count(tally, number, picture, found, result.image.size, matching, aligner.parser)
                 if stranger is not None:
                     signs.add(number, found, stranger.replaced)
@@ -218,7 +218,7 @@ def evaluate_grounding(
             for name, answers in tally.ranks.items()
         },
         skipped=tuple(skipped),
-        absence=measure_absence(signs, [picture.uri for picture in pictures]) if absent else None,
+        existence=measure_existence(signs, [picture.uri for picture in pictures]) if absent else None,
     )
 
 
@@ -261,7 +261,7 @@ def _count(
     tally: _Tally,
     number: int,
     picture: PhrasePicture,
-    found: Evidence,
+    found: PhraseScores,
     size: tuple[int, int],
     matching: Matching | None,
     parser: str,
@@ -277,14 +277,14 @@ def _count(
         tally.chance.append(float(right.mean()) if len(right) else 0.0)
     answers: dict[SolverName, dict[int, tuple[int, bool, bool]]] = {name: {} for name in SOLVERS}
     for sentence in by_caption(picture.phrases, picture.captions, parser=parser):
-        for name, told in _answer(sentence, found, boxes, picture, matching).items():
-            answers[name].update(told)
+        for name, outcome in _answer(sentence, found, boxes, picture, matching).items():
+            answers[name].update(outcome)
     for name in SOLVERS:
         tally.ranks[name] += [answers[name][index] for index in range(len(picture.phrases))]
 
 
 def _answer(
-    sentence: Sentence, found: Evidence, boxes: Float64Array, picture: PhrasePicture, matching: Matching | None
+    sentence: Sentence, found: PhraseScores, boxes: Float64Array, picture: PhrasePicture, matching: Matching | None
 ) -> dict[SolverName, dict[int, tuple[int, bool, bool]]]:
     members = list(sentence.members)
     problem = build_problem(
@@ -295,19 +295,19 @@ def _answer(
         existence=None if found.existence is None else found.existence[members],
         matching=matching or MATCHING,
     )
-    told: dict[SolverName, dict[int, tuple[int, bool, bool]]] = {}
+    outcomes: dict[SolverName, dict[int, tuple[int, bool, bool]]] = {}
     for name in SOLVERS:
         assignment = solve(problem, solver=name).assignment
         worth = problem.unary if name == "argmax" else conditional_worth(problem, assignment)[:, : len(boxes)]
-        told[name] = {}
+        outcomes[name] = {}
         for position, index in enumerate(members):
             taken, true = assignment[position], picture.boxes[index]
             answers = ranked_answers(worth[position], taken, boxes, most=max(CUTOFFS))
             rank = first_hit(boxes[answers], true)
             united = boxes[list(taken) or answers[:1]]
             merged = len(united) > 0 and first_hit([union_box(united)], [union_box(true)]) == 1
-            told[name][index] = (rank, merged, not taken)
-    return told
+            outcomes[name][index] = (rank, merged, not taken)
+    return outcomes
 
 
 def _recalls(found: SolverRanks) -> dict[str, float]:

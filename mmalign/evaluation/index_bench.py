@@ -159,8 +159,8 @@ def _built(source: BenchSource, recipe: Recipe, out: Path, *, progress: bool) ->
                 raise RecipeError(f"{source.rows:,} vectors are too few to train it; nothing but exact search is left")
             index.save(temporary)
             size = sum(path.stat().st_size for path in temporary.iterdir())
-            told = {"build_seconds": round(seconds, 2), "bytes_per_vector": round(size / source.rows, 1)}
-            (temporary / _BUILT).write_text(json.dumps(told), encoding="utf-8")
+            facts = {"build_seconds": round(seconds, 2), "bytes_per_vector": round(size / source.rows, 1)}
+            (temporary / _BUILT).write_text(json.dumps(facts), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         except BaseException:

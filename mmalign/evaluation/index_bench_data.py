@@ -18,7 +18,7 @@ from mmalign.utils import Float32Array, Int64Array, as_matrix, l2_normalize
 if TYPE_CHECKING:
     from mmalign.collection import Collection
 
-Chunk = tuple[Int64Array, NDArray[Any]]
+VectorChunk = tuple[Int64Array, NDArray[Any]]
 _CHUNK = 65_536
 _SUFFIXES = (".npy", ".npz", ".parquet")
 # Queries taken out of the vectors are never more than this share of them.
@@ -47,7 +47,7 @@ class BenchSource:
     name: str
     rows: int
     dim: int
-    chunks: Callable[[], Iterable[Chunk]]
+    chunks: Callable[[], Iterable[VectorChunk]]
     queries: Float32Array
     kind: str
     digest: str
@@ -121,11 +121,11 @@ def _captions(collection: Collection, count: int, rng: np.random.Generator) -> F
     return l2_normalize(encode_query(collection.encoder, [texts[i] for i in chosen]))
 
 
-def _file_chunks(path: Path) -> Callable[[], Iterable[Chunk]]:
+def _file_chunks(path: Path) -> Callable[[], Iterable[VectorChunk]]:
     """Read a file of vectors piece by piece, as unit rows numbered from 0."""
     read = _read_parquet if path.suffix == ".parquet" else _read_array
 
-    def chunks() -> Iterator[Chunk]:
+    def chunks() -> Iterator[VectorChunk]:
         start = 0
         for part in read(path):
             yield np.arange(start, start + len(part)), _unit(part, None, str(path))
@@ -194,7 +194,7 @@ def _unit(vectors: NDArray[Any], dim: int | None, name: str) -> Float32Array:
     return matrix
 
 
-def _look(chunks: Callable[[], Iterable[Chunk]], name: str) -> tuple[int, int, hashlib._Hash]:
+def _look(chunks: Callable[[], Iterable[VectorChunk]], name: str) -> tuple[int, int, hashlib._Hash]:
     """Number of rows, width, and a digest of all of them."""
     rows = dim = 0
     content = hashlib.sha256()
@@ -206,7 +206,7 @@ def _look(chunks: Callable[[], Iterable[Chunk]], name: str) -> tuple[int, int, h
     return rows, dim, content
 
 
-def _rows_at(chunks: Callable[[], Iterable[Chunk]], positions: Int64Array, dim: int) -> Float32Array:
+def _rows_at(chunks: Callable[[], Iterable[VectorChunk]], positions: Int64Array, dim: int) -> Float32Array:
     found = np.empty((len(positions), dim), np.float32)
     start = filled = 0
     for _, vectors in chunks():
@@ -216,7 +216,7 @@ def _rows_at(chunks: Callable[[], Iterable[Chunk]], positions: Int64Array, dim: 
     return l2_normalize(found)
 
 
-def _without(chunks: Callable[[], Iterable[Chunk]], positions: Int64Array) -> Iterator[Chunk]:
+def _without(chunks: Callable[[], Iterable[VectorChunk]], positions: Int64Array) -> Iterator[VectorChunk]:
     start = 0
     for ids, vectors in chunks():
         if len(positions):

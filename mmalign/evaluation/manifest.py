@@ -32,7 +32,7 @@ class ManifestRow:
     where: str
 
 
-def read_manifest(manifest: str | os.PathLike[str], *, split: str | None = None) -> list[ManifestRow]:
+def read_manifest_rows(manifest: str | os.PathLike[str], *, split: str | None = None) -> list[ManifestRow]:
     """Read the pictures of a manifest.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError, SourceError
-from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
+from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest_rows
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics import bootstrap_interval
 from mmalign.types import Skip, gives_json
@@ -94,7 +94,7 @@ def evaluate_pairs(
     """Measure how often a picture's true caption scores higher than its hard negative.
 
     Args:
-        manifest: A manifest as for `read_manifest`, whose lines may have `hard_negatives`, a list of objects with
+        manifest: A manifest as for `read_manifest_rows`, whose lines may have `hard_negatives`, a list of objects with
             `type`, `caption` and `negative`, all of them texts.
         split: Which part of it; all of it where None.
         encoder: A spec for `load_encoder`, or an encoder.
@@ -110,7 +110,7 @@ def evaluate_pairs(
 
     Source: SugarCrepe, Hsieh et al., 2023.
     """
-    found = [(row.uri, pairs) for row in read_manifest(manifest, split=split) if (pairs := _pairs(row))]
+    found = [(row.uri, pairs) for row in read_manifest_rows(manifest, split=split) if (pairs := _pairs(row))]
     if not found:
         raise InputError(
             f'no picture{in_split(split)} in {manifest} has "hard_negatives"; pairs are measured with a list of '

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmalign.errors import DimensionError, InputError, SourceError
-from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
+from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest_rows
 from mmalign.metrics import Float64Array, as_boxes
 
 
@@ -33,7 +33,7 @@ def read_phrases(manifest: str | os.PathLike[str], *, split: str | None = None) 
     """Read the pictures of a manifest that have phrases with boxes.
 
     Args:
-        manifest: A manifest as for `read_manifest`, whose lines may have `phrases`, a list of
+        manifest: A manifest as for `read_manifest_rows`, whose lines may have `phrases`, a list of
             `{"phrase": text, "box": [x, y, width, height]}` in pixels of the file; the same phrase may come again with
             another box. `captions` are read where there are any.
         split: Only the lines with this `split`; all of them where None.
@@ -45,7 +45,7 @@ def read_phrases(manifest: str | os.PathLike[str], *, split: str | None = None) 
         SourceError: The manifest cannot be read, or a line is not as described.
         InputError: There is no such split, or no picture with a phrase in it.
     """
-    rows = read_manifest(manifest, split=split)
+    rows = read_manifest_rows(manifest, split=split)
     pictures = [_picture(row) for row in rows if row.fields.get("phrases")]
     if not pictures:
         raise InputError(
@@ -56,11 +56,11 @@ def read_phrases(manifest: str | os.PathLike[str], *, split: str | None = None) 
 
 
 def _picture(row: ManifestRow) -> PhrasePicture:
-    told = row.fields["phrases"]
+    listed = row.fields["phrases"]
     boxes: dict[str, list[object]] = {}
-    if not isinstance(told, list):
-        raise SourceError(f'{row.where}: expected "phrases": a list, got {told!r}'[:200])
-    for entry in told:
+    if not isinstance(listed, list):
+        raise SourceError(f'{row.where}: expected "phrases": a list, got {listed!r}'[:200])
+    for entry in listed:
         phrase = entry.get("phrase") if isinstance(entry, dict) else None
         if not isinstance(phrase, str) or not phrase.strip() or "box" not in entry:
             raise SourceError(f'{row.where}: expected {{"phrase": text, "box": [x, y, w, h]}}, got {entry!r}'[:200])

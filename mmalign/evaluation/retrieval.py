@@ -10,7 +10,7 @@ import numpy as np
 
 from mmalign.encoders import Encoder, encode_query, load_encoder
 from mmalign.errors import InputError, SourceError
-from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest
+from mmalign.evaluation.manifest import ManifestRow, in_split, read_manifest_rows
 from mmalign.evaluation.pictures import encode_pictures
 from mmalign.metrics import any_hit_at_k, bootstrap_interval, median_rank, retrieval_ranks
 from mmalign.types import Skip, check_integer, gives_json
@@ -77,7 +77,7 @@ def read_captions(manifest: str | os.PathLike[str], *, split: str | None = None)
     """Read the pictures of a manifest that have captions.
 
     Args:
-        manifest: A manifest as for `read_manifest`, whose lines may have `captions`, a list of sentences.
+        manifest: A manifest as for `read_manifest_rows`, whose lines may have `captions`, a list of sentences.
         split: Only the lines with this `split`; all of them where None.
 
     Returns:
@@ -87,7 +87,7 @@ def read_captions(manifest: str | os.PathLike[str], *, split: str | None = None)
         SourceError: The manifest cannot be read, or a line is not as described.
         InputError: There is no such split, or no picture with a caption in it.
     """
-    rows = read_manifest(manifest, split=split)
+    rows = read_manifest_rows(manifest, split=split)
     pictures = [CaptionedPicture(row.uri, captions) for row in rows if (captions := _captions(row))]
     if not pictures:
         raise InputError(

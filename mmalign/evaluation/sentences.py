@@ -79,8 +79,10 @@ def _read(caption: str, members: Sequence[int], phrases: Sequence[str], parser: 
             own = replace(parsed.phrases[number], text=phrases[index], start=start, end=end, antecedent=None)
         taken.append(own)
     relations = [
-        Relation(names[told.subject], tuple(names[other] for other in told.objects), told.kind, told.text)
-        for told in parsed.relations
-        if told.subject in names and all(other in names for other in told.objects)
+        Relation(
+            names[relation.subject], tuple(names[other] for other in relation.objects), relation.kind, relation.text
+        )
+        for relation in parsed.relations
+        if relation.subject in names and all(other in names for other in relation.objects)
     ]
     return Sentence(tuple(members), given_phrases(caption, taken, relations))

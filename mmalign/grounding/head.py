@@ -206,8 +206,8 @@ class GroundingHead:
         try:
             self._tensors, self.metadata = read_tensors(path)
             self._size: dict[str, int] = json.loads(self.metadata["size"])
-            told = json.loads(self.metadata["scoring"])
-            self.scoring = Scoring(**{**told, "existence": tuple(told["existence"])})
+            stored = json.loads(self.metadata["scoring"])
+            self.scoring = Scoring(**{**stored, "existence": tuple(stored["existence"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelUnavailableError(
                 f"{path} is not the weight file of a grounding head ({error}); {_REMEDY}"
@@ -339,14 +339,14 @@ def export_head(
         if not np.isfinite(exact).all() or np.abs(exact).max(initial=0) > np.finfo(np.float16).max:
             raise InputError(f"{name} holds values that float16 cannot; train with a lower learning rate")
         kept[name] = exact if exact.ndim < 2 else exact.astype(np.float16)
-    told = {
+    notes = {
         **metadata,
         "format": FORMAT,
         "encoder": encoder,
         "size": json.dumps(asdict(size)),
         "scoring": json.dumps(asdict(scoring)),
     }
-    return write_tensors(path, kept, metadata=told)
+    return write_tensors(path, kept, metadata=notes)
 
 
 def corner_iou(first: Float32Array, second: Float32Array) -> Float32Array:

@@ -60,13 +60,13 @@ class GroundingNet(nn.Module):
         self.size = size
         self.cells = nn.Linear(size.inputs, size.width)
         self.place = nn.Linear(4 * _FREQUENCIES + 2, size.width, bias=False)
-        self.trunk = nn.Sequential(*(Block(size.width, 5) for _ in range(size.trunk)))
+        self.trunk = nn.Sequential(*(GroundingBlock(size.width, 5) for _ in range(size.trunk)))
         self.text_hidden = nn.Linear(size.text, size.hidden)
         self.text_out = nn.Linear(size.hidden, 2 * size.width)
         self.spot = nn.Linear(1, size.width, bias=False)
         self.mixed = nn.LayerNorm(size.width)
         self.narrow = nn.Linear(size.width, size.narrow)
-        self.fused = nn.Sequential(*(Block(size.narrow, 7) for _ in range(size.fused)))
+        self.fused = nn.Sequential(*(GroundingBlock(size.narrow, 7) for _ in range(size.fused)))
         self.last = nn.LayerNorm(size.narrow)
         self.out = nn.Linear(size.narrow, 6)
         nn.init.zeros_(self.out.bias)
@@ -103,14 +103,14 @@ class GroundingNet(nn.Module):
         hidden = functional.gelu(self.text_hidden(text * text.shape[1] ** 0.5))
         scale, shift = self.text_out(hidden)[:, None, None].chunk(2, dim=-1)
         mixed = functional.gelu(cells * (1 + scale) + shift + self.spot(spot[..., None]))
-        told = self.out(self.last(self.fused(self.narrow(mixed))))
-        sides = _SIDE * torch.exp(told[..., 2:].clamp(-_LOG_LIMIT, _LOG_LIMIT))
+        raw = self.out(self.last(self.fused(self.narrow(mixed))))
+        sides = _SIDE * torch.exp(raw[..., 2:].clamp(-_LOG_LIMIT, _LOG_LIMIT))
         middle = _middles(cells.shape[1], cells.shape[2]).to(sides)
         boxes = torch.cat([middle - sides[..., :2], middle + sides[..., 2:]], dim=-1)
-        return told[..., 0], told[..., 1], boxes
+        return raw[..., 0], raw[..., 1], boxes
 
 
-class Block(nn.Module):
+class GroundingBlock(nn.Module):
     """Mix neighbouring cells channel by channel, then the channels of each cell, and add that to what came in."""
 
     def __init__(self, width: int, reach: int) -> None:

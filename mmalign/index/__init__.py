@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmalign.index.lifecycle.extend import extend_index as extend_index
     from mmalign.index.lifecycle.versions import IndexManifest as IndexManifest
     from mmalign.index.planning.choose import Candidate as Candidate
-    from mmalign.index.planning.choose import Choice as Choice
+    from mmalign.index.planning.choose import IndexChoice as IndexChoice
     from mmalign.index.planning.choose import check_memory as check_memory
     from mmalign.index.planning.choose import choose as choose
     from mmalign.index.planning.choose import chooses_exact as chooses_exact
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mmalign.index.recall.measure import Mask as Mask
     from mmalign.index.recall.measure import Measuring as Measuring
     from mmalign.index.recall.measure import QuerySet as QuerySet
-    from mmalign.index.recall.measure import measure_contract as measure_contract
+    from mmalign.index.recall.measure import measure_recall_profile as measure_recall_profile
     from mmalign.index.recall.recall_curves import EXACT_ROWS as EXACT_ROWS
     from mmalign.index.recall.recall_curves import RecallCurve as RecallCurve
     from mmalign.index.recall.recall_curves import RecallProfile as RecallProfile
@@ -60,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lifecycle.build": ["build_index"],
         "lifecycle.extend": ["extend_index"],
         "lifecycle.versions": ["IndexManifest"],
-        "planning.choose": ["Candidate", "Choice", "check_memory", "choose", "chooses_exact", "installed_budget"],
+        "planning.choose": ["Candidate", "IndexChoice", "check_memory", "choose", "chooses_exact", "installed_budget"],
         "planning.costs": ["load_costs"],
         "planning.estimate": ["Meter", "check_estimate"],
         "planning.measured": ["put_measured", "read_measured"],
@@ -68,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recall.bounds": ["lower_bound"],
         "recall.drift": ["compare_vectors", "describe_vectors"],
         "recall.ground_truth": ["Truth", "exact_truth"],
-        "recall.measure": ["QuerySet", "Mask", "Measuring", "measure_contract"],
+        "recall.measure": ["QuerySet", "Mask", "Measuring", "measure_recall_profile"],
         "recall.recall_curves": ["RecallProfile", "RecallCurve", "EXACT_ROWS"],
     },
 )

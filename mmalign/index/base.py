@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmalign.errors import InputError
 from mmalign.utils import Float32Array, Int64Array
 
-Where: TypeAlias = Int64Array | NDArray[np.bool_]
+AllowedRows: TypeAlias = Int64Array | NDArray[np.bool_]
 """Allowed ids, int64 of shape (m,); or a mask over the index's positions, bool of shape (positions,)."""
 
 FilterSupport: TypeAlias = Literal["exact", "selector", "none"]
@@ -52,7 +52,7 @@ class Index(Protocol):
         ...
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
+    def live(self) -> NDArray[np.bool_]:
         """Which positions are not removed, bool of shape (positions,); not to be written to."""
         ...
 
@@ -62,12 +62,12 @@ class Index(Protocol):
         ...
 
     @property
-    def min_share(self) -> float:
+    def min_selectivity(self) -> float:
         """Share of allowed rows, 0 to 1, below which exact search over the allowed vectors is the better choice."""
         ...
 
     @property
-    def true_scores(self) -> bool:
+    def exact_scores(self) -> bool:
         """Whether scores are inner products with the vectors, right to about 1e-3, and not with short codes."""
         ...
 
@@ -81,7 +81,7 @@ class Index(Protocol):
         """The effort of a search that names none; None where effort means nothing."""
         ...
 
-    def most_effort(self, share: float = 1.0) -> int | None:
+    def max_effort(self, share: float = 1.0) -> int | None:
         """Return the effort beyond which nothing more is found.
 
         Args:
@@ -131,7 +131,7 @@ class Index(Protocol):
         ...
 
     def search(
-        self, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: int | None = None
+        self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None, effort: int | None = None
     ) -> tuple[Float32Array, Int64Array]:
         """Find the nearest vectors of each query.
 
@@ -188,7 +188,7 @@ class ScansExactly(Protocol):
         """Whether this one holds them."""
         ...
 
-    def scan(self, vectors: ArrayLike, k: int, *, where: Where | None = None) -> tuple[Float32Array, Int64Array]:
+    def scan(self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None) -> tuple[Float32Array, Int64Array]:
         """Find the true nearest vectors; see `Index.search`."""
         ...
 
@@ -213,7 +213,7 @@ class Layers(Protocol):
         ...
 
     @property
-    def true_scores(self) -> bool:
+    def exact_scores(self) -> bool:
         """Whether scores are inner products with the vectors, right to about 1e-3."""
         ...
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import IndexFileError, InputError, RecipeError
-from mmalign.index.base import FilterSupport, Where, check_search, no_hits
+from mmalign.index.base import AllowedRows, FilterSupport, check_search, no_hits
 from mmalign.index.files import read_header, write_header
 from mmalign.index.ids import IdMap, load_array
 from mmalign.utils import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k, storage_errors
@@ -36,8 +36,8 @@ class ExactIndex:
 
     factory = "exact"
     filter_support: FilterSupport = "exact"
-    min_share = 0.0
-    true_scores = True
+    min_selectivity = 0.0
+    exact_scores = True
     exhaustive = True
     default_effort: int | None = None
 
@@ -63,11 +63,11 @@ class ExactIndex:
         return self._map.ids
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
+    def live(self) -> NDArray[np.bool_]:
         """Which positions are not removed, bool of shape (positions,)."""
-        return self._map.alive
+        return self._map.live
 
-    def most_effort(self, share: float = 1.0) -> int | None:
+    def max_effort(self, share: float = 1.0) -> int | None:
         """Return None: effort means nothing here."""
         return None
 
@@ -99,7 +99,7 @@ class ExactIndex:
         return self._map.remove(ids)
 
     def search(
-        self, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: int | None = None
+        self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None, effort: int | None = None
     ) -> tuple[Float32Array, Int64Array]:
         """Find the nearest vectors of each query; see `Index.search`."""
         check_search(k, effort)

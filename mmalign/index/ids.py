@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import IndexFileError, InputError
-from mmalign.index.base import Where
+from mmalign.index.base import AllowedRows
 from mmalign.utils import Int64Array
 
 _IDS = "ids.npy"
@@ -23,11 +23,11 @@ class IdMap:
 
     def __init__(self, ids: Int64Array | None = None, removed: Int64Array | None = None) -> None:
         self.ids: Int64Array = np.zeros(0, np.int64) if ids is None else ids
-        alive = np.ones(len(self.ids), np.bool_)
+        live = np.ones(len(self.ids), np.bool_)
         if removed is not None:
-            alive[removed] = False
-        self.alive: NDArray[np.bool_] = alive
-        self.count = int(np.count_nonzero(alive))
+            live[removed] = False
+        self.live: NDArray[np.bool_] = live
+        self.count = int(np.count_nonzero(live))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,7 +45,7 @@ class IdMap:
         Raises:
             InputError: Not one integer for each vector, negative, or there already.
         """
-        array = as_ids(ids)
+        array = as_int_ids(ids)
         if len(array) != rows:
             raise InputError(f"expected one id for each vector, got {len(array)} ids for {rows} vectors")
         if not rows:
@@ -57,7 +57,7 @@ class IdMap:
             raise InputError(f"{rows - len(values)} ids come twice, the first is {values[counts > 1][0]}")
         # Ids mostly grow; then one comparison is enough.
         if self.count and values[0] <= self.ids.max():
-            there = array[np.isin(array, self.ids[self.alive])]
+            there = array[np.isin(array, self.ids[self.live])]
             if there.size:
                 raise InputError(
                     f"{there.size} ids are in the index already, the first is {there[0]}; remove them before adding"
@@ -66,22 +66,22 @@ class IdMap:
 
     def extend(self, ids: Int64Array) -> None:
         """Append ids that `check_new` has let through."""
-        self.ids, self.alive = (
+        self.ids, self.live = (
             np.concatenate([self.ids, ids]),
-            np.concatenate([self.alive, np.ones(len(ids), np.bool_)]),
+            np.concatenate([self.live, np.ones(len(ids), np.bool_)]),
         )
         self.count += len(ids)
 
     def remove(self, ids: ArrayLike) -> int:
         """Mark ids as removed and return how many were there."""
-        gone = np.isin(self.ids, as_ids(ids)) & self.alive
+        gone = np.isin(self.ids, as_int_ids(ids)) & self.live
         removed = int(np.count_nonzero(gone))
         if removed:
-            self.alive = self.alive & ~gone
+            self.live = self.live & ~gone
             self.count -= removed
         return removed
 
-    def allowed(self, where: Where | None) -> NDArray[np.bool_] | None:
+    def allowed(self, where: AllowedRows | None) -> NDArray[np.bool_] | None:
         """Which positions a search may return.
 
         Args:
@@ -95,7 +95,7 @@ class IdMap:
         """
         everything = self.count == len(self.ids)
         if where is None:
-            return None if everything else self.alive
+            return None if everything else self.live
         given = np.asarray(where)
         mask: NDArray[np.bool_]
         if given.dtype == np.bool_:
@@ -103,8 +103,8 @@ class IdMap:
                 raise InputError(f"a mask must have shape {self.ids.shape}, one entry a position, got {given.shape}")
             mask = given.astype(np.bool_, copy=False)
         else:
-            mask = np.isin(self.ids, as_ids(given))
-        return mask if everything else mask & self.alive
+            mask = np.isin(self.ids, as_int_ids(given))
+        return mask if everything else mask & self.live
 
     def at(self, positions: Int64Array) -> Int64Array:
         """Return the ids at positions; -1 stays -1."""
@@ -117,7 +117,7 @@ class IdMap:
     def save(self, folder: Path) -> None:
         """Write `ids.npy` and `removed.npy`, the positions that are removed."""
         np.save(folder / _IDS, self.ids)
-        np.save(folder / _REMOVED, np.flatnonzero(~self.alive))
+        np.save(folder / _REMOVED, np.flatnonzero(~self.live))
 
     @classmethod
     def load(cls, folder: Path, *, rows: int, mmap: bool = True) -> IdMap:
@@ -145,7 +145,7 @@ class IdMap:
         return cls(ids.view(np.ndarray).astype(np.int64, copy=False), removed.astype(np.int64, copy=False))
 
 
-def as_ids(ids: ArrayLike) -> Int64Array:
+def as_int_ids(ids: ArrayLike) -> Int64Array:
     """Return ids as int64 of shape (n,).
 
     Args:

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, logit, logsumexp
 
 from mmalign.errors import DimensionError, InputError
 from mmalign.matching.problem import Edge, FloatArray, Problem
-from mmalign.matching.spatial import evidence, overlaps, relation_weights
+from mmalign.matching.spatial import mutual_iou, relation_scores, relation_weights
 from mmalign.types import Box, Phrase, Relation, field_values
 
 
@@ -118,8 +118,8 @@ def build_problem(
         capacity=np.full(r, matching.capacity or max(p, 1)),
         takes=np.array([_taken(phrase, matching) for phrase in phrases], np.int64),
         groups=groups,
-        sharing=matching.sharing * np.clip((overlaps(boxes) - _SAME_PLACE) / (1 - _SAME_PLACE), 0, 1),
-        clash=overlaps(boxes) > _SAME_PLACE,
+        sharing=matching.sharing * np.clip((mutual_iou(boxes) - _SAME_PLACE) / (1 - _SAME_PLACE), 0, 1),
+        clash=mutual_iou(boxes) > _SAME_PLACE,
         edges=(*_relation_edges(phrases, relations, boxes), *_mention_edges(phrases, boxes)),
         weight=matching.relation_weight,
     )
@@ -206,7 +206,7 @@ def _relation_edges(phrases: Sequence[Phrase], relations: Sequence[Relation], bo
 
 
 def _mention_edges(phrases: Sequence[Phrase], boxes: Sequence[Box]) -> Iterator[Edge]:
-    same = evidence(overlaps(boxes))[None, None]
+    same = relation_scores(mutual_iou(boxes))[None, None]
     for index, phrase in enumerate(phrases):
         if phrase.antecedent is not None and phrase.antecedent != index:
             yield Edge(phrases=(index, phrase.antecedent), weights=same, kind="same")

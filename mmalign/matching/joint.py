@@ -32,7 +32,7 @@ _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundAssignment:
     """What the search found: the assignment, a bound of all, and the rounds that it took."""
 
     assignment: Assignment
@@ -40,7 +40,7 @@ class Found:
     rounds: int
 
 
-def search(problem: Problem, starts: Iterable[Assignment]) -> Found:
+def search_assignment(problem: Problem, starts: Iterable[Assignment]) -> FoundAssignment:
     """Find the best assignment, or one with a bound of how much better another could be.
 
     Args:
@@ -60,7 +60,7 @@ def search(problem: Problem, starts: Iterable[Assignment]) -> Found:
                 best, value = improved, worth
     n, states = tables.unary.shape
     if n == 0:
-        return Found(best, value, 0)
+        return FoundAssignment(best, value, 0)
     shifted = _Shifted.of(tables)
     bound = max(value, shifted.bound)
     most = max(_WIDTH, _MOST_NUMBERS // (n * states))
@@ -76,7 +76,7 @@ def search(problem: Problem, starts: Iterable[Assignment]) -> Found:
             if (worth := problem.objective(found)) > value:
                 best, value = found, worth
         bound = max(value, min(bound, dropped))
-    return Found(best, bound, rounds)
+    return FoundAssignment(best, bound, rounds)
 
 
 def _improve(tables: Tables, choice: IntArray) -> IntArray:

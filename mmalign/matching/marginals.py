@@ -13,7 +13,7 @@ from mmalign.matching.solvers import Solution
 from mmalign.matching.tables import tabulate
 
 
-def soft_scores(problem: Problem, solution: Solution) -> NDArray[np.float32]:
+def link_marginals(problem: Problem, solution: Solution) -> NDArray[np.float32]:
     """Give the probability of each region for each phrase, given where the other phrases are.
 
     Args:

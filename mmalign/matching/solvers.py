@@ -10,7 +10,7 @@ import numpy as np
 
 from mmalign.errors import InputError
 from mmalign.matching.hungarian import match_one_to_one
-from mmalign.matching.joint import search
+from mmalign.matching.joint import search_assignment
 from mmalign.matching.problem import Assignment, Problem
 
 SolverName = Literal["argmax", "hungarian", "graph"]
@@ -109,7 +109,7 @@ def _hungarian(problem: Problem) -> Solution:
 
 def _graph(problem: Problem) -> Solution:
     starts = [solver(problem).assignment for solver in (_argmax, _hungarian)]
-    found = search(problem, starts)
+    found = search_assignment(problem, starts)
     solution = _scored(problem, found.assignment, "graph", iterations=found.rounds)
     # Sums in another order differ in their last digits.
     bound = max(found.bound, solution.objective)

@@ -40,7 +40,7 @@ def _intersections(edges: FloatArray) -> FloatArray:
     return np.asarray(np.clip(high - low, 0, None).prod(axis=-1))
 
 
-def overlaps(boxes: Sequence[Box]) -> FloatArray:
+def mutual_iou(boxes: Sequence[Box]) -> FloatArray:
     """Give how much boxes overlap one another.
 
     Args:
@@ -154,7 +154,7 @@ def relation_strength(kind: str, boxes: Sequence[Box]) -> FloatArray:
     return strength
 
 
-def evidence(strength: FloatArray) -> FloatArray:
+def relation_scores(strength: FloatArray) -> FloatArray:
     """Turn how well boxes bear something out into what that is worth.
 
     Args:
@@ -186,9 +186,9 @@ def relation_weights(kind: str, boxes: Sequence[Box]) -> FloatArray | None:
     if kind not in KINDS:
         raise InputError(f"unknown relation {kind!r}; there are: {', '.join(KINDS)}")
     if kind != "between":
-        return evidence(relation_strength(kind, boxes))[None, None]
+        return relation_scores(relation_strength(kind, boxes))[None, None]
     sides = [relation_strength(side, boxes) for side in ("right of", "left of", "below", "above")]
     # Both halves must hold, so that their strengths multiply, and the 0.5 of not knowing is shared by the two.
-    halves = [evidence(side) + np.log(_UNKNOWN) / 2 for side in sides]
+    halves = [relation_scores(side) + np.log(_UNKNOWN) / 2 for side in sides]
     right, left, below, above = halves
     return np.array([[right, left], [left, right], [below, above], [above, below]])

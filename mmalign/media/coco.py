@@ -69,7 +69,7 @@ def coco_rows(document: Mapping[str, Any], path: Path, name: str) -> Iterator[Ta
             )
         yield Note(f"no picture is there; all are fetched from the web: {next(filter(None, urls))}, ...", about=name)
         places = urls
-    for text in locator.remarks():
+    for text in locator.notes():
         yield Note(text, about=name)
     captions, phrases, remarks = _annotations(document)
     measured = sorted(_MEASURED & {key for image in document["images"] if isinstance(image, dict) for key in image})

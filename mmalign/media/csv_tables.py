@@ -17,7 +17,7 @@ from mmalign.media.rows import CAPTION_COLUMNS, PATH_COLUMNS, TableRow
 from mmalign.media.table_text import open_table_text
 from mmalign.types import Note
 
-MISSING = frozenset(
+MISSING_CELLS = frozenset(
     {"n/a", "na", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "nil", "-", "--", "?", "#value!", "#div/0!"}
 )
 """What stands for no value in a column of numbers, in lower case."""
@@ -254,7 +254,7 @@ class _Column:
             self.left_out += 1
             self.first_left_out = self.first_left_out or line
         elif self.options:
-            if cell.strip().lower() in MISSING:
+            if cell.strip().lower() in MISSING_CELLS:
                 # All are kept only by number: a column of markers alone is a column of text.
                 self.left_out += 1
                 if len(self.missing) < _MOST_NOTES:

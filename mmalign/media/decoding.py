@@ -23,7 +23,7 @@ from PIL import Image
 from mmalign.errors import DecodeError, EnvironmentConflictError, InputError, MMAlignError
 from mmalign.media.demand import demand, early_refusal, early_size
 from mmalign.media.depth import claimed_bits, full_range, grey_values, uses_only
-from mmalign.media.formats import ENDLESS, decoder_says, ends_early, open_image, refusal, sniff
+from mmalign.media.formats import ENDLESS, decoder_says, ends_early, format_refusal, open_image, sniff
 from mmalign.media.icons import largest_entry
 from mmalign.media.memory import decoding_budget
 from mmalign.media.nclx import named_profile
@@ -142,7 +142,7 @@ def decode_image(
         data = read_media(uri, policy=policy).data
     kind = sniff(data, uri)
     if kind is None:
-        raise DecodeError(uri, refusal(data))
+        raise DecodeError(uri, format_refusal(data))
     with _faults(uri, kind):
         return _decode(uri, kind, data, max_pixels, at_least, admit or (lambda _: None))
 

@@ -51,8 +51,8 @@ def _tiff_bits(tags: Any) -> int:
             # Other values are statistics of the picture, which must not change how it looks (TIFF 6.0, page 37).
             if top > 0 and top & (top + 1) == 0:
                 return top.bit_length()
-    said = _OME.search(str(tags.get(_DESCRIPTION, "")))
-    return int(said[1]) if said else 0
+    declared = _OME.search(str(tags.get(_DESCRIPTION, "")))
+    return int(declared[1]) if declared else 0
 
 
 def _integers(value: Any) -> list[int]:

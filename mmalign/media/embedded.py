@@ -28,7 +28,7 @@ _OPEN_FILES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedPicture:
     """One picture in a Parquet file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Embedded:
         return f"file://{quote(os.fsencode(self.path))}#{quote(self.column, safe='')}={self.row}{place}"
 
 
-def parse_embedded(uri: str) -> Embedded | None:
+def parse_embedded(uri: str) -> EmbeddedPicture | None:
     """Read the URI of a picture in a Parquet file.
 
     Args:
@@ -69,10 +69,10 @@ def parse_embedded(uri: str) -> Embedded | None:
     if found is None:
         return None
     path = Path(os.fsdecode(unquote_to_bytes(found[1])))
-    return Embedded(path, unquote(found[2]), int(found[3]), None if found[4] is None else int(found[4]))
+    return EmbeddedPicture(path, unquote(found[2]), int(found[3]), None if found[4] is None else int(found[4]))
 
 
-def read_embedded(uri: str, place: Embedded, *, max_bytes: int) -> tuple[bytes, os.stat_result]:
+def read_embedded(uri: str, place: EmbeddedPicture, *, max_bytes: int) -> tuple[bytes, os.stat_result]:
     """Read one picture.
 
     Neighbours come cheap in the order of the file; far jumps cost reading the row group up to the row.
@@ -217,7 +217,7 @@ _LOCK = threading.Lock()
 _OPEN: OrderedDict[tuple[Path, str], tuple[tuple[int, int, int], _Column]] = OrderedDict()
 
 
-def _column(place: Embedded, status: os.stat_result) -> _Column:
+def _column(place: EmbeddedPicture, status: os.stat_result) -> _Column:
     key, version = (place.path, place.column), (status.st_ino, status.st_size, status.st_mtime_ns)
     known = _OPEN.get(key)
     if known is not None and known[0] == version:

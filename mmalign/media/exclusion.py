@@ -73,19 +73,19 @@ def check_patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def join_patterns(known: Sequence[Pattern], said: Sequence[str], folder: str | None) -> tuple[Pattern, ...]:
+def join_patterns(known: Sequence[Pattern], added: Sequence[str], folder: str | None) -> tuple[Pattern, ...]:
     """Patterns that were said earlier, with new ones.
 
     Args:
         known: Those said earlier, in their order.
-        said: New ones; `!P` takes `P` back where that was said earlier.
+        added: New ones; `!P` takes `P` back where that was said earlier.
         folder: Of the source that they are said for.
 
     Returns:
         The patterns that hold from now on.
     """
     joined = list(known)
-    for text in said:
+    for text in added:
         if text.startswith("!") and any(pattern.text == text[1:] for pattern in joined):
             joined = [pattern for pattern in joined if pattern.text != text[1:]]
         else:

@@ -33,10 +33,10 @@ _BACKUPS = frozenset({".bak", ".old", ".orig", ".backup", ".copy", ".original"})
 _WORD = re.compile(r"\.(?!\d+$)[a-z0-9]{1,10}")
 _HEAD = 512
 
-Kind = Literal["picture", "unread", "look", "other"]
+FileKind = Literal["picture", "unread", "look", "other"]
 
 
-def kind_by_name(name: str) -> Kind:
+def kind_by_name(name: str) -> FileKind:
     """What a file is, by its name alone.
 
     Args:
@@ -76,7 +76,7 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a hot path
 
 
-def looks_like_picture(path: str) -> bool:
+def begins_as_picture(path: str) -> bool:
     """Whether a file begins as a picture does; only its first bytes are read.
 
     Args:
@@ -110,6 +110,6 @@ def is_picture(path: str) -> bool:
     if kind != "look":
         return kind == "picture"
     try:
-        return looks_like_picture(path)
+        return begins_as_picture(path)
     except OSError:
         return False

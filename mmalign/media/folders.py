@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmalign.errors import DecodeError
 from mmalign.media.exclusion import Exclusion
-from mmalign.media.file_kinds import ending_of, kind_by_name, looks_like_picture
+from mmalign.media.file_kinds import begins_as_picture, ending_of, kind_by_name
 from mmalign.media.loaders import is_read
 from mmalign.media.reading import os_reason, read_media
 from mmalign.media.uris import path_to_uri
@@ -161,7 +161,7 @@ def walk_folder(root: str, exclusion: Exclusion) -> Iterator[tuple[str, Item | S
                     continue
                 if kind == "look":
                     try:
-                        kind = "picture" if looks_like_picture(entry.path) else "other"
+                        kind = "picture" if begins_as_picture(entry.path) else "other"
                     except OSError as error:
                         yield entry.path, Skip(path_to_uri(entry.path), f"cannot be looked at: {os_reason(error)}")
                 if kind == "picture":

@@ -117,7 +117,7 @@ def _is_targa(data: bytes, name: str) -> bool:
     return known and width > 0 and height > 0
 
 
-def refusal(data: bytes) -> str:
+def format_refusal(data: bytes) -> str:
     """Why bytes that `sniff` does not know are not decoded.
 
     Args:

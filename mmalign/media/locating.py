@@ -57,7 +57,7 @@ class Locator:
         self._names: dict[str, dict[str, list[str]]] = {}
         self._folders: list[str] | None = None if folders else []
         self._beside = beside
-        self._remarks: list[str] = []
+        self._notes: list[str] = []
         self._told: Counter[str] = Counter()
 
     def uri(self, text: str | os.PathLike[str]) -> str:
@@ -86,10 +86,10 @@ class Locator:
         found = self._other(os.fspath(text), given)
         return uri if found is None else path_to_uri(found)
 
-    def remarks(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """What there is to say of the names asked for since the last call."""
-        said, self._remarks = self._remarks, []
-        yield from said
+        notes, self._notes = self._notes, []
+        yield from notes
 
     def on_disk(self, path: str) -> str | None:
         """The path as the disk spells it, or None where nothing is there.
@@ -182,12 +182,12 @@ class Locator:
         alike = [] if there is None else self._listing(there).get(_folded(name), [])
         if alike and self._told["spelling"] < _MOST_REMARKS:
             self._told["spelling"] += 1
-            self._remarks.append(f"no file {name!r} in {path_to_uri(folder)}, but {' and '.join(map(repr, alike[:3]))}")
+            self._notes.append(f"no file {name!r} in {path_to_uri(folder)}, but {' and '.join(map(repr, alike[:3]))}")
 
     def _say(self, key: str, text: str) -> None:
         if not self._told[key]:
             self._told[key] = 1
-            self._remarks.append(text)
+            self._notes.append(text)
 
     def tried(self) -> list[str]:
         """The folders that relative names were looked for in, the table's own first."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmalign.errors import SourceError
 from mmalign.media.arrow_values import column_values
-from mmalign.media.embedded import Embedded
+from mmalign.media.embedded import EmbeddedPicture
 from mmalign.media.rows import PATH_COLUMNS, PictureCell, TableRow
 from mmalign.media.stored_pictures import PictureColumn, holds_bytes, picture_columns
 from mmalign.media.table_text import refuse_other_formats
@@ -178,7 +178,7 @@ class _Table:
             return
         column = self.picture.name
         if not self.picture.many:
-            place = Embedded(self.path, column, number)
+            place = EmbeddedPicture(self.path, column, number)
             yield where, {**self._picture_cell(place, cell, always=always), **row}
             return
         pictures = cell if isinstance(cell, list) else []
@@ -187,7 +187,7 @@ class _Table:
             return
         identity = next((name for name in row if name.lower() == "id"), None)
         for position, picture in enumerate(pictures):
-            place = Embedded(self.path, column, number, position)
+            place = EmbeddedPicture(self.path, column, number, position)
             several = {}
             if identity is not None and row[identity] is not None and len(pictures) > 1:
                 several[identity] = f"{row[identity]}#{position}"
@@ -196,7 +196,7 @@ class _Table:
                     yield Note("rows with several pictures: each has the row's id with its number behind", about=where)
             yield where, {**self._picture_cell(place, picture, always=False), **row, **several}
 
-    def _picture_cell(self, place: Embedded, cell: Any, *, always: bool) -> dict[str, Any]:
+    def _picture_cell(self, place: EmbeddedPicture, cell: Any, *, always: bool) -> dict[str, Any]:
         """The columns that say where a picture is: in the file, or at a path that is stored in place of its bytes."""
         data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         column = place.column

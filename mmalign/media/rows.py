@@ -113,7 +113,7 @@ def items_from_rows(
             except SourceError as error:
                 result = Skip(where, str(error))
             if locator is not None:
-                remarks = [Note(text, about=where) for text in locator.remarks()]
+                remarks = [Note(text, about=where) for text in locator.notes()]
         if usable:
             yield from remarks
             yield result

@@ -32,7 +32,7 @@ from mmalign.media.token_tables import is_token_line
 from mmalign.media.uris import is_url, path_to_uri, to_uri, uri_to_path
 from mmalign.types import Item, Note, Skip, Unread
 
-Entry = Item | Skip | Note | Unread
+SourceEntry = Item | Skip | Note | Unread
 """What a source yields."""
 
 _LIST_SUFFIXES = frozenset({".txt", ".lst"})
@@ -70,7 +70,7 @@ def open_source(
     metadata: Mapping[str, Any] | None = None,
     stdin: IO[bytes] | None = None,
     exclusion: Exclusion | None = None,
-) -> Generator[Entry, None, None]:
+) -> Generator[SourceEntry, None, None]:
     """Open a source of items; what is wrong with the source as a whole is raised here and now.
 
     A picture that is given by its path alone has the lines of the `.txt` file of the same name as captions. Relative
@@ -174,9 +174,9 @@ def default_collection_path(source: Any) -> Path | None:
 
 
 def _resume(
-    first: Entry, rest: Iterator[Entry], metadata: dict[str, Any], exclusion: Exclusion
-) -> Generator[Entry, None, None]:
-    entry: Entry | None = first
+    first: SourceEntry, rest: Iterator[SourceEntry], metadata: dict[str, Any], exclusion: Exclusion
+) -> Generator[SourceEntry, None, None]:
+    entry: SourceEntry | None = first
     while entry is not None:
         if metadata and isinstance(entry, Item):
             entry = replace(entry, metadata={**metadata, **entry.metadata})
@@ -185,7 +185,7 @@ def _resume(
     yield from exclusion.notes()
 
 
-def _kept(items: Iterator[Entry], exclusion: Exclusion) -> Iterator[Entry]:
+def _kept(items: Iterator[SourceEntry], exclusion: Exclusion) -> Iterator[SourceEntry]:
     """What a table or Python values name, without what was excluded by the user."""
     if not exclusion.holds_patterns:
         yield from items
@@ -197,14 +197,14 @@ def _kept(items: Iterator[Entry], exclusion: Exclusion) -> Iterator[Entry]:
             yield entry
 
 
-def _said_by(table: Path, items: Iterator[Entry]) -> Iterator[Entry]:
+def _with_source(table: Path, items: Iterator[SourceEntry]) -> Iterator[SourceEntry]:
     """The items of a table, each with the table as its source."""
     uri = path_to_uri(table)
     for entry in items:
         yield replace(entry, source=uri) if isinstance(entry, Item) else entry
 
 
-def _dispatch(source: Any, stdin: IO[bytes] | None, exclusion: Exclusion) -> Iterator[Entry]:
+def _dispatch(source: Any, stdin: IO[bytes] | None, exclusion: Exclusion) -> Iterator[SourceEntry]:
     if isinstance(source, bytes):
         source = os.fsdecode(source)
     if isinstance(source, Item | Mapping):
@@ -255,16 +255,16 @@ def _is_folder(path: str) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def _file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
+def _file(path: Path, exclusion: Exclusion) -> Iterator[SourceEntry]:
     path = path.parent.resolve() / path.name
     suffix = path.suffix.lower()
     if table_suffix(path.name):
-        return _kept(_said_by(path, read_table(path)), exclusion)
+        return _kept(_with_source(path, read_table(path)), exclusion)
     if suffix in _LIST_SUFFIXES:
         table = _table_in_text(path)
         if table is None:
             return _list_file(path, exclusion)
-        return _kept(_said_by(path, read_table(path, suffix=table)), exclusion)
+        return _kept(_with_source(path, read_table(path, suffix=table)), exclusion)
     way_out = _OTHER_FORMATS.get(suffix)
     if way_out is not None:
         raise SourceError(f"{path_to_uri(path)} is {way_out}")
@@ -273,7 +273,7 @@ def _file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
     raise SourceError(f"{path_to_uri(path)} ends in {suffix!r}, which is no kind of source; expected {_KINDS}")
 
 
-def _picture(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
+def _picture(path: Path, exclusion: Exclusion) -> Iterator[SourceEntry]:
     if not exclusion.leaves_out_deep(str(path)):
         yield from picture_items(str(path))
 
@@ -291,7 +291,7 @@ def _table_in_text(path: Path) -> str | None:
     return ".token" if is_token_line(line) else ".csv" if is_csv_header(line) else None
 
 
-def _list_file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
+def _list_file(path: Path, exclusion: Exclusion) -> Iterator[SourceEntry]:
     name = path_to_uri(path)
     try:
         with path.open("rb") as stream:
@@ -300,7 +300,7 @@ def _list_file(path: Path, exclusion: Exclusion) -> Iterator[Entry]:
         raise SourceError(f"{name} cannot be read: {os_reason(error)}") from error
 
 
-def _folder(root: str, exclusion: Exclusion) -> Iterator[Entry]:
+def _folder(root: str, exclusion: Exclusion) -> Iterator[SourceEntry]:
     name = path_to_uri(root)
     if root.lower().endswith(COLLECTION_SUFFIX):
         raise SourceError(f"{name} is a collection, not a source; give the folder of pictures that it was made from")
@@ -322,12 +322,12 @@ def _folder(root: str, exclusion: Exclusion) -> Iterator[Entry]:
         endings = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(
             f"no picture in {name} or its subfolders (names ending in {endings} are looked for)"
-            f"{_told(unread)}{''.join(f'; {note}' for note in exclusion.notes())}{hint}"
+            f"{_noted(unread)}{''.join(f'; {note}' for note in exclusion.notes())}{hint}"
         )
     yield from unread
 
 
-def _told(unread: Iterable[Unread]) -> str:
+def _noted(unread: Iterable[Unread]) -> str:
     counts = ", ".join(f"{one.count:,} {one.ending}" for one in unread)
     return f"; not read: {counts}" if counts else ""
 
@@ -353,7 +353,7 @@ def _glob_base(pattern: str) -> tuple[str, list[str]]:
     return str(Path(*parts[:wild])), list(parts[wild:])
 
 
-def _matches(pattern: str, exclusion: Exclusion) -> Iterator[Entry]:
+def _matches(pattern: str, exclusion: Exclusion) -> Iterator[SourceEntry]:
     base, parts = _glob_base(pattern)
     base = os.path.realpath(base)
     found = pictures = 0
@@ -391,7 +391,7 @@ def _matches(pattern: str, exclusion: Exclusion) -> Iterator[Entry]:
         return
     if not pictures:
         what = f"{pattern!r} matches {found} name{'s' * (found > 1)}, but no picture"
-        left_out = _told(itertools.starmap(Unread, unread.most_common()))
+        left_out = _noted(itertools.starmap(Unread, unread.most_common()))
         left_out += "".join(f"; {note}" for note in exclusion.notes())
         raise SourceError(
             f"{what}{left_out}" if found else f"nothing matches {pattern!r}; in a shell, put the pattern in quotes"
@@ -407,7 +407,7 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
-def _listed(stream: IO[bytes], exclusion: Exclusion, *, name: str, locator: Locator) -> Iterator[Entry]:
+def _listed(stream: IO[bytes], exclusion: Exclusion, *, name: str, locator: Locator) -> Iterator[SourceEntry]:
     empty = True
     for line in _split(stream):
         text = os.fsdecode(line)
@@ -447,13 +447,13 @@ def _split(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _given(text: str | os.PathLike[str], locator: Locator, about: str, exclusion: Exclusion) -> Iterator[Entry]:
+def _given(text: str | os.PathLike[str], locator: Locator, about: str, exclusion: Exclusion) -> Iterator[SourceEntry]:
     try:
         uri = locator.uri(text)
     except InputError as error:
         yield Skip(repr(text), str(error))
         return
-    yield from (Note(remark, about=about) for remark in locator.remarks())
+    yield from (Note(remark, about=about) for remark in locator.notes())
     path = None if parse_embedded(uri) is not None else uri_to_path(uri)
     if path is None:
         yield Item(uri)
@@ -465,7 +465,7 @@ def _given(text: str | os.PathLike[str], locator: Locator, about: str, exclusion
         yield from picture_items(str(path))
 
 
-def _values(values: Iterable[Any], exclusion: Exclusion) -> Iterator[Entry]:
+def _values(values: Iterable[Any], exclusion: Exclusion) -> Iterator[SourceEntry]:
     base = str(Path.cwd())
     locator = Locator(base)
     for position, value in enumerate(values):
@@ -489,4 +489,4 @@ def _values(values: Iterable[Any], exclusion: Exclusion) -> Iterator[Entry]:
                     f"item {position} is {type(value).__name__}; expected a path, a URL, an Item or a mapping with a "
                     "path; save pictures to files first"
                 )
-        yield from (Note(remark, about=about) for remark in locator.remarks())
+        yield from (Note(remark, about=about) for remark in locator.notes())

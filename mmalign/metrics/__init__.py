@@ -5,6 +5,14 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from mmalign.metrics.boxes import Float64Array as Float64Array
+    from mmalign.metrics.boxes import as_boxes as as_boxes
+    from mmalign.metrics.boxes import first_hit as first_hit
+    from mmalign.metrics.boxes import heat_peak as heat_peak
+    from mmalign.metrics.boxes import iou_matrix as iou_matrix
+    from mmalign.metrics.boxes import points_inside as points_inside
+    from mmalign.metrics.boxes import recall_of_ranks as recall_of_ranks
+    from mmalign.metrics.boxes import union_box as union_box
     from mmalign.metrics.caption import FIGURES as FIGURES
     from mmalign.metrics.caption import CaptionScores as CaptionScores
     from mmalign.metrics.caption import score_captions as score_captions
@@ -14,14 +22,6 @@ if TYPE_CHECKING:
     from mmalign.metrics.cider import cider_table as cider_table
     from mmalign.metrics.clipscore import clip_score as clip_score
     from mmalign.metrics.clipscore import ref_clip_score as ref_clip_score
-    from mmalign.metrics.grounding import Float64Array as Float64Array
-    from mmalign.metrics.grounding import as_boxes as as_boxes
-    from mmalign.metrics.grounding import first_hit as first_hit
-    from mmalign.metrics.grounding import heat_peak as heat_peak
-    from mmalign.metrics.grounding import iou_matrix as iou_matrix
-    from mmalign.metrics.grounding import points_inside as points_inside
-    from mmalign.metrics.grounding import recall_of_ranks as recall_of_ranks
-    from mmalign.metrics.grounding import union_box as union_box
     from mmalign.metrics.ptb import Tokens as Tokens
     from mmalign.metrics.ptb import caption_tokens as caption_tokens
     from mmalign.metrics.retrieval import any_hit_at_k as any_hit_at_k
@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "caption": ["CaptionScores", "FIGURES", "score_captions"],
         "cider": ["CaptionVectors", "DocumentFrequencies", "WordRuns", "cider_table"],
         "clipscore": ["clip_score", "ref_clip_score"],
-        "grounding": [
+        "boxes": [
             "Float64Array",
             "as_boxes",
             "first_hit",

@@ -91,10 +91,10 @@ def score_captions(
     """
     if isinstance(candidates, str) or any(isinstance(wanted, str) for wanted in references):
         raise InputError("expected a list of candidates and a list of references for each, got a text alone")
-    said = [caption_tokens(caption) for caption in candidates]
+    tokens = [caption_tokens(caption) for caption in candidates]
     wanted = [[caption_tokens(caption) for caption in captions] for captions in references]
     return CaptionScores(
-        cider=cider_d(said, wanted, frequencies=frequencies),
-        rouge_l=rouge_l(said, wanted),
-        bleu=bleu_counts(said, wanted),
+        cider=cider_d(tokens, wanted, frequencies=frequencies),
+        rouge_l=rouge_l(tokens, wanted),
+        bleu=bleu_counts(tokens, wanted),
     )

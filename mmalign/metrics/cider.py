@@ -79,9 +79,9 @@ class DocumentFrequencies:
             InputError: It cannot be read, or is something else.
         """
         try:
-            told = json.loads(Path(path).read_text(encoding="utf-8"))
-            counts = {tuple(run.split(" ")): int(count) for run, count in told["counts"].items()}
-            documents = int(told["documents"])
+            payload = json.loads(Path(path).read_text(encoding="utf-8"))
+            counts = {tuple(run.split(" ")): int(count) for run, count in payload["counts"].items()}
+            documents = int(payload["documents"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'the document frequencies {path} cannot be read: {error}; expected {{"documents": n, "counts": '

@@ -48,7 +48,7 @@ def attach(
 
 
 @dataclass(slots=True)
-class _Said:
+class _FoundRelation:
     """A relation that is being collected."""
 
     subjects: list[int]
@@ -66,12 +66,12 @@ class _Reader:
     phrases: Sequence[Phrase]
     arcs: Arcs | None = None
     subjects: list[int] = field(default_factory=list)
-    said: list[_Said] = field(default_factory=list)
+    found: list[_FoundRelation] = field(default_factory=list)
     # Whether the clause has its verb.
     moving: bool = False
     narrowed: set[int] = field(default_factory=set)
     # What is said in front of its subject: "In the snow, a dog runs".
-    waiting: _Said | None = None
+    waiting: _FoundRelation | None = None
 
     def read(self, i: int) -> None:
         """Take the next phrase."""
@@ -100,7 +100,7 @@ class _Reader:
             subjects = subjects if {*one} < {*subjects} else one
         if kind in SPATIAL and i - 1 in subjects and not any(self.tokens[j].tag in ("verb", "aux") for j in bare):
             self.narrowed.add(i - 1)
-        self.said.append(_Said(subjects, [i], kind, text))
+        self.found.append(_FoundRelation(subjects, [i], kind, text))
 
     def _subjects(self, i: int, bare: list[int], text: str) -> list[int]:
         """What the words between two phrases are said of."""
@@ -109,9 +109,9 @@ class _Reader:
         if any(self.tokens[j].tag == "rel" for j in bare):
             return [self._owner(before)]
         if not verbs:
-            if self.said and self.tokens[bare[0]].tag == "conj":
+            if self.found and self.tokens[bare[0]].tag == "conj":
                 # "below the circle and left of the square"
-                return list(self.said[-1].subjects)
+                return list(self.found[-1].subjects)
             going = self.moving and text.lower() in MOTION and before not in self.subjects
             return list(self.subjects) if going else [self._owner(before)]
         done, self.moving = self.moving, True
@@ -139,19 +139,19 @@ class _Reader:
         last = self.tokens[between[-1]] if between else None
         if opening and last is not None and last.tag == "prep" and self._relation(between) and not self.subjects:
             kind, text, _ = self._relation(between) or ("", "", 0)
-            self.waiting = _Said([], [i], kind, text)
+            self.waiting = _FoundRelation([], [i], kind, text)
             self.subjects = []
             return
         self.subjects = [i]
         if self.waiting is not None:
             self.waiting.subjects = [i]
-            self.said.append(self.waiting)
+            self.found.append(self.waiting)
             self.waiting = None
 
     def _join(self, i: int, joined: bool) -> None:
         """A phrase that follows another one directly, or after a comma or `and`."""
         following = self._following(i)
-        last = self.said[-1] if self.said and i - 1 in self.said[-1].objects else None
+        last = self.found[-1] if self.found and i - 1 in self.found[-1].objects else None
         if last is not None and last.kind == "between" and len(last.objects) == 1:
             last.objects.append(i)
             return
@@ -213,33 +213,33 @@ class _Reader:
 
     def _owner(self, i: int) -> int:
         """Who wears a garment, or the phrase itself."""
-        for said in reversed(self.said):
+        for relation in reversed(self.found):
             if (
-                i in said.objects
+                i in relation.objects
                 and (self._garment(i) or self.phrases[i].abstract)
-                and said.kind in ("wearing", "with", "in")
+                and relation.kind in ("wearing", "with", "in")
             ):
-                return said.subjects[0]
+                return relation.subjects[0]
         return i
 
     def relations(self) -> tuple[Relation, ...]:
         """All that was said, one subject and one object (two for `between`) a relation."""
         out = []
-        for said in self.said:
-            objects = [j for j in said.objects if not self.phrases[j].abstract]
-            for subject in said.subjects:
+        for relation in self.found:
+            objects = [j for j in relation.objects if not self.phrases[j].abstract]
+            for subject in relation.subjects:
                 if self.phrases[subject].abstract or subject in objects:
                     continue
-                if said.kind == "between" and len(objects) == 2:
-                    out.append(Relation(subject, (objects[0], objects[1]), "between", said.text))
+                if relation.kind == "between" and len(objects) == 2:
+                    out.append(Relation(subject, (objects[0], objects[1]), "between", relation.text))
                     continue
-                out += [Relation(subject, (j,), self._kind(said, subject, j), said.text) for j in objects]
+                out += [Relation(subject, (j,), self._kind(relation, subject, j), relation.text) for j in objects]
         return tuple(out)
 
-    def _kind(self, said: _Said, subject: int, j: int) -> str:
-        if said.kind == "between":
+    def _kind(self, relation: _FoundRelation, subject: int, j: int) -> str:
+        if relation.kind == "between":
             return "near"
-        if said.kind == "in" and said.text.lower().rsplit(" ", 1)[-1] == "in" and self._garment(j):
+        if relation.kind == "in" and relation.text.lower().rsplit(" ", 1)[-1] == "in" and self._garment(j):
             person = self.phrases[subject].head.lower() not in words.CLOTHES
             return "wearing" if person else "in"
-        return said.kind
+        return relation.kind

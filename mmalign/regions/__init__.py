@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mmalign.regions.given import given_regions as given_regions
     from mmalign.regions.load import load_detector as load_detector
     from mmalign.regions.peaks import peak_regions as peak_regions
+    from mmalign.regions.proposals import box_prior as box_prior
     from mmalign.regions.proposals import propose_regions as propose_regions
-    from mmalign.regions.proposals import usualness as usualness
 
 # Loaded at first use, so that nobody waits for what is not needed.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -21,6 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "given": ["GivenRegion", "given_regions"],
         "load": ["load_detector"],
         "peaks": ["peak_regions"],
-        "proposals": ["propose_regions", "usualness"],
+        "proposals": ["propose_regions", "box_prior"],
     },
 )

@@ -12,7 +12,7 @@ from mmalign.types import Box, Region
 if TYPE_CHECKING:
     import torch
 
-MOST = 100
+MAX_DETECTIONS = 100
 """Regions of a picture, by default."""
 
 
@@ -35,7 +35,12 @@ class Detector(Protocol):
         ...
 
     def detect(
-        self, image: ImageLike, phrases: Sequence[str] = (), *, threshold: float | None = None, most: int = MOST
+        self,
+        image: ImageLike,
+        phrases: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        most: int = MAX_DETECTIONS,
     ) -> tuple[Region, ...]:
         """Propose regions.
 

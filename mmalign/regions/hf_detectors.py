@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmalign.encoders import ImageLike, hub_access, load_rgb, probe_hub, resolve_device, unavailable
 from mmalign.errors import InputError, ModelUnavailableError
-from mmalign.regions.detectors import MOST, Detector, as_regions, check_request
+from mmalign.regions.detectors import MAX_DETECTIONS, Detector, as_regions, check_request
 from mmalign.types import Region
 
 if TYPE_CHECKING:
@@ -77,7 +77,12 @@ class ClassDetector:
         self.name, self._net, self._processor = name, net, processor
 
     def detect(
-        self, image: ImageLike, phrases: Sequence[str] = (), *, threshold: float | None = None, most: int = MOST
+        self,
+        image: ImageLike,
+        phrases: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        most: int = MAX_DETECTIONS,
     ) -> tuple[Region, ...]:
         """Propose regions; see `Detector.detect`."""
         least = check_request(threshold, most, usual=0.3)
@@ -108,7 +113,12 @@ class OwlDetector:
         self.name, self._net, self._processor = name, net, processor
 
     def detect(
-        self, image: ImageLike, phrases: Sequence[str] = (), *, threshold: float | None = None, most: int = MOST
+        self,
+        image: ImageLike,
+        phrases: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        most: int = MAX_DETECTIONS,
     ) -> tuple[Region, ...]:
         """Propose regions; see `Detector.detect`."""
         least, asked = check_request(threshold, most, usual=0.1), _asked(self.name, phrases)
@@ -144,7 +154,12 @@ class GroundingDinoDetector:
         self.name, self._net, self._processor = name, net, processor
 
     def detect(
-        self, image: ImageLike, phrases: Sequence[str] = (), *, threshold: float | None = None, most: int = MOST
+        self,
+        image: ImageLike,
+        phrases: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        most: int = MAX_DETECTIONS,
     ) -> tuple[Region, ...]:
         """Propose regions; see `Detector.detect`."""
         least, asked = check_request(threshold, most, usual=0.25), _asked(self.name, phrases)

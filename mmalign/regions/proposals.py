@@ -16,7 +16,7 @@ from mmalign.regions.segmentation import segment
 from mmalign.types import Box, Region
 from mmalign.utils import Float32Array
 
-MOST = 100
+MAX_PROPOSALS = 100
 """Regions of a picture, by default (docs/decisions.md)."""
 
 # The longer side of the picture that is segmented. Finer costs more and splits into parts that nobody speaks of.
@@ -31,7 +31,9 @@ _LEAST = 0.003
 _OVERLAP, _SOFTNESS = 0.5, 0.05
 
 
-def propose_regions(picture: NDArray[np.uint8], *, most: int = MOST, segments: bool = True) -> tuple[Region, ...]:
+def propose_regions(
+    picture: NDArray[np.uint8], *, most: int = MAX_PROPOSALS, segments: bool = True
+) -> tuple[Region, ...]:
     """Propose regions, so chosen that whatever a person may speak of is likely to overlap with one of them.
 
     Hypotheses of where something may be are the parts of the picture (`segment`), each believed by how often things
@@ -94,7 +96,7 @@ def usual_boxes() -> tuple[Float32Array, Float32Array]:
     return table[:, :4], table[:, 4] / table[:, 4].sum()
 
 
-def usualness(boxes: Sequence[Box], width: float, height: float) -> Float32Array:
+def box_prior(boxes: Sequence[Box], width: float, height: float) -> Float32Array:
     """Say how often things that people speak of have about these boxes.
 
     Args:
@@ -108,11 +110,11 @@ def usualness(boxes: Sequence[Box], width: float, height: float) -> Float32Array
     sides = np.array([width, height, width, height], np.float32)
     corners = np.array([box.corners for box in boxes], np.float32).reshape(-1, 4) / sides
     usual, shares = usual_boxes()
-    result: Float32Array = nearness(overlaps(corners, usual)) @ shares
+    result: Float32Array = nearness(box_iou(corners, usual)) @ shares
     return result
 
 
-def overlaps(boxes: Float32Array, others: Float32Array) -> Float32Array:
+def box_iou(boxes: Float32Array, others: Float32Array) -> Float32Array:
     """Give the intersection over union of boxes.
 
     Args:
@@ -154,14 +156,14 @@ def _believed_parts(picture: NDArray[np.uint8]) -> tuple[Float32Array, Float32Ar
     _, first = np.unique(np.round(corners[large] * 40), axis=0, return_index=True)
     boxes = corners[large][np.sort(first)]
     # The square root: a part is worth a look also where things seldom are.
-    belief = np.sqrt(usualness([Box(x, y, right - x, bottom - y) for x, y, right, bottom in boxes.tolist()], 1, 1))
+    belief = np.sqrt(box_prior([Box(x, y, right - x, bottom - y) for x, y, right, bottom in boxes.tolist()], 1, 1))
     return boxes, belief / belief.sum()
 
 
 def _cover(corners: Float32Array, belief: Float32Array, most: int) -> tuple[list[int], list[float]]:
     """Choose boxes one by one, each the one that adds most belief, with what each added."""
     kept = np.argsort(-belief, kind="stable")[:_HYPOTHESES]
-    worth = nearness(overlaps(corners[kept], corners[kept])) * belief[kept].astype(np.float32)
+    worth = nearness(box_iou(corners[kept], corners[kept])) * belief[kept].astype(np.float32)
     covered = np.zeros(len(kept), np.float32)
     chosen: list[int] = []
     gains: list[float] = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmalign.encoders import ImageLike, load_rgb, near_matches, resolve_device
 from mmalign.errors import EncoderSpecError, ModelUnavailableError
-from mmalign.regions.detectors import MOST, as_regions, check_request
+from mmalign.regions.detectors import MAX_DETECTIONS, as_regions, check_request
 from mmalign.types import Region
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ class TorchvisionDetector:
         self._net = _build(self.name, model, state, classes).to(self._device).eval()
 
     def detect(
-        self, image: ImageLike, phrases: Sequence[str] = (), *, threshold: float | None = None, most: int = MOST
+        self,
+        image: ImageLike,
+        phrases: Sequence[str] = (),
+        *,
+        threshold: float | None = None,
+        most: int = MAX_DETECTIONS,
     ) -> tuple[Region, ...]:
         """Propose regions; see `Detector.detect`."""
         import torch

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mmalign.search.rerank import Ranking as Ranking
     from mmalign.search.rerank import Reranker as Reranker
     from mmalign.search.rerank import RerankRequest as RerankRequest
-    from mmalign.search.rerank import fetch_depths as fetch_depths
-    from mmalign.search.searcher import Found as Found
+    from mmalign.search.rerank import fetch_sizes as fetch_sizes
+    from mmalign.search.searcher import FoundRows as FoundRows
     from mmalign.search.searcher import Searcher as Searcher
 
 # Loaded at first use, so that nobody waits for what is not needed.
@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hit_reader": ["HitReader", "with_copies"],
         "probability": ["Probability", "find_calibration"],
         "query": ["Encoded", "Query", "QueryLike", "as_queries", "encode_queries", "stored_picture"],
-        "rerank": ["Ranking", "RerankRequest", "Reranker", "fetch_depths"],
-        "searcher": ["Found", "Searcher"],
+        "rerank": ["Ranking", "RerankRequest", "Reranker", "fetch_sizes"],
+        "searcher": ["FoundRows", "Searcher"],
     },
 )

@@ -29,25 +29,25 @@ class Coverage:
     Attributes:
         store: The items.
         since: The version of the dataset that the index was built from.
-        tail: Row ids that the index lacks, or knows with an old vector; int64 of shape (n,).
+        unindexed: Row ids that the index lacks, or knows with an old vector; int64 of shape (n,).
         mask: Positions that are still true, bool of shape (positions,); None where all are.
-        dead: How many positions are not true any more.
-        places: Where each row id stands in the index.
+        stale: How many positions are not true any more.
+        positions: Where each row id stands in the index.
         known: Row ids of fragments that were looked at, by fragment.
     """
 
     store: Store
     since: int
-    tail: Int64Array
+    unindexed: Int64Array
     mask: NDArray[np.bool_] | None
-    dead: int
-    places: Places
+    stale: int
+    positions: PositionMap
     known: Mapping[int, Int64Array] = field(default_factory=dict)
 
     @property
     def uncovered(self) -> int:
         """How many items the index lacks, plus how many positions it holds in vain."""
-        return len(self.tail) + self.dead
+        return len(self.unindexed) + self.stale
 
     @classmethod
     def look(cls, store: Store, index: Index, *, since: int) -> Coverage:
@@ -61,23 +61,23 @@ class Coverage:
         Returns:
             The coverage.
         """
-        places = Places(index)
+        positions = PositionMap(index)
         built = store.at(since)
         if built is not None and len(built) == index.ntotal:
-            first = cls(built, since, np.zeros(0, np.int64), _mask(index.alive), _count_dead(index.alive), places)
+            first = cls(built, since, np.zeros(0, np.int64), _mask(index.live), _count_stale(index.live), positions)
             followed = first._follow(store)
             if followed is not None:
                 return followed
-        return cls._read(store, index, since, places)
+        return cls._read(store, index, since, positions)
 
     @classmethod
-    def _read(cls, store: Store, index: Index, since: int, places: Places) -> Coverage:
+    def _read(cls, store: Store, index: Index, since: int, places: PositionMap) -> Coverage:
         """Look at all row ids."""
-        tail = store.row_ids(since=since)
-        valid = np.isin(index.ids, store.row_ids()) & index.alive
-        if len(tail):
-            valid[places.of(tail)] = False
-        return cls(store, since, tail, _mask(valid), _count_dead(valid), places)
+        unindexed = store.row_ids(since=since)
+        valid = np.isin(index.ids, store.row_ids()) & index.live
+        if len(unindexed):
+            valid[places.of(unindexed)] = False
+        return cls(store, since, unindexed, _mask(valid), _count_stale(valid), places)
 
     def follow(self, store: Store, index: Index) -> Coverage:
         """Find out what the same index covers of a later version.
@@ -89,26 +89,26 @@ class Coverage:
         Returns:
             The coverage.
         """
-        return self._follow(store) or self._read(store, index, self.since, self.places)
+        return self._follow(store) or self._read(store, index, self.since, self.positions)
 
     def _follow(self, store: Store) -> Coverage | None:
         """Look at what has changed, or return None where that is too much or cannot be told."""
-        most = int(_MOST_CHANGED * len(self.places))
+        most = int(_MOST_CHANGED * len(self.positions))
         changes = find_changes(self.store, store, since=self.since, known=self.known, most=most)
         if changes is None:
             return None
         # A row of the tail may have moved, been deleted or written again: where it lies now counts.
-        kept = self.tail[~np.isin(self.tail, changes.before)] if len(self.tail) else self.tail
-        tail = np.concatenate([kept, changes.written])
-        stale = self.places.of(np.concatenate([changes.deleted, changes.written]))
+        kept = self.unindexed[~np.isin(self.unindexed, changes.before)] if len(self.unindexed) else self.unindexed
+        unindexed = np.concatenate([kept, changes.written])
+        stale = self.positions.of(np.concatenate([changes.deleted, changes.written]))
         if not len(stale):
-            return Coverage(store, self.since, tail, self.mask, self.dead, self.places, changes.known)
-        valid = np.ones(len(self.places), np.bool_) if self.mask is None else self.mask.copy()
+            return Coverage(store, self.since, unindexed, self.mask, self.stale, self.positions, changes.known)
+        valid = np.ones(len(self.positions), np.bool_) if self.mask is None else self.mask.copy()
         valid[stale] = False
-        return Coverage(store, self.since, tail, _mask(valid), _count_dead(valid), self.places, changes.known)
+        return Coverage(store, self.since, unindexed, _mask(valid), _count_stale(valid), self.positions, changes.known)
 
 
-class Places:
+class PositionMap:
     """Where row ids stand in an index, without its removed positions.
 
     Args:
@@ -117,9 +117,9 @@ class Places:
 
     def __init__(self, index: Index) -> None:
         self._positions = len(index.ids)
-        alive = index.alive
+        live = index.live
         # Removed positions may hold the id of a row that was added again further on.
-        places = None if alive.all() else np.flatnonzero(alive)
+        places = None if live.all() else np.flatnonzero(live)
         ids = index.ids if places is None else index.ids[places]
         if len(ids) and not (np.diff(ids) > 0).all():
             order = np.argsort(ids, kind="stable")
@@ -162,5 +162,5 @@ def _mask(valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     return None if valid.all() else valid
 
 
-def _count_dead(valid: NDArray[np.bool_]) -> int:
+def _count_stale(valid: NDArray[np.bool_]) -> int:
     return len(valid) - int(np.count_nonzero(valid))

@@ -22,20 +22,20 @@ class ExactRows:
 
     Args:
         store: The items.
-        tail: Row ids that every search looks at, int64 of shape (n,).
+        unindexed: Row ids that every search looks at, int64 of shape (n,).
     """
 
-    def __init__(self, store: Store, tail: Int64Array) -> None:
+    def __init__(self, store: Store, unindexed: Int64Array) -> None:
         self._store = store
-        self._tail = tail
+        self._unindexed = unindexed
         self._width = 2 * store.dim
-        self._known_tail: tuple[Int64Array, Float16Array] | None = None
+        self._known_unindexed: tuple[Int64Array, Float16Array] | None = None
         self._known: tuple[Int64Array, Float16Array] | None = None
 
-    def search_tail(
+    def search_unindexed(
         self, queries: Float32Array, k: int, *, allowed: Int64Array | None = None
     ) -> tuple[Float32Array, Int64Array]:
-        """Find the nearest rows of the tail.
+        """Find the nearest of these rows.
 
         Args:
             queries: Shape (q, dim), float32.
@@ -45,12 +45,14 @@ class ExactRows:
         Returns:
             `(scores, row_ids)` of shape (q, k'), float32 and int64, best first.
         """
-        if len(self._tail) == len(self._store) or self._width * len(self._tail) > _CACHE_BYTES:
-            wanted = self._tail if allowed is None else np.intersect1d(self._tail, allowed)
+        if len(self._unindexed) == len(self._store) or self._width * len(self._unindexed) > _CACHE_BYTES:
+            wanted = self._unindexed if allowed is None else np.intersect1d(self._unindexed, allowed)
             return self.search(queries, k, wanted)
-        if self._known_tail is None:
-            self._known_tail = self._store.embeddings(self._tail) if len(self._tail) else _nothing(self._store)
-        return _nearest(queries, k, [_only(self._known_tail, allowed)])
+        if self._known_unindexed is None:
+            self._known_unindexed = (
+                self._store.embeddings(self._unindexed) if len(self._unindexed) else _nothing(self._store)
+            )
+        return _nearest(queries, k, [_only(self._known_unindexed, allowed)])
 
     def search(self, queries: Float32Array, k: int, rows: Int64Array) -> tuple[Float32Array, Int64Array]:
         """Find the nearest of given rows.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.search.searcher import Found
+from mmalign.search.searcher import FoundRows
 from mmalign.store import Copies, Store
 from mmalign.types import Hit
 from mmalign.utils import Int64Array
@@ -47,7 +47,9 @@ class HitReader:
         self._spent = 0
         self._lock = threading.Lock()
 
-    def read(self, found: Found, probabilities: NDArray[np.float64] | None = None) -> Callable[[int], tuple[Hit, ...]]:
+    def read(
+        self, found: FoundRows, probabilities: NDArray[np.float64] | None = None
+    ) -> Callable[[int], tuple[Hit, ...]]:
         """Turn row ids into hits, with at most one read for all queries.
 
         Args:
@@ -77,7 +79,7 @@ class HitReader:
 
 
 def with_copies(
-    hits: Callable[[int], tuple[Hit, ...]], found: Found, store: Store, copies: Copies
+    hits: Callable[[int], tuple[Hit, ...]], found: FoundRows, store: Store, copies: Copies
 ) -> Callable[[int], tuple[Hit, ...]]:
     """Name in each hit the copies that it stands for.
 
@@ -139,7 +141,7 @@ class _LateHits:
     To look at one result should not make ten thousand hits, nor every result take rows by itself.
     """
 
-    def __init__(self, table: _Table, found: Found, chances: NDArray[np.float64] | None) -> None:
+    def __init__(self, table: _Table, found: FoundRows, chances: NDArray[np.float64] | None) -> None:
         self._table = table
         self._found = found
         self._chances = chances

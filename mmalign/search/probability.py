@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmalign.calibration import FILE, RIVALS, Calibration
+from mmalign.calibration import FILE, MARGIN_HITS, Calibration
 from mmalign.encoders import Calibrated, Encoder
 from mmalign.errors import CalibrationError, QueryError
 from mmalign.search.query import Query, distinct
 from mmalign.search.rerank import Ranking, RerankRequest
-from mmalign.search.searcher import Found
+from mmalign.search.searcher import FoundRows
 from mmalign.types import Note, check_share
 
 # Collections up to so many times the largest gallery that a calibration was fitted on need no remark.
@@ -88,7 +88,7 @@ class Probability:
 
     def fetch_k(self, k: int, queries: Sequence[Query]) -> int:
         """As many as are wanted, and as many as a hit is judged by."""
-        return max(k, RIVALS) if k and any(query.is_words for query in distinct(queries)) else k
+        return max(k, MARGIN_HITS) if k and any(query.is_words for query in distinct(queries)) else k
 
     def apply(self, request: RerankRequest, ranking: Ranking) -> Ranking:
         """Give probabilities, and keep what is likely.
@@ -151,12 +151,12 @@ class Probability:
                     best = probabilities[position, 0]
                     below = f"the best hit has probability {best:.2g}, below min_probability {self.least:g}"
                     notes[position] += (Note(below),)
-        left = Found(found.scores, row_ids, found.exact, found.effort, found.reason, found.notes)
-        told = tuple(one + other for one, other in zip(ranking.notes, notes, strict=True)) if any(notes) else None
+        left = FoundRows(found.scores, row_ids, found.exact, found.effort, found.reason, found.notes)
+        merged = tuple(one + other for one, other in zip(ranking.notes, notes, strict=True)) if any(notes) else None
         return Ranking(
             queries=queries,
             hits=read(left, probabilities),
-            notes=ranking.notes if told is None else told,
+            notes=ranking.notes if merged is None else merged,
             searched=pictures,
             meaningless=ranking.meaningless,
             found=left,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from mmalign.search.query import Query
-from mmalign.search.searcher import Found
+from mmalign.search.searcher import FoundRows
 from mmalign.types import Hit, Note
 
 
@@ -50,12 +50,12 @@ class Ranking:
     notes: tuple[tuple[Note, ...], ...]
     searched: int = 0
     meaningless: frozenset[int] = frozenset()
-    found: Found | None = None
-    read: Callable[[Found, Any], Callable[[int], tuple[Hit, ...]]] | None = None
+    found: FoundRows | None = None
+    read: Callable[[FoundRows, Any], Callable[[int], tuple[Hit, ...]]] | None = None
     looked: tuple[int, ...] = field(default=())
     stopped: bool = False
 
-    def remarked(self, more: Iterable[tuple[Note, ...]]) -> Ranking:
+    def with_notes(self, more: Iterable[tuple[Note, ...]]) -> Ranking:
         """The same with further remarks for each query."""
         return replace(self, notes=tuple(one + other for one, other in zip(self.notes, more, strict=True)))
 
@@ -105,7 +105,7 @@ class Reranker(Protocol):
         ...
 
 
-def fetch_depths(rerankers: Sequence[Reranker], k: int, queries: Sequence[Query]) -> list[int]:
+def fetch_sizes(rerankers: Sequence[Reranker], k: int, queries: Sequence[Query]) -> list[int]:
     """Say how many hits each of several rerankers is to hand on.
 
     Args:
@@ -116,7 +116,7 @@ def fetch_depths(rerankers: Sequence[Reranker], k: int, queries: Sequence[Query]
     Returns:
         How many a search must fetch, then how many each reranker hands on; the last one is `k`.
     """
-    depths = [k]
+    sizes = [k]
     for one in reversed(rerankers):
-        depths.append(one.fetch_k(depths[-1], queries))
-    return depths[::-1]
+        sizes.append(one.fetch_k(sizes[-1], queries))
+    return sizes[::-1]

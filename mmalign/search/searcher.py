@@ -17,7 +17,7 @@ from mmalign.errors import IndexFileError, MissingExtraError
 from mmalign.index import Index, IndexManifest, RecallProfile, ScansExactly, lifecycle
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
-from mmalign.search.plan import Plan, SearchRequest, plan_search, traits_of
+from mmalign.search.plan import Plan, SearchRequest, capabilities_of, plan_search
 from mmalign.store import Copies, Store
 from mmalign.types import Note, check_share
 from mmalign.utils import Float32Array, Int64Array, as_cosines, merge_top_k
@@ -31,13 +31,13 @@ _FOREIGN = Note(
 # Plans that are kept: a query takes microseconds less to answer where another one like it came before.
 _PLANS = 1024
 # Where copies crowd the first hits, the next search looks this many times as deep.
-_DEEPER = 4
+_FETCH_GROWTH = 4
 _Hits = tuple[Float32Array, Int64Array]
 _Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRows:
     """What a search found.
 
     Attributes:
@@ -95,12 +95,12 @@ class Searcher:
         # What is not to be found in the index, or None where that holds exactly what it should.
         self._mask: _Mask | None = None
         if index is None or manifest is None:
-            self._tail = store.row_ids()
+            self._unindexed = store.row_ids()
         else:
             since = manifest.dataset_version
             covered = Coverage.look(store, index, since=since) if known is None else known.follow(store, index)
-            self._coverage, self._tail, self._mask = covered, covered.tail, covered.mask
-        self._rows = ExactRows(store, self._tail)
+            self._coverage, self._unindexed, self._mask = covered, covered.unindexed, covered.mask
+        self._rows = ExactRows(store, self._unindexed)
         self._plans: dict[SearchRequest, Plan] = {}
 
     @classmethod
@@ -144,12 +144,12 @@ class Searcher:
     @property
     def uncovered(self) -> int:
         """How many items the index does not cover, plus how many it holds in vain."""
-        return len(self._tail) if self._coverage is None else self._coverage.uncovered
+        return len(self._unindexed) if self._coverage is None else self._coverage.uncovered
 
     @property
-    def tail(self) -> Int64Array:
+    def unindexed(self) -> Int64Array:
         """Row ids of the items that the index does not cover, shape (m,); all where there is no index."""
-        return self._tail
+        return self._unindexed
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -157,7 +157,7 @@ class Searcher:
         return self._mask
 
     @cached_property
-    def contract(self) -> RecallProfile | None:
+    def recall_profile(self) -> RecallProfile | None:
         """What recall was measured of the index; None where none was, or what is written of it cannot be read."""
         try:
             return None if self.manifest is None else RecallProfile.from_dict(self.manifest.contract)
@@ -172,7 +172,7 @@ class Searcher:
         allowed: Int64Array | None = None,
         min_recall: float | None = None,
         kind: str | None = None,
-    ) -> Found:
+    ) -> FoundRows:
         """Find the items nearest to each query.
 
         Args:
@@ -193,22 +193,22 @@ class Searcher:
             check_share("min_recall", min_recall)
         index = self.index
         if index is None or k == 0:
-            found = self._rows.search_tail(queries, k, allowed=allowed)
-            return Found(as_cosines(found[0]), found[1], exact=True, effort=None, reason="compared with every item")
+            found = self._rows.search_unindexed(queries, k, allowed=allowed)
+            return FoundRows(as_cosines(found[0]), found[1], exact=True, effort=None, reason="compared with every item")
         # The index's positions that may be found, and how many these are.
         mask = self._mask if allowed is None else self._allowed(allowed)
         rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
         plan = self._plan(SearchRequest(k, rows, min_recall, kind), index)
-        if plan.way == "exact":
+        if plan.strategy == "exact":
             found = self._exact(queries, k, mask, allowed)
         else:
             found = self._by_index(plan, queries, k, mask, allowed)
-            if len(self._tail):
-                found = merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
-        effort = None if plan.way == "exact" else plan.effort or index.default_effort
+            if len(self._unindexed):
+                found = merge_top_k(found, self._rows.search_unindexed(queries, k, allowed=allowed), k)
+        effort = None if plan.strategy == "exact" else plan.effort or index.default_effort
         notes = (Note(plan.reason, remedy=plan.remedy, about="index"),) if plan.fell_back else ()
-        exact = plan.way == "exact" or index.exhaustive
-        return Found(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
+        exact = plan.strategy == "exact" or index.exhaustive
+        return FoundRows(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
 
     @cached_property
     def copies(self) -> Copies:
@@ -224,7 +224,7 @@ class Searcher:
         allowed: Int64Array | None = None,
         min_recall: float | None = None,
         kind: str | None = None,
-    ) -> Found:
+    ) -> FoundRows:
         """Find the items nearest to each query, of several with the same bytes the oldest.
 
         Args:
@@ -250,21 +250,21 @@ class Searcher:
             short = ((row_ids >= 0).sum(axis=1) < wanted) & (found.row_ids >= 0).all(axis=1)
             if fetch >= wanted + copies.extra or not short.any():
                 return replace(found, scores=scores[:, :k], row_ids=row_ids[:, :k])
-            fetch = min(_DEEPER * fetch, wanted + copies.extra)
+            fetch = min(_FETCH_GROWTH * fetch, wanted + copies.extra)
 
-    def _plan(self, wish: SearchRequest, index: Index) -> Plan:
-        plan = self._plans.get(wish)
+    def _plan(self, request: SearchRequest, index: Index) -> Plan:
+        plan = self._plans.get(request)
         if plan is None:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            plan = self._plans[wish] = plan_search(wish, traits_of(index), self.contract)
+            plan = self._plans[request] = plan_search(request, capabilities_of(index), self.recall_profile)
         return plan
 
     def _allowed(self, allowed: Int64Array) -> _Mask:
         """Which positions of the index a filter lets through."""
         mask = np.zeros(0 if self.index is None else len(self.index.ids), np.bool_)
         if self._coverage is not None:
-            mask[self._coverage.places.of(allowed)] = True
+            mask[self._coverage.positions.of(allowed)] = True
         return mask if self._mask is None else mask & self._mask
 
     def _exact(self, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None) -> _Hits:
@@ -272,30 +272,30 @@ class Searcher:
         if not isinstance(self.index, ScansExactly) or not self.index.scans:
             return self._rows.search(queries, k, self.store.row_ids() if allowed is None else allowed)
         found: _Hits = self.index.scan(queries, k, where=mask)
-        if not len(self._tail):
+        if not len(self._unindexed):
             return found
-        return merge_top_k(found, self._rows.search_tail(queries, k, allowed=allowed), k)
+        return merge_top_k(found, self._rows.search_unindexed(queries, k, allowed=allowed), k)
 
     def _by_index(
         self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None
     ) -> _Hits:
         assert self.index is not None
-        if plan.way == "deeper" and allowed is not None and mask is not None:
-            return self._deeper(plan, queries, k, mask, allowed)
+        if plan.strategy == "overfetch" and allowed is not None and mask is not None:
+            return self._overfetch(plan, queries, k, mask, allowed)
         found = self.index.search(queries, k, where=mask, effort=plan.effort)
-        return found if self.index.true_scores else self._rescore(queries, *found)
+        return found if self.index.exact_scores else self._rescore(queries, *found)
 
-    def _deeper(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array) -> _Hits:
+    def _overfetch(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array) -> _Hits:
         """Search without the filter and keep what is allowed; what comes back short is compared with all that is."""
         index = self.index
         assert index is not None
-        scores, row_ids = index.search(queries, plan.depth, where=self._mask, effort=plan.effort)
+        scores, row_ids = index.search(queries, plan.fetch_k, where=self._mask, effort=plan.effort)
         kept = (row_ids >= 0) & np.isin(row_ids, allowed)
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(kept, order, axis=1)
         scores = np.where(kept, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
         row_ids = np.where(kept, np.take_along_axis(row_ids, order, axis=1), -1)
-        if not index.true_scores:
+        if not index.exact_scores:
             scores, row_ids = self._rescore(queries, scores, row_ids)
         short = np.flatnonzero(~kept.all(axis=1)) if kept.shape[1] == k else np.arange(len(queries))
         if short.size:

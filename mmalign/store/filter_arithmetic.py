@@ -29,7 +29,7 @@ def calculate(operator: str, left: Value, right: Value, shown: str) -> Value:
     """
     for value in (left, right):
         if value.kind.family not in ("whole", "number", "null"):
-            raise FilterError(f"{value.told()}, and {operator} takes numbers{_remedy(operator, value)}")
+            raise FilterError(f"{value.described()}, and {operator} takes numbers{_remedy(operator, value)}")
     if "null" in (left.kind.family, right.kind.family):
         return Value(NULL, sql="NULL", shown=shown, constant=True)
     kind = WHOLE if left.kind.family == right.kind.family == "whole" else NUMBER

@@ -45,7 +45,7 @@ class TextAndNumberError(FilterError):
         self.number = number
 
 
-def compare(operator: str, left: Value, right: Value) -> Condition:
+def compare_values(operator: str, left: Value, right: Value) -> Condition:
     """Compare two values.
 
     Args:
@@ -96,13 +96,13 @@ def _check_kinds(operator: str, left: Value, right: Value) -> None:
     for value in (left, right):
         if value.kind.family == "list":
             raise FilterError(
-                f"{value.told()}, and a list is not compared as a whole; write array_has({value.shown}, 'x'), or "
+                f"{value.described()}, and a list is not compared as a whole; write array_has({value.shown}, 'x'), or "
                 f"array_to_string({value.shown}, ' ') LIKE '%x%'"
             )
         if value.kind.family == "other":
-            raise FilterError(f"{value.told()}, which can only be compared with IS NULL")
+            raise FilterError(f"{value.described()}, which can only be compared with IS NULL")
     if one == two == "boolean" and operator not in ("=", "<>"):
-        raise FilterError(f"{left.told()}, which have no order; compare them with = or <>")
+        raise FilterError(f"{left.described()}, which have no order; compare them with = or <>")
     if left.constant and right.constant and not (_is_plain(left) and _is_plain(right)):
         raise no_column(left)
     if one == two or {one, two} <= numbers:
@@ -120,7 +120,7 @@ def _check_kinds(operator: str, left: Value, right: Value) -> None:
         remedy = f"; write a date in quotes, '2020-01-31', or date_part('year', {value.shown}) = 2020"
     elif one in numbers and isinstance(right.literal, str) and _is_number(right.literal):
         remedy = f"; write it without quotes: {right.literal.strip()}"
-    raise FilterError(f"{left.told()} and {right.told()}: these cannot be compared{remedy}")
+    raise FilterError(f"{left.described()} and {right.described()}: these cannot be compared{remedy}")
 
 
 def no_column(value: Value) -> FilterError:

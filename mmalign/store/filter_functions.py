@@ -19,8 +19,8 @@ from mmalign.store.filter_values import (
     TEXT,
     TIME,
     WHOLE,
-    Kind,
     Value,
+    ValueKind,
     arrow_name,
     as_double,
     constant,
@@ -77,7 +77,7 @@ def part_of(part: str, value: Value) -> Value:
     if value.kind.family == "null":
         return Value(WHOLE, sql="arrow_cast(NULL, 'Int64')", shown=shown, constant=True)
     if value.kind.family != "time":
-        raise FilterError(f"{value.told()}, and date_part takes a date{_cast_remedy(value)}")
+        raise FilterError(f"{value.described()}, and date_part takes a date{_cast_remedy(value)}")
     known = _DATE_PARTS if is_date(value.kind.arrow) else _DATE_PARTS + _TIME_PARTS
     if name not in known:
         raise FilterError(f"{part[:40]!r} is no part of {value.kind.holds}; there are {', '.join(known)}")
@@ -85,7 +85,7 @@ def part_of(part: str, value: Value) -> Value:
     return Value(WHOLE, sql=sql, shown=shown, constant=value.constant, bound=2**31)
 
 
-def cast(value: Value, kind: Kind, *, lenient: bool) -> Value:
+def cast(value: Value, kind: ValueKind, *, lenient: bool) -> Value:
     """Turn a value into another type.
 
     Args:
@@ -106,7 +106,7 @@ def cast(value: Value, kind: Kind, *, lenient: bool) -> Value:
         "time": ("text", "time"),
     }[kind.family]
     if family != "null" and family not in possible:
-        raise FilterError(f"{value.told()}, which cannot be cast to {names[kind]}")
+        raise FilterError(f"{value.described()}, which cannot be cast to {names[kind]}")
     if family == "text" and kind.family == "time" and value.literal is not None:
         moment = parse_time(value)
         # Else a constant with a time would be read as a date by cutting it.
@@ -121,7 +121,7 @@ def cast(value: Value, kind: Kind, *, lenient: bool) -> Value:
     return Value(kind, sql=f"{function}({written(value)}, {target})", shown=shown, constant=value.constant)
 
 
-def _per(kind: Kind) -> int:
+def _per(kind: ValueKind) -> int:
     return 86_400 * 10**9 if is_date(kind.arrow) else 1
 
 
@@ -142,7 +142,7 @@ def _count(name: str, arguments: Sequence[Value], least: int, most: int | None =
 def _text(name: str, value: Value) -> str:
     if value.kind.family not in ("text", "null"):
         remedy = f"; write array_to_string({value.shown}, ' ')" if value.kind.family == "list" else ""
-        raise FilterError(f"{value.told()}, and {name}() takes a text{remedy}")
+        raise FilterError(f"{value.described()}, and {name}() takes a text{remedy}")
     return "arrow_cast(NULL, 'Utf8')" if value.kind.family == "null" else written(value)
 
 
@@ -156,13 +156,13 @@ def _literal_text(name: str, value: Value, most: int) -> str:
 
 def _number(name: str, value: Value) -> str:
     if value.kind.family not in ("whole", "number"):
-        raise FilterError(f"{value.told()}, and {name}() takes a number")
+        raise FilterError(f"{value.described()}, and {name}() takes a number")
     return written(value)
 
 
-def _list(name: str, value: Value) -> Kind:
+def _list(name: str, value: Value) -> ValueKind:
     if value.kind.family != "list":
-        raise FilterError(f"{value.told()}, and {name}() takes a list first")
+        raise FilterError(f"{value.described()}, and {name}() takes a list first")
     return kind_of(value.kind.arrow.value_type)
 
 
@@ -293,7 +293,7 @@ def _array_has_several(name: str, arguments: Sequence[Value]) -> Value:
     return Value(BOOLEAN, sql=f"{name}({values.sql}, [{', '.join(kept)}])", shown=shown)
 
 
-def _element(values: Value, element: Kind, value: Value) -> str | None:
+def _element(values: Value, element: ValueKind, value: Value) -> str | None:
     """A value as it can be an element of a list; None where no list of that kind holds it, as 4.5 of whole numbers."""
     one, two = element.family, value.kind.family
     if one == two == "text" or one == two == "boolean":
@@ -307,7 +307,7 @@ def _element(values: Value, element: Kind, value: Value) -> str | None:
     if one == two == "whole":
         literal = value.literal
         return None if literal is not None and not -(2**63) <= int(literal) < 2**63 else written(value)
-    raise FilterError(f"{values.told()}, and {value.told()}: a list of these cannot hold it")
+    raise FilterError(f"{values.described()}, and {value.described()}: a list of these cannot hold it")
 
 
 def _never(values: Value, shown: str) -> Value:
@@ -331,7 +331,7 @@ def _nullif(name: str, arguments: Sequence[Value]) -> Value:
     return Value(kind, sql=f"nullif({', '.join(given)})", shown=shown, constant=_constant(arguments), bound=bound)
 
 
-def _alike(name: str, arguments: Sequence[Value]) -> tuple[Kind, list[str]]:
+def _alike(name: str, arguments: Sequence[Value]) -> tuple[ValueKind, list[str]]:
     """The type that all arguments have, and the arguments in it."""
     given = [argument for argument in arguments if argument.kind.family != "null"]
     if not given:
@@ -343,7 +343,7 @@ def _alike(name: str, arguments: Sequence[Value]) -> tuple[Kind, list[str]]:
     if families == {"whole", "number"}:
         return NUMBER, [_null(one, "'Float64'") or as_double(one) for one in arguments]
     if len(families) > 1 or families & {"list", "other"}:
-        raise FilterError(f"{name}() takes values of one type; " + ", ".join(one.told() for one in given))
+        raise FilterError(f"{name}() takes values of one type; " + ", ".join(one.described() for one in given))
     family = families.pop()
     if family == "time":
         return _alike_times(name, arguments, given)
@@ -354,10 +354,10 @@ def _alike(name: str, arguments: Sequence[Value]) -> tuple[Kind, list[str]]:
     return kind, [_null(one, target) or written(one) for one in arguments]
 
 
-def _alike_times(name: str, arguments: Sequence[Value], given: Sequence[Value]) -> tuple[Kind, list[str]]:
+def _alike_times(name: str, arguments: Sequence[Value], given: Sequence[Value]) -> tuple[ValueKind, list[str]]:
     kinds = {one.kind for one in given if one.literal is None} or {one.kind for one in given}
     if len(kinds) > 1:
-        raise FilterError(f"{name}() takes values of one type; " + ", ".join(one.told() for one in given))
+        raise FilterError(f"{name}() takes values of one type; " + ", ".join(one.described() for one in given))
     kind = kinds.pop()
     found = []
     for one in arguments:

@@ -150,7 +150,7 @@ def parse_condition(text: str) -> exp.Expr:
     try:
         [tree] = _DIALECT.parser().parse_into(exp.Condition, _marked(found), text)
     except SqlglotError as error:
-        raise FilterError(_told(error)) from error
+        raise FilterError(_explained(error)) from error
     except RecursionError as error:
         raise FilterError("it is nested too deeply") from error
     if not isinstance(tree, exp.Expr):
@@ -230,7 +230,7 @@ def unmarked(name: str) -> str:
 
 def _marked(found: list[Token]) -> list[Token]:
     """The same with names marked, and words that are names in their place made names."""
-    told: list[Token] = []
+    marked: list[Token] = []
     for token, before, after in zip(found, [None, *found[:-1]], [*found[1:], None], strict=True):
         kind, follows = token.token_type, None if after is None else after.token_type
         text = token.text
@@ -244,19 +244,19 @@ def _marked(found: list[Token]) -> list[Token]:
                 kind, text = TokenType.VAR, _MARK + text
             elif kind is not TokenType.IDENTIFIER:
                 kind, text = TokenType.IDENTIFIER, _MARK + text
-        told.append(Token(kind, text, token.line, token.col, token.start, token.end, []))
-    return told
+        marked.append(Token(kind, text, token.line, token.col, token.start, token.end, []))
+    return marked
 
 
 def _opens(token: Token | None) -> bool:
     return token is not None and token.token_type is TokenType.L_PAREN
 
 
-def _told(error: SqlglotError) -> str:
+def _explained(error: SqlglotError) -> str:
     """Where the parser gave up, without its coloured excerpt."""
     first = (getattr(error, "errors", None) or [{}])[0]
-    said = str(first.get("description") or "").split(". Line")[0].replace(_MARK, "")
-    if "Required keyword" in said or not said:
-        said = "something is missing"
+    message = str(first.get("description") or "").split(". Line")[0].replace(_MARK, "")
+    if "Required keyword" in message or not message:
+        message = "something is missing"
     near = str(first.get("highlight") or "")[:40]
-    return f"it is not a condition in SQL: {said[:120]}" + (f" near {near!r}" if near else "") + f"; {MADE_OF}"
+    return f"it is not a condition in SQL: {message[:120]}" + (f" near {near!r}" if near else "") + f"; {MADE_OF}"

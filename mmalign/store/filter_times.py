@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from mmalign.errors import FilterError
-from mmalign.store.filter_values import DATE, TIME, Kind, Value, arrow_name, is_date
+from mmalign.store.filter_values import DATE, TIME, Value, ValueKind, arrow_name, is_date
 
 # A day, perhaps a time to the nanosecond, perhaps an offset.
 _WRITTEN = re.compile(
@@ -52,7 +52,7 @@ def check_zone(left: Value, right: Value) -> None:
     for value, other in ((left, right), (right, left)):
         if _is_zoned(value) and not _is_zoned(other) and other.literal is None:
             raise FilterError(
-                f"{other.told()} without a time zone, and {value.shown} has one: these cannot be compared"
+                f"{other.described()} without a time zone, and {value.shown} has one: these cannot be compared"
                 + ("; leave the offset out" if value.literal is not None else "")
             )
 
@@ -61,7 +61,7 @@ def _is_zoned(value: Value) -> bool:
     return value.zoned or (not is_date(value.kind.arrow) and value.kind.arrow.tz is not None)
 
 
-def as_moment(value: Value, other: Kind) -> str:
+def as_moment(value: Value, other: ValueKind) -> str:
     """Write a date or time in the type that it can be compared in with another."""
     if value.kind.arrow == other.arrow:
         return value.sql

@@ -24,7 +24,7 @@ _UNIT_NAMES = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "N
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """The type of a value.
 
     Attributes:
@@ -51,7 +51,7 @@ def is_date(kind: pa.DataType) -> bool:
     return bool(pa.types.is_date(kind))
 
 
-def kind_of(arrow: pa.DataType) -> Kind:
+def kind_of(arrow: pa.DataType) -> ValueKind:
     """Return the kind of a column by its Arrow type."""
     family: Family = "other"
     if pa.types.is_string(arrow) or pa.types.is_large_string(arrow):
@@ -66,12 +66,12 @@ def kind_of(arrow: pa.DataType) -> Kind:
         family = "time"
     elif pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
         family = "list"
-    return Kind(family, arrow)
+    return ValueKind(family, arrow)
 
 
 TEXT, WHOLE, NUMBER = kind_of(pa.string()), kind_of(pa.int64()), kind_of(pa.float64())
 BOOLEAN, DATE, TIME = kind_of(pa.bool_()), kind_of(pa.date32()), kind_of(pa.timestamp("us"))
-NULL = Kind("null", pa.null())
+NULL = ValueKind("null", pa.null())
 
 
 # Conditions ----------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Value:
         cut: Whether it is a quotient of whole numbers, so that its fraction is gone.
     """
 
-    kind: Kind
+    kind: ValueKind
     sql: str = ""
     shown: str = ""
     literal: Fraction | str | int | None = None
@@ -170,7 +170,7 @@ class Value:
     members: tuple[Value, ...] | None = None
     cut: bool = False
 
-    def told(self) -> str:
+    def described(self) -> str:
         """What it holds, for an error."""
         shown = self.shown if len(self.shown) <= 80 else self.shown[:77] + "..."
         if self.literal is not None:
@@ -214,12 +214,12 @@ def arrow_name(kind: pa.DataType) -> str:
     return f"'Timestamp({_UNIT_NAMES[kind.unit]}, {zone})'"
 
 
-def time_sql(number: int, kind: Kind) -> str:
+def time_sql(number: int, kind: ValueKind) -> str:
     """A date or time as a constant, given in units of its type."""
     return f"arrow_cast({whole_sql(number)}, {arrow_name(kind.arrow)})"
 
 
-def unit_sql(number: int, kind: Kind) -> str:
+def unit_sql(number: int, kind: ValueKind) -> str:
     """A whole number, date or time as a constant."""
     return whole_sql(number) if kind.family == "whole" else time_sql(number, kind)
 
@@ -260,7 +260,7 @@ def as_condition(value: Value) -> Condition:
     if value.kind.family == "null":
         return constant(None)
     if value.kind.family != "boolean":
-        raise FilterError(f"{value.told()}, where something true or false is needed, such as {_example(value)}")
+        raise FilterError(f"{value.described()}, where something true or false is needed, such as {_example(value)}")
     return leaf(value.sql, f"{value.sql} = false")
 
 

@@ -20,7 +20,7 @@ from sqlglot import exp
 
 from mmalign.errors import FilterError
 from mmalign.store.filter_arithmetic import calculate, negate
-from mmalign.store.filter_comparing import TextAndNumberError, compare, equal_constant, no_column
+from mmalign.store.filter_comparing import TextAndNumberError, compare_values, equal_constant, no_column
 from mmalign.store.filter_functions import call, cast, part_of
 from mmalign.store.filter_parsing import (
     MADE_OF,
@@ -40,8 +40,8 @@ from mmalign.store.filter_values import (
     TIME,
     WHOLE,
     Condition,
-    Kind,
     Value,
+    ValueKind,
     as_condition,
     constant,
     join,
@@ -100,7 +100,7 @@ def to_lance(where: object, schema: pa.Schema) -> str:
     return _cached(text, schema) if len(text) <= _CACHED_CHARACTERS else _write(text, schema)
 
 
-def refusal(where: str, reason: str, schema: pa.Schema) -> str:
+def filter_refusal(where: str, reason: str, schema: pa.Schema) -> str:
     """The text of a FilterError."""
     shown = where if len(where) <= 200 else where[:197] + "..."
     return f"cannot filter by {shown!r}: {reason}\ncolumns here: {', '.join(filter_columns(schema))}"
@@ -112,9 +112,9 @@ def _write(text: str, schema: pa.Schema) -> str:
     except TextAndNumberError:
         raise
     except RecursionError as error:
-        raise FilterError(refusal(text, "it is nested too deeply", schema)) from error
+        raise FilterError(filter_refusal(text, "it is nested too deeply", schema)) from error
     except FilterError as error:
-        raise FilterError(refusal(text, str(error), schema)) from error
+        raise FilterError(filter_refusal(text, str(error), schema)) from error
 
 
 _cached = lru_cache(maxsize=256)(_write)
@@ -226,15 +226,17 @@ class _Reader:
 
     def _comparison(self, node: exp.Binary) -> Value:
         left, right = self.read(node.this), self.read(node.expression)
-        return _of(compare(_COMPARISONS[type(node)], left, right), node, left, right)
+        return _of(compare_values(_COMPARISONS[type(node)], left, right), node, left, right)
 
     def _between(self, node: exp.Between) -> Value:
         value, low, high = (self.read(node.args[part]) for part in ("this", "low", "high"))
-        return _of(join("AND", [compare(">=", value, low), compare("<=", value, high)]), node, value, low, high)
+        return _of(
+            join("AND", [compare_values(">=", value, low), compare_values("<=", value, high)]), node, value, low, high
+        )
 
     def _distinct(self, node: exp.Binary, *, distinct: bool) -> Value:
         left, right = self.read(node.this), self.read(node.expression)
-        same = compare("=", left, right).render()
+        same = compare_values("=", left, right).render()
         both = join("AND", [_is_null(left), _is_null(right)])
         alike = join("OR", [leaf(f"({same}) IS TRUE", f"({same}) IS NOT TRUE"), both])
         return _of(alike.negated() if distinct else alike, node, left, right)
@@ -252,7 +254,7 @@ class _Reader:
         for member in members:
             found = equal_constant(value, member)
             if found is None:
-                parts.append(compare("=", value, member))
+                parts.append(compare_values("=", value, member))
             else:
                 constants.update(dict.fromkeys(found))
                 unfit = unfit or not found
@@ -296,7 +298,7 @@ class _Reader:
             return _of(constant(None), node)
         if value.kind.family != "text":
             remedy = f"; write array_to_string({value.shown}, ' ') LIKE ..." if value.kind.family == "list" else ""
-            raise FilterError(f"{value.told()}, and {word} compares texts{remedy}")
+            raise FilterError(f"{value.described()}, and {word} compares texts{remedy}")
         if not isinstance(pattern.literal, str):
             raise FilterError(f"{word} takes a pattern in single quotes, got {pattern.shown[:80]}")
         if value.constant:
@@ -316,7 +318,7 @@ class _Reader:
         left, right = self.read(node.this), self.read(node.expression)
         for value in (left, right):
             if value.kind.family not in ("text", "null"):
-                raise FilterError(f"{value.told()}, and || joins texts; write CAST({value.shown} AS TEXT)")
+                raise FilterError(f"{value.described()}, and || joins texts; write CAST({value.shown} AS TEXT)")
         one, two = ("arrow_cast(NULL, 'Utf8')" if one.kind.family == "null" else written(one) for one in (left, right))
         shown = f"({left.shown} || {right.shown})"
         return Value(TEXT, sql=f"({one} || {two})", shown=shown, constant=left.constant and right.constant)
@@ -340,7 +342,7 @@ class _Reader:
         if any(member.literal is None and member.condition is None for member in members):
             raise FilterError("a list that is written out holds texts, numbers, TRUE and FALSE only")
         shown = f"[{', '.join(member.shown for member in members[:10])}]"
-        return Value(Kind("other", pa.null()), shown=shown, members=members, constant=True)
+        return Value(ValueKind("other", pa.null()), shown=shown, members=members, constant=True)
 
 
 # What each node may carry, beside None, False and empty lists: all else would change its meaning.

@@ -145,8 +145,8 @@ class Mending:
                 continue
             gone = _gone(one.values, held[now[one.row_id]], names)
             if gone:
-                told = ", ".join(f"{name}={value!r:.80}" for name, value in gone.items())
-                text = f"of item {now[one.row_id]!r} the source does not give what was read of the damaged one: {told}"
+                cells = ", ".join(f"{name}={value!r:.80}" for name, value in gone.items())
+                text = f"of item {now[one.row_id]!r} the source does not give what was read of the damaged one: {cells}"
                 notes.append(Note(text, remedy="set it again with update where it is right"))
         return notes
 

@@ -171,7 +171,7 @@ class ScannedTable(OpenedTable):
         if where is None:
             return None
         # Late: most searches have no filter, and need no parser.
-        from mmalign.store.filters import TextAndNumberError, refusal, to_lance
+        from mmalign.store.filters import TextAndNumberError, filter_refusal, to_lance
 
         schema = self._dataset.schema
         try:
@@ -179,7 +179,7 @@ class ScannedTable(OpenedTable):
         except TextAndNumberError as error:
             with storage_errors(self._dataset.uri, reading=True):
                 reason = why_text(self._dataset, error.column, error.number)
-            raise FilterError(refusal(where, reason, schema)) from error
+            raise FilterError(filter_refusal(where, reason, schema)) from error
 
     @contextmanager
     def _filtering(self, where: str | None) -> Iterator[None]:
@@ -191,9 +191,9 @@ class ScannedTable(OpenedTable):
             reason = None if where is None else reason_of_filter(str(error.__cause__))
             if reason is None:
                 raise
-            from mmalign.store.filters import refusal
+            from mmalign.store.filters import filter_refusal
 
-            raise FilterError(refusal(str(where), reason, self._dataset.schema)) from error
+            raise FilterError(filter_refusal(str(where), reason, self._dataset.schema)) from error
 
     def _read(self, columns: Sequence[str], condition: str | None = None) -> tuple[Int64Array, pa.Table]:
         """Read columns without comparing anything."""

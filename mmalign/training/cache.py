@@ -118,7 +118,7 @@ class Table:
         return result
 
 
-def blocks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
+def row_blocks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
     """Cut the positions 0 to `count` - 1 into runs of at most `size`."""
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))

@@ -57,11 +57,11 @@ def read_collection(path: Path, encoder: Encoder, *, exclude: Names[str] = ()) -
         )
     store = generation.latest()
     row_ids, table = store.scan(["uri", "captions"])
-    uris, told = (column.to_pylist() for column in table.columns)
+    uris, listed = (column.to_pylist() for column in table.columns)
     kept = [row for row, uri in enumerate(uris) if uri not in exclude]
     vectors = np.zeros((0, made.dim), np.float32)
     if kept:
         _, found = store.embeddings(row_ids[kept])
         vectors = l2_normalize(found)
-    captions = tuple(tuple(text for text in told[row] or () if _WORD.search(text)) for row in kept)
+    captions = tuple(tuple(text for text in listed[row] or () if _WORD.search(text)) for row in kept)
     return CollectedPictures(captions, vectors, len(uris) - len(kept))

@@ -49,7 +49,7 @@ class TrainingReport:
     @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        told: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "out": str(self.out),
             "exported": str(self.exported),
             "best": dict(self.best),
@@ -57,7 +57,7 @@ class TrainingReport:
             "resumed": self.resumed,
             "data": dict(self.data),
         }
-        return {**told, "sha256": self.sha256} if self.sha256 else told
+        return {**payload, "sha256": self.sha256} if self.sha256 else payload
 
 
 def claim(folder: Path, config: Mapping[str, Any], *, known: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:

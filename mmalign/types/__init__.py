@@ -14,6 +14,7 @@ from mmalign.types.arguments import (
 )
 from mmalign.types.captions import Caption, CaptionEvidence, CaptionSpan
 from mmalign.types.fields import field_values
+from mmalign.types.geometry import Box, Part, Phrase, Region, Relation
 from mmalign.types.hits import Hit, HitRegion, SearchResult, batch_results
 from mmalign.types.html import Html, element, joined, jpeg_uri
 from mmalign.types.ids import ItemCount, as_id, as_ids
@@ -21,7 +22,6 @@ from mmalign.types.items import AddReport, Item, ReencodeReport, Skip, StoredIte
 from mmalign.types.json_ready import gives_json, json_ready, json_ready_dict
 from mmalign.types.notebook import brief, faint, use_thumbnails
 from mmalign.types.notes import Note
-from mmalign.types.places import Box, Part, Phrase, Region, Relation
 from mmalign.types.values import CellError, Unkept, duration, moment, plain_value, time_of_day
 
 __all__ = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmalign.types.geometry import Region
 from mmalign.types.json_ready import json_ready_dict
 from mmalign.types.notes import Note
-from mmalign.types.places import Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class CaptionEvidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        told = {"text": self.text, "source": self.source, "score": self.score, "influence": self.influence}
-        return json_ready_dict(told)
+        payload = {"text": self.text, "source": self.source, "score": self.score, "influence": self.influence}
+        return json_ready_dict(payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class CaptionSpan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        told: dict[str, Any] = {"text": self.text, "start": self.start, "end": self.end, "kind": self.kind}
+        payload: dict[str, Any] = {"text": self.text, "start": self.start, "end": self.end, "kind": self.kind}
         if self.kind == "word":
-            return json_ready_dict({**told, "evidence": self.evidence, "supported": self.supported})
+            return json_ready_dict({**payload, "evidence": self.evidence, "supported": self.supported})
         found = {"region": self.region, "supported": self.supported, "probability": self.probability}
-        return json_ready_dict({**told, **found})
+        return json_ready_dict({**payload, **found})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import Any, overload
 
+from mmalign.types.geometry import Box, Part
 from mmalign.types.html import Html, element
 from mmalign.types.json_ready import json_ready
 from mmalign.types.notebook import MOST_FIGURES, brief, faint, figure, grid
 from mmalign.types.notes import Note
-from mmalign.types.places import Box, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Hit:
 
         Dates and times of the metadata become ISO 8601, and what is not finite None; see `json_ready`.
         """
-        told: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "id": json_ready(self.id),
             "uri": json_ready(self.uri),
             "score": json_ready(self.score),
@@ -74,14 +74,14 @@ class Hit:
             "metadata": json_ready(self.metadata),
         }
         if self.regions is not None:
-            told["regions"] = [region.to_dict() for region in self.regions]
+            payload["regions"] = [region.to_dict() for region in self.regions]
         if self.agreement is not None:
-            told["agreement"] = json_ready(self.agreement)
+            payload["agreement"] = json_ready(self.agreement)
         if self.copies:
-            told["copies"] = json_ready(self.copies)
+            payload["copies"] = json_ready(self.copies)
         if self.part is not None:
-            told["part"] = self.part.to_dict()
-        return told
+            payload["part"] = self.part.to_dict()
+        return payload
 
     def _repr_html_(self) -> str:
         """Show the hit in a notebook, with its picture where that is a file that can be read."""
@@ -141,10 +141,10 @@ class SearchResult(_OfBatch, Sequence[Hit]):
     def _repr_html_(self) -> str:
         """Show the result in a notebook: the query, remarks, and the first hits with their pictures."""
         doubt = "" if self.exact else ", perhaps not all of the nearest"
-        told = [f"{len(self):,} hits in {1000 * self.seconds:,.0f} ms{doubt}", *self.notes]
+        lines = [f"{len(self):,} hits in {1000 * self.seconds:,.0f} ms{doubt}", *self.notes]
         figures = [hit._figure(f"{rank}. ") for rank, hit in enumerate(self.hits[:MOST_FIGURES], 1)]
         more = [faint(f"and {len(self) - MOST_FIGURES:,} more hits")] * (len(self) > MOST_FIGURES)
-        return element("div", element("b", brief(self.query, most=400)), *map(faint, told), grid(figures), *more)
+        return element("div", element("b", brief(self.query, most=400)), *map(faint, lines), grid(figures), *more)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values."""

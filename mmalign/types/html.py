@@ -28,14 +28,14 @@ def element(name: str, /, *parts: str | Html, **attributes: str | None) -> Html:
     Returns:
         The element.
     """
-    told = "".join(
+    rendered = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in _EMPTY:
-        return Html(f"<{name}{told}>")
-    return Html(f"<{name}{told}>{joined(parts)}</{name}>")
+        return Html(f"<{name}{rendered}>")
+    return Html(f"<{name}{rendered}>{joined(parts)}</{name}>")
 
 
 def joined(parts: Iterable[str | Html], between: str = "") -> Html:

@@ -83,8 +83,8 @@ class StoredItem:
     def _repr_html_(self) -> str:
         """Show the item in a notebook, with its picture where that is a file that can be read."""
         size = [f"{self.width} x {self.height} pixels"] * bool(self.width)
-        told = {"captions": self.captions, **self.metadata}
-        return figure(self.uri, title=self.id, metadata=told, lines=size)
+        values = {"captions": self.captions, **self.metadata}
+        return figure(self.uri, title=self.id, metadata=values, lines=size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        told = field_values(self)
-        return json_ready_dict(told | {"skipped": [asdict(skip) for skip in self.skipped]})
+        payload = field_values(self)
+        return json_ready_dict(payload | {"skipped": [asdict(skip) for skip in self.skipped]})
 
 
 @dataclass(frozen=True, slots=True)

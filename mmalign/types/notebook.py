@@ -56,10 +56,10 @@ def figure(uri: str, *, title: str, metadata: Mapping[str, Any], lines: Iterable
     captions = metadata.get("captions") or ()
     captions = (captions,) if isinstance(captions, str) else tuple(map(str, captions))
     values = [(name, value) for name, value in metadata.items() if name != "captions" and value is not None]
-    told = [*lines, *captions[:_MOST_CAPTIONS]]
-    told += [f"{name}: {brief(value)}" for name, value in values[:_MOST_VALUES]]
+    rows = [*lines, *captions[:_MOST_CAPTIONS]]
+    rows += [f"{name}: {brief(value)}" for name, value in values[:_MOST_VALUES]]
     more = max(0, len(captions) - _MOST_CAPTIONS) + max(0, len(values) - _MOST_VALUES)
-    told += [f"and {more} more"] * bool(more)
+    rows += [f"and {more} more"] * bool(more)
     jpeg = _read(uri, _SIDE) if uri else None
     shown = (
         faint("no picture to show")
@@ -67,8 +67,10 @@ def figure(uri: str, *, title: str, metadata: Mapping[str, Any], lines: Iterable
         else element("img", src=jpeg_uri(jpeg), alt=brief(captions[0] if captions else "", most=_LONG), style=_IMAGE)
     )
     name = element("span", " " + brief(uri.rsplit("/", 1)[-1]), title=brief(uri, most=_LONG))
-    said = [faint(brief(line, most=_LONG)) for line in told]
-    return element("figure", shown, element("figcaption", element("b", brief(title)), name, *said), style=_FIGURE)
+    shown_lines = [faint(brief(line, most=_LONG)) for line in rows]
+    return element(
+        "figure", shown, element("figcaption", element("b", brief(title)), name, *shown_lines), style=_FIGURE
+    )
 
 
 def grid(figures: Iterable[Html]) -> Html:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mmalign.utils.files import link_or_copy as link_or_copy
     from mmalign.utils.files import sync_path as sync_path
     from mmalign.utils.files import write_atomic as write_atomic
-    from mmalign.utils.json_checksum import KEY as KEY
+    from mmalign.utils.json_checksum import CHECKSUM_KEY as CHECKSUM_KEY
     from mmalign.utils.json_checksum import holds_checksum as holds_checksum
     from mmalign.utils.json_checksum import with_checksum as with_checksum
     from mmalign.utils.locks import lock as lock
@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "files": ["link_or_copy", "sync_path", "write_atomic"],
-        "json_checksum": ["KEY", "holds_checksum", "with_checksum"],
+        "json_checksum": ["CHECKSUM_KEY", "holds_checksum", "with_checksum"],
         "locks": ["lock"],
         "pixels": ["profile_conversion", "to_rgb"],
         "pixels.profiles": ["matrix_profile"],

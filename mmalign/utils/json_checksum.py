@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-KEY = "checksum"
+CHECKSUM_KEY = "checksum"
 
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The same with the entry `checksum`, 8 hex digits: CRC-32 of the others as sorted JSON.
     """
-    return {**values, KEY: _checksum(values)}
+    return {**values, CHECKSUM_KEY: _checksum(values)}
 
 
 def holds_checksum(values: Mapping[str, Any]) -> bool:
@@ -28,11 +28,11 @@ def holds_checksum(values: Mapping[str, Any]) -> bool:
     Args:
         values: What was read.
     """
-    return KEY not in values or values[KEY] == _checksum(values)
+    return CHECKSUM_KEY not in values or values[CHECKSUM_KEY] == _checksum(values)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    others = {name: value for name, value in values.items() if name != KEY}
+    others = {name: value for name, value in values.items() if name != CHECKSUM_KEY}
     # Once through JSON: there, tuples are lists, and keys are texts.
     text = json.dumps(json.loads(json.dumps(others)), sort_keys=True, ensure_ascii=True)
     return f"{zlib.crc32(text.encode()):08x}"

@@ -142,11 +142,11 @@ def progress_lines() -> Iterator[ShowProgress]:
 def _line(name: str, done: int, total: int, began: float) -> str:
     """`Reading: 120 of 600 (20%), 4.1 a second, about 2 min left`."""
     seconds = time.monotonic() - began
-    told = f"{name}: {done:,}"
+    text = f"{name}: {done:,}"
     if total:
-        told = f"{name}: {done:,} of {total:,} ({min(done / total, 1.0):.0%})"
+        text = f"{name}: {done:,} of {total:,} ({min(done / total, 1.0):.0%})"
     if not done or seconds <= 0:
-        return f"{told}, after {show_seconds(seconds)}"
+        return f"{text}, after {show_seconds(seconds)}"
     rate = done / seconds
-    told += f", {rate:.1f} a second" if rate >= 1 else f", {show_seconds(1 / rate)} each"
-    return told + (f", about {show_seconds((total - done) / rate)} left" if total > done else "")
+    text += f", {rate:.1f} a second" if rate >= 1 else f", {show_seconds(1 / rate)} each"
+    return text + (f", about {show_seconds((total - done) / rate)} left" if total > done else "")

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import mmalign
-from mmalign.alignment.aligner import Aligner, align, shown, spoken_texts
-from mmalign.alignment.scores import detected
+from mmalign.alignment.aligner import Aligner, align, normalise_heat, referent_texts
+from mmalign.alignment.scores import detector_bonus
 from mmalign.errors import DecodeError, DimensionError, InputError
 from mmalign.grounding.zero_shot import ground_plainly
 from mmalign.matching.build import Matching
@@ -143,7 +143,7 @@ def test_similarity_is_a_row_for_each_phrase(aligner: Aligner) -> None:
     scores = aligner.similarity(SCENE, ["red", "blue"], [RED, BLUE, GREEN])
     assert scores.shape == (2, 3)
     assert scores.argmax(axis=1).tolist() == [0, 1]
-    found = aligner.evidence(SCENE, ["red", "blue"], regions=[RED, BLUE, GREEN])
+    found = aligner.score_phrases(SCENE, ["red", "blue"], regions=[RED, BLUE, GREEN])
     assert np.array_equal(found.similarity, scores)
     assert found.existence is None
     assert [region.box.to_list() for region in found.regions] == [list(box) for box in (RED, BLUE, GREEN)]
@@ -192,9 +192,9 @@ def test_a_pronoun_is_looked_for_as_what_it_stands_for() -> None:
     dog, it, again, hers = (
         Phrase("a dog"), Phrase("it", antecedent=0), Phrase("the big dog", antecedent=0), Phrase("them", antecedent=1),
     )  # fmt: skip
-    assert spoken_texts([dog, it, again, hers]) == ["a dog", "a dog", "the big dog", "a dog"]
+    assert referent_texts([dog, it, again, hers]) == ["a dog", "a dog", "the big dog", "a dog"]
     loop = [Phrase("it", antecedent=1), Phrase("he", antecedent=0)]
-    assert len(spoken_texts(loop)) == 2
+    assert len(referent_texts(loop)) == 2
 
 
 def test_what_a_detector_says_counts_for_the_phrases_that_hold_its_label() -> None:
@@ -203,10 +203,10 @@ def test_what_a_detector_says_counts_for_the_phrases_that_hold_its_label() -> No
         Region(Box(*BLUE), "detector", 0.5, "sports ball"),
         Region(Box(*GREEN)),
     ]
-    said = detected(regions, ["a brown Dog", "two dogs", "a hotdog", "a sports ball"])
+    said = detector_bonus(regions, ["a brown Dog", "two dogs", "a hotdog", "a sports ball"])
     odds = [np.log(9) + 3, 3.0]
     np.testing.assert_allclose(said, [[odds[0], 0, 0], [odds[0], 0, 0], [0, 0, 0], [0, odds[1], 0]], atol=1e-5)
-    assert detected([Region(Box(*RED), "detector", 0.01, "dog")], ["a dog"]).tolist() == [[0.0]]
+    assert detector_bonus([Region(Box(*RED), "detector", 0.01, "dog")], ["a dog"]).tolist() == [[0.0]]
 
 
 class Detector:
@@ -343,9 +343,9 @@ def test_similarities_that_are_no_numbers_are_named() -> None:
 
 def test_maps_are_brought_to_one_for_drawing() -> None:
     maps = np.array([[[-2.0, 2.0]], [[3.0, 3.0]]], np.float32)
-    assert shown(maps).tolist() == [[[0.0, 1.0]], [[0.0, 0.0]]]
+    assert normalise_heat(maps).tolist() == [[[0.0, 1.0]], [[0.0, 0.0]]]
     chances = np.array([[[0.1, 0.2]]], np.float32)
-    assert shown(chances) is chances
+    assert normalise_heat(chances) is chances
 
 
 def test_how_things_are_weighed_can_be_said(aligner: Aligner) -> None:

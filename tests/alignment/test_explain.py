@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from mmalign.alignment.concluding import conclude
+from mmalign.alignment.build import build_alignment
 from mmalign.alignment.explain import explain_phrase, split_objective
 from mmalign.alignment.result import Alignment
 from mmalign.errors import InputError
 from mmalign.matching.build import build_problem
-from mmalign.matching.marginals import conditional_worth, soft_scores
+from mmalign.matching.marginals import conditional_worth, link_marginals
 from mmalign.matching.problem import Problem
 from mmalign.matching.solvers import solve
 from mmalign.parsing.phrases import Parsed
@@ -91,7 +91,7 @@ def test_soft_scores_agree_with_moving_one_phrase() -> None:
                     assert worth[i, j] - worth[i, now] == pytest.approx(change)
                 else:
                     assert worth[i, j] < -1e5
-        scores = soft_scores(problem, solution)
+        scores = link_marginals(problem, solution)
         assert scores.sum(axis=1).max() <= 1 + 1e-6
         for i, taken in enumerate(solution.assignment):
             if taken:
@@ -102,7 +102,7 @@ def test_soft_scores_of_argmax_look_at_no_relation() -> None:
     problem = random_problem(np.random.default_rng(4), p=3, r=4, density=3.0, plurals=False)
     together = np.exp(np.concatenate([problem.unary, problem.null[:, None]], axis=1))
     expected = (together / together.sum(axis=1, keepdims=True))[:, :4]
-    assert soft_scores(problem, solve(problem, solver="argmax")) == pytest.approx(expected, rel=1e-5)
+    assert link_marginals(problem, solve(problem, solver="argmax")) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def alignment() -> Alignment:
     similarity = np.array([[0.5, 0.5, 0.1], [0.1, 0.1, 0.5], [0.1, 0.1, 0.1]])
     problem = build_problem(similarity, phrases, relations, boxes, existence=np.array([0.99, 0.99, 0.05]))
     parsed = Parsed("the red circle to the right of the square, and a tree", phrases, relations, "given", ())
-    return conclude(parsed, [Region(box) for box in boxes], problem, solve(problem), notes=["a remark"])
+    return build_alignment(parsed, [Region(box) for box in boxes], problem, solve(problem), notes=["a remark"])
 
 
 def test_an_explanation_in_words(alignment: Alignment) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mmalign.alignment.removal import paint_over, remove_region
+from mmalign.alignment.ablation import ablate_region, paint_over
 from mmalign.errors import InputError
 from mmalign.matching.build import Matching, build_problem
 from mmalign.matching.solvers import solve
@@ -101,7 +101,7 @@ def test_the_cited_region_matters_more_than_another() -> None:
         )
         for phrase, taken in enumerate(solve(problem).assignment):
             for region in taken:
-                removal = remove_region(
+                removal = ablate_region(
                     pixels,
                     scene.boxes[region],
                     lambda painted, scene=scene, phrase=phrase: similarity_of_picture(scene, phrase, painted),
@@ -127,8 +127,8 @@ def test_removal_of_what_is_not_there() -> None:
     picture = np.zeros((10, 10, 3), np.uint8)
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="draws"):
-        remove_region(picture, Box(0, 0, 5, 5), lambda _: 0.0, rng=rng, draws=0)
+        ablate_region(picture, Box(0, 0, 5, 5), lambda _: 0.0, rng=rng, draws=0)
     with pytest.raises(InputError, match="outside the picture"):
-        remove_region(picture, Box(20, 0, 5, 5), lambda _: 0.0, rng=rng)
+        ablate_region(picture, Box(20, 0, 5, 5), lambda _: 0.0, rng=rng)
     # A measure that looks at nothing is not faithful.
-    assert not remove_region(picture, Box(0, 0, 5, 5), lambda _: 1.0, rng=rng).faithful
+    assert not ablate_region(picture, Box(0, 0, 5, 5), lambda _: 1.0, rng=rng).faithful

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.caption_grounding import THINGS, is_absent, measure, split_spans, swap
-from mmalign.evaluation.manifest import read_manifest
+from mmalign.evaluation.manifest import read_manifest_rows
 from mmalign.parsing.phrases import parse_sentence
 from mmalign.types import Box, CaptionSpan, Region
 
@@ -66,7 +66,7 @@ def test_an_oracle_flags_what_was_swapped_and_nothing_else(tmp_path: Path) -> No
         lines.append(json.dumps({"image": f"{number}.png", "captions": own}))
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     oracle = _Oracle({number: own[0] for number, own in enumerate(CAPTIONS)})
-    figures = measure(oracle, read_manifest(tmp_path / "manifest.jsonl"))  # type: ignore[arg-type]
+    figures = measure(oracle, read_manifest_rows(tmp_path / "manifest.jsonl"))  # type: ignore[arg-type]
     assert figures["left in place"]["phrases"] == 6
     assert figures["left in place"]["flagged, percent"] == 0
     for kind in ("phrase of another picture", "conspicuous thing"):

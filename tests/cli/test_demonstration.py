@@ -20,7 +20,7 @@ from PIL import Image
 
 from mmalign import Collection, Hit, load_encoder, write_contact_sheet
 from mmalign.cli.demo_page import demo_page
-from mmalign.cli.demo_results import Captioned
+from mmalign.cli.demo_results import DemoCaption
 from mmalign.cli.demonstration import CAPTIONED, QUERIES, SENTENCES, run_demo
 from mmalign.cli.page import document
 from mmalign.types import Caption, CaptionEvidence, CaptionSpan, SearchResult, element, joined
@@ -184,7 +184,7 @@ def test_nothing_on_the_page_is_taken_for_markup(tmp_path: Path) -> None:
     words = (CaptionSpan(HOSTILE, 2, 2 + len(HOSTILE), "word", (0,), supported=True),)
     caption = Caption(f"a {HOSTILE} b", 0.0, "decoder", (CaptionEvidence(HOSTILE, "?", 0.5),), words)
     hostile = replace(
-        found, results=(result,), composed=result, captioned=(Captioned(f"/nowhere/{HOSTILE}.png", caption),)
+        found, results=(result,), composed=result, captioned=(DemoCaption(f"/nowhere/{HOSTILE}.png", caption),)
     )
     page = Page(demo_page(hostile).decode("utf-8"))
     assert "script" not in page.tags

@@ -19,7 +19,7 @@ from mmalign import regions
 from mmalign.cli import app
 from mmalign.collection import hit_regions
 from mmalign.collection.collection import Collection
-from mmalign.collection.hit_regions import words_of
+from mmalign.collection.hit_regions import query_text
 from mmalign.collection.relations import SHORTLIST, Relations, blend, places_in
 from mmalign.errors import InputError, QueryError, SearchInterrupted
 from mmalign.search import Query, Ranking, RerankRequest
@@ -208,7 +208,7 @@ def test_how_deep_a_search_goes() -> None:
     assert depth(10, [told], 5) == 10
     assert depth(10, [plain], 15) == 10
     assert depth(0, [told]) == 0
-    assert words_of(Query("2:dog + snow - leash")) == "dog. snow"
+    assert query_text(Query("2:dog + snow - leash")) == "dog. snow"
 
 
 QUERY = "a red square left of a blue square"
@@ -303,7 +303,7 @@ class Backwards:
         hits = [ranking.hits(place) for place in range(len(ranking.queries))]
         assert [len(one) for one in hits] == [5] * len(hits)
         turned = [tuple(sorted(one, key=lambda hit: hit.id, reverse=True)[: request.k]) for one in hits]
-        return ranking.with_hits(turned).remarked([(Note("turned"),)] * len(hits))
+        return ranking.with_hits(turned).with_notes([(Note("turned"),)] * len(hits))
 
 
 @pytest.mark.parametrize("where", [None, ["width > 0", None, "width > 0"]])

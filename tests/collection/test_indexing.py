@@ -75,7 +75,7 @@ def check(collection: Collection, truth: dict[str, np.ndarray]) -> None:
     assert [[hit.id for hit in hits] for hits in found] == expected.tolist()
     assert index is not None
     # The index itself, not what is searched beside it.
-    if not len(generation.searcher().tail):
+    if not len(generation.searcher().unindexed):
         ids = index.search(queries, 5, effort=10_000)[1]
         told = collection.snapshot().take(ids.ravel(), ["id"]).column("id").to_pylist()
         assert np.array(told).reshape(ids.shape).tolist() == expected.tolist()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmalign.collection.maintenance import State, choose_action
+from mmalign.collection.maintenance import IndexState, choose_action
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from mmalign.collection.maintenance import State, choose_action
     ],
 )
 def test_action(items: int, tail: int, dead: int, positions: int, trained: int, action: str, reason: str) -> None:
-    state = State(items=items, tail=tail, dead=dead, positions=positions, trained_rows=trained)
+    state = IndexState(items=items, unindexed=tail, stale=dead, positions=positions, trained_rows=trained)
     chosen, why = choose_action(state)
     assert chosen == action
     assert reason in why

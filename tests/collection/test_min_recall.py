@@ -19,7 +19,7 @@ from mmalign.index.lifecycle import versions as publish
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.lifecycle.versions import IndexManifest
 from mmalign.index.recall.recall_curves import RecallCurve, RecallProfile
-from mmalign.search.query import Query, Term
+from mmalign.search.query import Query, QueryTerm
 from mmalign.utils.similarity import Float32Array
 
 ROWS, DIM = 400, 12
@@ -42,8 +42,8 @@ def collection(tmp_path: Path) -> Collection:
         for kind, lower in (("image", (0.5, 0.8, 0.95)), ("text", (0.4, 0.6, 0.75)))
         for k in (10, 100)
     )
-    contract = RecallProfile(0.95, curves, min_recall=0.7).to_dict()
-    manifest = IndexManifest("IVF4,SQ8", index.factory, DIM, ROWS, store.version, contract=contract)
+    profile = RecallProfile(0.95, curves, min_recall=0.7).to_dict()
+    manifest = IndexManifest("IVF4,SQ8", index.factory, DIM, ROWS, store.version, contract=profile)
     publish.publish(made.path / "index", index, manifest)
     return made
 
@@ -97,7 +97,7 @@ def test_kind_of_a_query() -> None:
     assert (picture + Query("snow")).kind == "text"
     assert (picture - picture).kind == "image"
     assert Query(np.ones(3, np.float32)).kind == "given"
-    assert (Query("snow") + Query((Term(np.ones(3, np.float32)),))).kind == "given"
+    assert (Query("snow") + Query((QueryTerm(np.ones(3, np.float32)),))).kind == "given"
 
 
 def test_command_line(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from mmalign.errors import InputError, MissingExtraError
 from mmalign.evaluation.calibration import CalibrationReport, measure_calibration
 from mmalign.evaluation.calibration_fit import Method, cross_fit, fit_calibration
 from mmalign.evaluation.calibration_plots import draw_reliability, draw_risk_coverage, require_matplotlib
-from mmalign.evaluation.trials import Trials, run_trials
+from mmalign.evaluation.galleries import Trials, run_trials
 from tests.evaluation.test_trials import THINGS, made
 
 fit = partial(fit_calibration, encoder="made@1", fingerprint="f" * 64)
@@ -56,7 +56,7 @@ def test_known_probabilities_are_found_again() -> None:
             assert found[chosen].mean() == pytest.approx(truth[chosen].mean(), abs=0.01)
         assert (fitted.smallest, fitted.largest) == (30, 300)
         assert bool(fitted.knots) == (method is Method.ISOTONIC)
-        assert min(fitted.score_weight, fitted.lead_weight) > 0 > fitted.size_weight
+        assert min(fitted.score_weight, fitted.margin_weight) > 0 > fitted.size_weight
 
 
 def test_each_fold_is_judged_by_the_others() -> None:

@@ -16,8 +16,8 @@ from mmalign.captioning.retrieval import Retrieval
 from mmalign.cli import app
 from mmalign.errors import EncoderMismatchError, InputError, SourceError, StorageError
 from mmalign.evaluation import captions as ladder_module
-from mmalign.evaluation.captions import LadderOptions, evaluate_captions, human_scores, most_frequent
-from mmalign.evaluation.datastore import embed_sentences, read_sentences
+from mmalign.evaluation.caption_store import embed_sentences, read_stored_captions
+from mmalign.evaluation.captions import CaptionEvalOptions, evaluate_captions, human_scores, most_frequent
 from mmalign.metrics.caption import FIGURES, score_captions
 from tests.evaluation.helpers import TableEncoder, write
 
@@ -65,7 +65,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return write(tmp_path, [{"captions": own, "split": "dev"} for own in OWN]), store
 
 
-def measure(files: tuple[Path, Path], **rest: Any) -> ladder_module.Ladder:
+def measure(files: tuple[Path, Path], **rest: Any) -> ladder_module.CaptionsTable:
     return evaluate_captions(files[0], [files[1]], encoder=Words(), progress=False, **rest)
 
 
@@ -130,7 +130,7 @@ def test_near_copies_of_references_are_left_out(files: tuple[Path, Path]) -> Non
 
 
 def test_nothing_above_the_floor(files: tuple[Path, Path]) -> None:
-    found = measure(files, options=LadderOptions(retrieval=Retrieval(floor=1.5)))
+    found = measure(files, options=CaptionEvalOptions(retrieval=Retrieval(floor=1.5)))
     assert found.without_context == 3
     assert found.captions["nearest"] == found.captions["consensus"] == ["a dog runs"] * 3
 
@@ -143,14 +143,14 @@ def test_a_decoder_of_another_encoder(files: tuple[Path, Path]) -> None:
 
 
 def test_scores_by_the_encoder(files: tuple[Path, Path]) -> None:
-    found = measure(files, options=LadderOptions(clip=True, rungs=("nearest",))).to_dict()
+    found = measure(files, options=CaptionEvalOptions(clip=True, rungs=("nearest",))).to_dict()
     assert found["nearest"]["clip_score"] == pytest.approx(100 * 2.5 * 0.9 / np.hypot(0.9, 0.43), abs=0.01)
     with pytest.raises(InputError, match="the rungs are frequency"):
-        LadderOptions(rungs=("best",))
+        CaptionEvalOptions(rungs=("best",))
 
 
 def test_embeddings_are_kept(files: tuple[Path, Path], tmp_path: Path) -> None:
-    sentences, encoder = read_sentences([files[1]]), Words()
+    sentences, encoder = read_stored_captions([files[1]]), Words()
     first = embed_sentences(sentences, encoder, progress=False)
     assert encoder.calls == 5
     again = embed_sentences(sentences, encoder, progress=False)
@@ -176,21 +176,21 @@ def test_datastores_that_are_none(tmp_path: Path, files: tuple[Path, Path]) -> N
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
     with pytest.raises(InputError, match=r"the datastore holds no captions, expected two at least: .*empty\.txt"):
-        read_sentences([empty])
+        read_stored_captions([empty])
     single = tmp_path / "single.txt"
     single.write_text("a dog runs\n")
     with pytest.raises(InputError, match=r"the datastore holds 1 captions, expected two at least: .*single\.txt"):
-        read_sentences([empty, single])
+        read_stored_captions([empty, single])
     with pytest.raises(SourceError, match=r"gone\.txt cannot be read"):
-        read_sentences([tmp_path / "gone.txt"])
+        read_stored_captions([tmp_path / "gone.txt"])
     with pytest.raises(InputError, match="no split 'test'"):
-        read_sentences([files[0]], split="test")
+        read_stored_captions([files[0]], split="test")
 
 
 def test_odd_captions_of_a_datastore(tmp_path: Path) -> None:
     path = tmp_path / "odd.txt"
     path.write_bytes("a dog\r\n  a   dog \n{}\n狗在跑\n\xff\n".format("dog " * 10_000).encode("latin-1", "replace"))
-    found = read_sentences([path])
+    found = read_stored_captions([path])
     assert found.captions[0] == "a dog"
     assert found.counts == {"captions": 3, "too_long": 1}
 

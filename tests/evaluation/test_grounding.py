@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mmalign.alignment.aligner import Aligner, Evidence
+from mmalign.alignment.aligner import Aligner, PhraseScores
 from mmalign.cli import app
 from mmalign.errors import InputError, SourceError
 from mmalign.evaluation import grounding
-from mmalign.evaluation.absence import (
+from mmalign.evaluation.existence import (
     FALSE_LINKS,
-    Absent,
+    ExistenceSigns,
     auroc,
     conformal_threshold,
     file_half,
     is_named,
-    measure_absence,
+    measure_existence,
     replace_phrases,
 )
 from mmalign.evaluation.grounding import evaluate_grounding, given_boxes, ranked_answers
@@ -73,13 +73,13 @@ class PlantedAligner(Aligner):
         self.parser, self.head = "rules", None
         self.encoder = type("Named", (), {"name": "planted@1"})()
 
-    def evidence(self, image: Any, phrases: Sequence[str], *, regions: Any = "proposals") -> Evidence:
+    def evidence(self, image: Any, phrases: Sequence[str], *, regions: Any = "proposals") -> PhraseScores:
         boxes = [Box(*row) for row in REGIONS] if isinstance(regions, str) else list(regions)
         heat = np.zeros((len(phrases), 4, 6), np.float32)
         heat[:, self.peak[0], self.peak[1]] = 1
         there = None if self.odds is None else np.array([self.odds.get(p, 0.0) for p in phrases], np.float32)
         rows = [self.scores(phrase, boxes) for phrase in phrases]
-        return Evidence(tuple(map(Region, boxes)), np.array(rows, np.float32), heat, there)
+        return PhraseScores(tuple(map(Region, boxes)), np.array(rows, np.float32), heat, there)
 
 
 def truth_of(phrase: str) -> list[list[float]]:
@@ -224,12 +224,12 @@ def test_the_conformal_threshold_keeps_its_rate(rng: np.random.Generator) -> Non
 
 def test_absence_is_measured_across_halves() -> None:
     uris = [f"{number}.jpg" for number in range(200)]
-    signs = Absent()
+    signs = ExistenceSigns()
     for number in range(200):
         signs.pictures.append(number)
         signs.there.append(1.0 + number % 2)
         signs.strange.append(0.0)
-    found = measure_absence(signs, uris)
+    found = measure_existence(signs, uris)
     assert (found.auroc, found.kept.tolist(), found.false_links.tolist()) == (1, [1] * 3, [0] * 3)
     assert len(FALSE_LINKS) == 3
     assert {file_half(uri) for uri in uris} == {0, 1}
@@ -237,7 +237,7 @@ def test_absence_is_measured_across_halves() -> None:
     signs.pictures = [number for number in range(200) if file_half(uris[number]) == 0]
     signs.there, signs.strange = [1.0] * len(signs.pictures), [0.0] * len(signs.pictures)
     with pytest.raises(InputError, match="two halves"):
-        measure_absence(signs, uris)
+        measure_existence(signs, uris)
 
 
 @pytest.mark.parametrize(

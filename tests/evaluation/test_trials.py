@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from mmalign.errors import InputError
-from mmalign.evaluation.concepts import choose_concepts, words_of
-from mmalign.evaluation.no_answer import ask_broadly, ask_without
-from mmalign.evaluation.trials import FEWEST, Captioned, Trials, run_trials, search_trials
+from mmalign.evaluation.galleries import FEWEST, CaptionedGallery, Trials, run_trials, search_trials
+from mmalign.evaluation.held_out_concepts import choose_concepts, content_words
+from mmalign.evaluation.open_set import ask_broadly, ask_without
 from mmalign.utils.similarity import l2_normalize
 
 THINGS = ("dog", "cat", "tree", "boat")
 
 
-def made(pictures: int, *, seed: int = 5, noise: float = 0.7) -> Captioned:
+def made(pictures: int, *, seed: int = 5, noise: float = 0.7) -> CaptionedGallery:
     """Pictures of one thing each, near one another, and two captions that lie near their picture."""
     rng = np.random.default_rng(seed)
     things = [THINGS[i % 4] for i in range(pictures)]
@@ -24,10 +24,10 @@ def made(pictures: int, *, seed: int = 5, noise: float = 0.7) -> Captioned:
     images = np.array([0.8 * centres[thing] for thing in things]) + rng.normal(size=(pictures, 24))
     texts = np.repeat(images, 2, axis=0) + noise * rng.normal(size=(2 * pictures, 24)) * 2
     captions = tuple((f"a {thing} on the road", f"number {i}") for i, thing in enumerate(things))
-    return Captioned(captions, l2_normalize(texts), l2_normalize(images))
+    return CaptionedGallery(captions, l2_normalize(texts), l2_normalize(images))
 
 
-def naive(data: Captioned, row: int, gallery: list[int]) -> tuple[list[float], list[bool]]:
+def naive(data: CaptionedGallery, row: int, gallery: list[int]) -> tuple[list[float], list[bool]]:
     """The five best pictures of a gallery for a caption."""
     scored = sorted(((float(data.texts[row] @ data.images[i]), i) for i in gallery), reverse=True)[:5]
     return [score for score, _ in scored], [i == data.owner[row] for _, i in scored]
@@ -65,7 +65,7 @@ def test_few_pictures() -> None:
 
 
 def test_words_and_concepts() -> None:
-    assert words_of("Buses, dresses & foxes: it's the grass. Children's men") == [
+    assert content_words("Buses, dresses & foxes: it's the grass. Children's men") == [
         *["buse", "dress", "fox", "it", "s", "the", "grass", "child", "s", "man"]
     ]
     captions = [

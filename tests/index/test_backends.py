@@ -161,12 +161,12 @@ def test_longer_vector_wins_by_inner_product(factory: str, data: Data) -> None:
 def test_saved_and_loaded_index_finds_the_same(index: Index, data: Data, tmp_path: Path, mmap: bool) -> None:
     index.save(tmp_path)
     loaded = load_index(tmp_path, mmap=mmap)
-    assert (loaded.factory, loaded.dim, len(loaded), loaded.default_effort, loaded.min_share) == (
+    assert (loaded.factory, loaded.dim, len(loaded), loaded.default_effort, loaded.min_selectivity) == (
         index.factory,
         DIM,
         ROWS,
         index.default_effort,
-        index.min_share,
+        index.min_selectivity,
     )
     allowed = np.random.default_rng(3).random(ROWS) < 0.2
     for where in (None, allowed):
@@ -260,4 +260,4 @@ def test_bad_input(index: Index, data: Data) -> None:
 def test_index_has_the_protocol_and_says_what_it_is(index: Index) -> None:
     assert isinstance(index, Index)
     assert index.exhaustive == (index.factory in LOSSLESS)
-    assert index.true_scores == (index.factory not in LOSSY)
+    assert index.exact_scores == (index.factory not in LOSSY)

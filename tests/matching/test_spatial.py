@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmalign.errors import InputError
-from mmalign.matching.spatial import KINDS, evidence, overlaps, relation_strength, relation_weights
+from mmalign.matching.spatial import KINDS, mutual_iou, relation_scores, relation_strength, relation_weights
 from mmalign.types import Box
 
 # A person on a horse who wears a hat and holds a stick, a bird far up, and a small dog to the right on the ground.
@@ -104,7 +104,7 @@ def test_opposites() -> None:
 
 
 def test_evidence_says_nothing_at_a_half() -> None:
-    assert evidence(np.array([0.5, 1.0, 0.0])) == pytest.approx([0.0, np.log(2), np.log(0.2)])
+    assert relation_scores(np.array([0.5, 1.0, 0.0])) == pytest.approx([0.0, np.log(2), np.log(0.2)])
     assert relation_weights("with", BOXES) is None
 
 
@@ -114,7 +114,7 @@ def test_overlaps_equal_a_plain_count_of_pixels() -> None:
         left, top, right, bottom = map(int, box.corners)
         grid[index, top:bottom, left:right] = True
     for j, m in itertools.product(range(len(BOXES)), repeat=2):
-        assert overlaps(BOXES)[j, m] == pytest.approx((grid[j] & grid[m]).sum() / (grid[j] | grid[m]).sum())
+        assert mutual_iou(BOXES)[j, m] == pytest.approx((grid[j] & grid[m]).sum() / (grid[j] | grid[m]).sum())
 
 
 @pytest.mark.parametrize("kind", ["beneath", ""])

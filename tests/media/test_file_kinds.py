@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.media.file_kinds import UNREAD_SUFFIXES, ending_of, is_picture, kind_by_name, looks_like_picture
+from mmalign.media.file_kinds import UNREAD_SUFFIXES, begins_as_picture, ending_of, is_picture, kind_by_name
 from mmalign.media.formats import IMAGE_SUFFIXES
 
 
@@ -36,7 +36,7 @@ def test_the_first_bytes_decide_where_the_name_does_not(tmp_path: Path, save: Ca
     text = tmp_path / "Makefile"
     text.write_text("all:\n")
     (tmp_path / "empty").touch()
-    assert looks_like_picture(str(picture))
+    assert begins_as_picture(str(picture))
     assert is_picture(str(picture))
     assert not is_picture(str(text))
     assert not is_picture(str(tmp_path / "empty"))

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def found(folder: Path, text: str, **options: bool) -> tuple[str, list[str]]:
     locator = Locator(str(folder), **options)
-    return locator.uri(text), list(locator.remarks())
+    return locator.uri(text), list(locator.notes())
 
 
 @pytest.mark.parametrize(("on_disk", "given"), [(nfc, nfd), (nfd, nfc), (nfc, nfc), (nfd, nfd)])
@@ -111,7 +111,7 @@ def test_backslashes_of_windows_are_read_as_slashes_and_told_once(folder: Path) 
     locator = Locator(str(folder))
     assert locator.uri("sub\\b.jpg") == f"{folder}/sub/b.jpg"
     assert locator.uri(".\\sub\\b.jpg") == f"{folder}/sub/b.jpg"
-    assert list(locator.remarks()) == ["paths with \\ are read with /"]
+    assert list(locator.notes()) == ["paths with \\ are read with /"]
     # A name that has a backslash is itself, and one that leads nowhere keeps it.
     (folder / "sub\\b.jpg").write_bytes(b"x")
     assert found(folder, "sub\\b.jpg") == (f"{folder}/sub\\b.jpg", [])

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from mmalign.errors import DecodeError, SourceError
 from mmalign.media.decoding import decode_image
-from mmalign.media.embedded import Embedded, parse_embedded
+from mmalign.media.embedded import EmbeddedPicture, parse_embedded
 from mmalign.media.images import Picture, load_pictures
 from mmalign.media.reading import read_media
 from mmalign.media.sources import open_source
@@ -138,7 +138,10 @@ def test_one_damaged_picture_costs_itself(tmp_path: Path) -> None:
 
 def test_uris_of_stored_pictures_lead_back(tmp_path: Path) -> None:
     for name in ("a.parquet", "a b#c=1.parquet", "ü%20.parquet", os.fsdecode(b"\xff.parquet"), "new\nline.parquet"):
-        for place in (Embedded(tmp_path / name, "image", 0), Embedded(tmp_path / name, "a.b=c#d/é", 10**12, 3)):
+        for place in (
+            EmbeddedPicture(tmp_path / name, "image", 0),
+            EmbeddedPicture(tmp_path / name, "a.b=c#d/é", 10**12, 3),
+        ):
             assert parse_embedded(place.uri) == place
             assert to_uri(place.uri) == place.uri
             assert to_uri(place.uri, base="/else") == place.uri

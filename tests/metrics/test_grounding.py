@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmalign.errors import DimensionError, InputError
-from mmalign.metrics.grounding import (
+from mmalign.metrics.boxes import (
     first_hit,
     heat_peak,
     iou_matrix,

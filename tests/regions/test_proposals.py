@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from mmalign.errors import DimensionError, InputError, MissingExtraError
 from mmalign.regions.given import given_regions
 from mmalign.regions.peaks import peak_regions
-from mmalign.regions.proposals import overlaps, propose_regions, usual_boxes, usualness
+from mmalign.regions.proposals import box_iou, box_prior, propose_regions, usual_boxes
 from mmalign.regions.segmentation import SEGMENTATIONS, segment
 from mmalign.types import Box, Region
 
@@ -42,8 +42,8 @@ def test_overlaps_equal_a_loop() -> None:
     boxes = np.sort(rng.random((7, 2, 2)), axis=1).reshape(7, 4).astype(np.float32)
     boxes[1] = boxes[0]
     expected = [[naive_iou(tuple(one), tuple(other)) for other in boxes[2:]] for one in boxes]
-    np.testing.assert_allclose(overlaps(boxes, boxes[2:]), expected, atol=1e-5)
-    assert overlaps(boxes[:1], boxes[1:2])[0, 0] == 1
+    np.testing.assert_allclose(box_iou(boxes, boxes[2:]), expected, atol=1e-5)
+    assert box_iou(boxes[:1], boxes[1:2])[0, 0] == 1
 
 
 def test_things_of_a_drawn_scene_are_proposed(scene: NDArray[np.uint8]) -> None:
@@ -99,12 +99,12 @@ def test_usual_boxes() -> None:
 
 def test_usualness_is_the_share_of_things_with_such_a_box() -> None:
     corners, shares = usual_boxes()
-    found = usualness([Box(20, 30, 100, 60), Box(0, 0, 200, 100), Box(0, 0, 1, 1)], 200, 100)
+    found = box_prior([Box(20, 30, 100, 60), Box(0, 0, 200, 100), Box(0, 0, 1, 1)], 200, 100)
     for got, box in zip(found, [(0.1, 0.3, 0.6, 0.9), (0, 0, 1, 1), (0, 0, 0.005, 0.01)], strict=True):
         near = [1 / (1 + math.exp((0.5 - naive_iou(box, tuple(other))) / 0.05)) for other in corners.tolist()]
         assert got == pytest.approx(sum(w * s for w, s in zip(near, shares.tolist(), strict=True)), rel=1e-3)
     assert found[1] > 0.1 > found[0] > found[2]
-    assert usualness([], 200, 100).shape == (0,)
+    assert box_prior([], 200, 100).shape == (0,)
 
 
 def test_parts_of_a_hierarchy(scene: NDArray[np.uint8]) -> None:

@@ -34,7 +34,7 @@ def oracle(store: Store, index: ExactIndex, known: dict[int, bytes]) -> tuple[se
     true = [
         place
         for place, row in enumerate(index.ids.tolist())
-        if index.alive[place] and now.get(row) == known[row] and row in now
+        if index.live[place] and now.get(row) == known[row] and row in now
     ]
     return now.keys() - {index.ids[place] for place in true}, true
 
@@ -46,11 +46,11 @@ def vectors_of(store: Store) -> tuple[list[int], list[bytes]]:
 
 def check(covered: Coverage, store: Store, index: ExactIndex, known: dict[int, bytes]) -> None:
     tail, true = oracle(store, index, known)
-    assert len(set(covered.tail.tolist())) == len(covered.tail)
-    assert set(covered.tail.tolist()) == tail
+    assert len(set(covered.unindexed.tolist())) == len(covered.unindexed)
+    assert set(covered.unindexed.tolist()) == tail
     found = np.arange(len(index.ids)) if covered.mask is None else np.flatnonzero(covered.mask)
     assert found.tolist() == true
-    assert covered.dead == len(index.ids) - len(true)
+    assert covered.stale == len(index.ids) - len(true)
 
 
 @pytest.mark.parametrize("seed", range(6))

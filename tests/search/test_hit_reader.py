@@ -17,7 +17,7 @@ from mmalign.collection.collection import Collection
 from mmalign.errors import DimensionError, InputError, QueryError
 from mmalign.search import hit_reader as module
 from mmalign.search.hit_reader import HitReader
-from mmalign.search.searcher import Found
+from mmalign.search.searcher import FoundRows
 from mmalign.types import Hit, SearchResult, batch_results
 
 DIM, ROWS = 8, 60
@@ -39,7 +39,7 @@ def collection(tmp_path: Path) -> Collection:
     return made
 
 
-def expected(found: Found, names: dict[int, str]) -> list[list[Hit]]:
+def expected(found: FoundRows, names: dict[int, str]) -> list[list[Hit]]:
     """Hits made from what was put in, one by one."""
     results = []
     for scores, rows in zip(found.scores, found.row_ids, strict=True):
@@ -53,17 +53,17 @@ def expected(found: Found, names: dict[int, str]) -> list[list[Hit]]:
     return results
 
 
-def some(collection: Collection, seed: int) -> tuple[Found, dict[int, str]]:
+def some(collection: Collection, seed: int) -> tuple[FoundRows, dict[int, str]]:
     row_ids, table = collection.snapshot().scan(["id"])
     rng = np.random.default_rng(seed)
     chosen = rng.choice(row_ids, (7, 5))
     chosen[2, 3:] = -1
     chosen[4] = -1
-    found = Found(rng.random(chosen.shape).astype(np.float32), chosen, exact=True, effort=None)
+    found = FoundRows(rng.random(chosen.shape).astype(np.float32), chosen, exact=True, effort=None)
     return found, dict(zip(row_ids.tolist(), table.column("id").to_pylist(), strict=True))
 
 
-def read(reader: HitReader, found: Found, **options: Any) -> list[list[Hit]]:
+def read(reader: HitReader, found: FoundRows, **options: Any) -> list[list[Hit]]:
     hits = reader.read(found, **options)
     return [list(hits(i)) for i in range(len(found.scores))]
 
@@ -96,7 +96,7 @@ def test_columns_that_are_too_large_stay_on_disk(collection: Collection, monkeyp
 
 def test_nothing_found(collection: Collection) -> None:
     reader = HitReader(collection.snapshot())
-    none = Found(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.int64), exact=True, effort=None)
+    none = FoundRows(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.int64), exact=True, effort=None)
     for _ in range(3):
         assert read(reader, none) == [[], []]
         read(reader, some(collection, 1)[0])

@@ -6,7 +6,7 @@ import pytest
 
 from mmalign.index.exact import ExactIndex
 from mmalign.index.recall.recall_curves import EXACT_ROWS, RecallCurve, RecallProfile
-from mmalign.search.plan import IndexCapabilities, SearchRequest, plan_search, traits_of
+from mmalign.search.plan import IndexCapabilities, SearchRequest, capabilities_of, plan_search
 
 MILLION = 1_000_000
 
@@ -29,10 +29,10 @@ CONTRACT = RecallProfile(
 )
 GRAPH = IndexCapabilities(MILLION, core="hnsw", default_effort=64, scans=True)
 LISTS = IndexCapabilities(
-    MILLION, core="ivf", lists=4000, default_effort=250, again=16, codes=True, scans=True, min_share=0.01
+    MILLION, core="ivf", lists=4000, default_effort=250, rerank_factor=16, codes=True, scans=True, min_selectivity=0.01
 )
-CODES = IndexCapabilities(MILLION, core="ivf", lists=4000, default_effort=250, codes=True, min_share=0.01)
-BLIND = IndexCapabilities(MILLION, default_effort=8, filters=False, min_share=0.1)
+CODES = IndexCapabilities(MILLION, core="ivf", lists=4000, default_effort=250, codes=True, min_selectivity=0.01)
+BLIND = IndexCapabilities(MILLION, default_effort=8, filters=False, min_selectivity=0.1)
 FLAT = IndexCapabilities(MILLION, core="scan", exhaustive=True, scans=True)
 
 
@@ -58,24 +58,24 @@ FLAT = IndexCapabilities(MILLION, core="scan", exhaustive=True, scans=True)
         (SearchRequest(10, allowed=0, kind="text"), GRAPH, "exact", None, 0),
         (SearchRequest(10, allowed=EXACT_ROWS, kind="text"), CODES, "exact", None, 0),
         # Half: what is allowed among the first hundred.
-        (SearchRequest(10, allowed=500_000, kind="text"), GRAPH, "deeper", 1000, 100),
-        (SearchRequest(10, allowed=500_000, kind="text"), CODES, "deeper", 1000, 100),
-        (SearchRequest(10, allowed=500_000, min_recall=0.9, kind="text"), GRAPH, "deeper", 100, 100),
+        (SearchRequest(10, allowed=500_000, kind="text"), GRAPH, "overfetch", 1000, 100),
+        (SearchRequest(10, allowed=500_000, kind="text"), CODES, "overfetch", 1000, 100),
+        (SearchRequest(10, allowed=500_000, min_recall=0.9, kind="text"), GRAPH, "overfetch", 100, 100),
         # A tenth: a hundred would not reach; the measured selector, where there is one.
-        (SearchRequest(10, allowed=100_000, kind="text"), CODES, "selector", 1000, 10),
+        (SearchRequest(10, allowed=100_000, kind="text"), CODES, "prefilter", 1000, 10),
         (SearchRequest(10, allowed=100_000, kind="text"), BLIND, "exact", None, 0),
         # To copy and compare a tenth costs no more than so many steps of a graph.
         (SearchRequest(10, allowed=30_000, min_recall=0.9, kind="text"), GRAPH, "exact", None, 0),
         # Exhaustive indexes are always right.
         (SearchRequest(10, min_recall=1.0), FLAT, "index", None, 10),
-        (SearchRequest(10, allowed=500, min_recall=1.0), FLAT, "selector", None, 10),
+        (SearchRequest(10, allowed=500, min_recall=1.0), FLAT, "prefilter", None, 10),
     ],
 )
 def test_way_by_contract(
     wish: SearchRequest, index: IndexCapabilities, way: str, effort: int | None, depth: int
 ) -> None:
     plan = plan_search(wish, index, CONTRACT)
-    assert (plan.way, plan.effort, plan.depth) == (way, effort, depth), plan.reason
+    assert (plan.strategy, plan.effort, plan.fetch_k) == (way, effort, depth), plan.reason
     assert plan.reason
 
 
@@ -83,7 +83,7 @@ def test_way_by_contract(
     ("wish", "index", "way", "fell_back"),
     [
         (SearchRequest(10), GRAPH, "index", False),
-        (SearchRequest(10, allowed=500_000), GRAPH, "selector", False),
+        (SearchRequest(10, allowed=500_000), GRAPH, "prefilter", False),
         (SearchRequest(10, allowed=EXACT_ROWS), GRAPH, "exact", False),
         (SearchRequest(10, allowed=99_999), BLIND, "exact", False),
         (SearchRequest(10, min_recall=0.1), GRAPH, "exact", True),
@@ -92,8 +92,8 @@ def test_way_by_contract(
 )
 def test_way_without_a_contract(wish: SearchRequest, index: IndexCapabilities, way: str, fell_back: bool) -> None:
     plan = plan_search(wish, index, None)
-    assert (plan.way, plan.fell_back) == (way, fell_back)
-    assert plan.effort == (index.default_effort if way in ("index", "selector") else None)
+    assert (plan.strategy, plan.fell_back) == (way, fell_back)
+    assert plan.effort == (index.default_effort if way in ("index", "prefilter") else None)
 
 
 def test_falling_back_is_told_apart_from_choosing_exact_search() -> None:
@@ -123,7 +123,7 @@ def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
     asked = SearchRequest(10, kind="text")
     for rows, way in ((16_000, "exact"), (16_001, "index")):
         plan = plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64, scans=True), CONTRACT)
-        assert (plan.way, plan.fell_back) == (way, False)
+        assert (plan.strategy, plan.fell_back) == (way, False)
     # Vectors that the index does not hold are read from the collection first, at ten times the cost.
     for rows, way in ((1_600, "exact"), (1_601, "index")):
         assert plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64), CONTRACT).way == way
@@ -134,7 +134,7 @@ def test_deeper_keeps_the_promise_at_both_ends() -> None:
     plan = plan_search(
         SearchRequest(10, allowed=500_000, kind="text"), CODES, RecallProfile(0.95, curves, min_recall=0.95)
     )
-    assert (plan.way, plan.effort) == ("deeper", 1000)
+    assert (plan.strategy, plan.effort) == ("overfetch", 1000)
     curves = (curve(1.0, 10, 0.8, 0.9, 0.94), curves[1])
     assert plan_search(
         SearchRequest(10, allowed=500_000, kind="text"), CODES, RecallProfile(0.95, curves, min_recall=0.95)
@@ -145,7 +145,7 @@ def test_effort_means_nothing_to_some_indexes() -> None:
     scan = IndexCapabilities(MILLION, core="scan")
     single = RecallProfile(0.95, (RecallCurve("text", 1.0, 10, (1,), (0.97,), (0.96,), 240),), min_recall=0.95)
     plan = plan_search(SearchRequest(10, kind="text"), scan, single)
-    assert (plan.way, plan.effort) == ("index", None)
+    assert (plan.strategy, plan.effort) == ("index", None)
 
 
 def test_costs_rise_with_the_work() -> None:
@@ -159,4 +159,4 @@ def test_costs_rise_with_the_work() -> None:
 
 def test_traits_of_an_index_that_says_only_what_the_protocol_asks() -> None:
     index = ExactIndex(4)
-    assert traits_of(index) == IndexCapabilities(0, exhaustive=True, filters=True)
+    assert capabilities_of(index) == IndexCapabilities(0, exhaustive=True, filters=True)

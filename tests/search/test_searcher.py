@@ -13,7 +13,7 @@ from mmalign.errors import InputError
 from mmalign.index.base import Index
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.lifecycle.versions import IndexManifest
-from mmalign.index.recall.measure import Measuring, measure_contract
+from mmalign.index.recall.measure import Measuring, measure_recall_profile
 from mmalign.index.recall.recall_curves import RecallCurve, RecallProfile
 from mmalign.search import plan as search_plan
 from mmalign.search.searcher import Searcher
@@ -53,7 +53,7 @@ def index(request: pytest.FixtureRequest, store: Store) -> Index:
 def contract(index: Index, store: Store, vectors: Float32Array) -> RecallProfile:
     """What is measured of the index, with queries like those that the tests ask."""
     options = Measuring(ks=(10, 100), shares=(1.0, 0.1), start=8)
-    measured = measure_contract(index, store.iter_embeddings, {"text": jittered(vectors, 80, seed=3)}, options)
+    measured = measure_recall_profile(index, store.iter_embeddings, {"text": jittered(vectors, 80, seed=3)}, options)
     return replace(measured, min_recall=0.9)
 
 
@@ -171,7 +171,7 @@ def test_an_index_without_a_contract_promises_nothing(index: Index, store: Store
         assert "no recall was measured" in asked.notes[0]
     damaged = searcher(store, index, None)
     damaged.manifest = replace(damaged.manifest, contract={"curves": 3}) if damaged.manifest else None
-    assert damaged.contract is None
+    assert damaged.recall_profile is None
     assert damaged.search(queries, K, min_recall=0.5).exact
 
 

@@ -7,27 +7,27 @@ from typing import Any
 
 import pytest
 
-from mmalign.store.said import CALL, ROWS, SIDECAR, Claim, hear, keep, table_key
+from mmalign.store.claims import CALL, ROWS, SIDECAR, Claim, keep_for_user, merge_claims, table_key
 
 EARLIER = "0123456789abcdef"
 
 
 def say(item: dict[str, Any], source: str, **values: Any) -> bool:
     """Let a source speak of an item, as a store would; whether a value was written."""
-    heard = hear(item.get("said"), [Claim(source, values)])
-    if heard is None:
+    merged = merge_claims(item.get("said"), [Claim(source, values)])
+    if merged is None:
         return False
-    item["said"] = heard.said
-    for name, value in heard.values.items():
+    item["said"] = merged.claims_json
+    for name, value in merged.values.items():
         if value is None:
             item.pop(name, None)
         else:
             item[name] = value
-    return bool(heard.values)
+    return bool(merged.values)
 
 
 def update(item: dict[str, Any], **values: Any) -> None:
-    item["said"] = keep(item.get("said"), values)
+    item["said"] = keep_for_user(item.get("said"), values)
     item.update(values)
 
 
@@ -80,56 +80,56 @@ def test_what_the_user_set_stays() -> None:
     say(item, "t")
     say(item, SIDECAR, captions=("d",))
     assert shown(item) == {"captions": ["mine"], "stars": 5}
-    heard = hear(item["said"], [Claim("t", {"stars": 2, "year": 7})])
-    assert heard is not None
-    assert (dict(heard.values), heard.overruled) == ({"year": 7}, {"stars"})
+    merged = merge_claims(item["said"], [Claim("t", {"stars": 2, "year": 7})])
+    assert merged is not None
+    assert (dict(merged.values), merged.overruled) == ({"year": 7}, {"stars"})
 
 
 def test_two_parts_of_one_run() -> None:
-    heard = hear(None, [Claim(SIDECAR, {"captions": ("a",)}), Claim(CALL, {"album": "x"})])
-    assert heard is not None
+    merged = merge_claims(None, [Claim(SIDECAR, {"captions": ("a",)}), Claim(CALL, {"album": "x"})])
+    assert merged is not None
     again = [Claim(SIDECAR, {"captions": ("a",)}), Claim(CALL, {"album": "x"})]
-    assert hear(heard.said, again) is None
-    assert hear(heard.said, again[:1]) is None, "the album stays where nobody speaks of it"
-    emptied = hear(heard.said, [Claim(SIDECAR, {})])
+    assert merge_claims(merged.claims_json, again) is None
+    assert merge_claims(merged.claims_json, again[:1]) is None, "the album stays where nobody speaks of it"
+    emptied = merge_claims(merged.claims_json, [Claim(SIDECAR, {})])
     assert emptied is not None
     assert dict(emptied.values) == {"captions": None}
 
 
 def test_what_an_earlier_version_knew_is_taken_over() -> None:
     same = Claim("t", {"captions": ("a",), "year": 1}, earlier=EARLIER)
-    heard = hear(EARLIER, [same], fields=["year", "mood"])
-    assert heard is not None
-    assert dict(heard.values) == {}, "nothing has changed"
-    gone = hear(heard.said, [Claim("t", {"year": 1}, earlier="f" * 16)])
+    merged = merge_claims(EARLIER, [same], fields=["year", "mood"])
+    assert merged is not None
+    assert dict(merged.values) == {}, "nothing has changed"
+    gone = merge_claims(merged.claims_json, [Claim("t", {"year": 1}, earlier="f" * 16)])
     assert gone is not None
     assert dict(gone.values) == {"captions": None, "year": 1}
 
 
 def test_what_an_earlier_version_may_have_set_goes_by_the_fields_of_the_run() -> None:
-    heard = hear(EARLIER, [Claim("t", {"year": 2}, earlier="f" * 16)], fields=["year", "mood"])
-    assert heard is not None
-    assert dict(heard.values) == {"captions": None, "mood": None, "year": 2}
-    assert hear(EARLIER, [Claim(SIDECAR, {})], fields=["year"]) is None, "whose it was is not known"
-    assert keep(EARLIER, []) == EARLIER
-    kept = keep(EARLIER, ["captions"])
-    heard = hear(kept, [Claim("t", {"captions": ("a",), "year": 2}, earlier="f" * 16)], fields=["year"])
-    assert heard is not None
-    assert dict(heard.values) == {"year": 2}
+    merged = merge_claims(EARLIER, [Claim("t", {"year": 2}, earlier="f" * 16)], fields=["year", "mood"])
+    assert merged is not None
+    assert dict(merged.values) == {"captions": None, "mood": None, "year": 2}
+    assert merge_claims(EARLIER, [Claim(SIDECAR, {})], fields=["year"]) is None, "whose it was is not known"
+    assert keep_for_user(EARLIER, []) == EARLIER
+    kept = keep_for_user(EARLIER, ["captions"])
+    merged = merge_claims(kept, [Claim("t", {"captions": ("a",), "year": 2}, earlier="f" * 16)], fields=["year"])
+    assert merged is not None
+    assert dict(merged.values) == {"year": 2}
 
 
 def test_a_value_of_a_call_takes_nothing_from_what_an_earlier_version_knew() -> None:
     """It was a source that set it then; what is passed to `add` is not what that source says now."""
-    heard = hear(EARLIER, [Claim(CALL, {"album": "x"}, earlier="f" * 16)], fields=["year", "album"])
-    assert heard is not None
-    assert dict(heard.values) == {"album": "x"}
+    merged = merge_claims(EARLIER, [Claim(CALL, {"album": "x"}, earlier="f" * 16)], fields=["year", "album"])
+    assert merged is not None
+    assert dict(merged.values) == {"album": "x"}
 
 
 def test_names_of_any_kind_come_back() -> None:
     names = {"a b": 1, 'say "x"': 2, "käse": 3, "user": 4, "": 5}
-    heard = hear(None, [Claim(ROWS, names)])
-    assert heard is not None
-    assert hear(heard.said, [Claim(ROWS, names)]) is None
+    merged = merge_claims(None, [Claim(ROWS, names)])
+    assert merged is not None
+    assert merge_claims(merged.claims_json, [Claim(ROWS, names)]) is None
     assert len(table_key("/t.jsonl")) == 8
     assert table_key("/t.jsonl") != table_key("/u.jsonl")
 

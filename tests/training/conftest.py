@@ -9,12 +9,12 @@ import torch
 
 from mmalign.training.contrastive import models, teachers
 from mmalign.training.contrastive import train as run
-from mmalign.training.contrastive.config import ModelConfig
+from mmalign.training.contrastive.config import EncoderModelConfig
 from mmalign.training.contrastive.model import TrainableEncoder
 from tests.training.toy import ToyModel
 
 
-def build(config: ModelConfig, *, device: torch.device, seed: int) -> TrainableEncoder:
+def build(config: EncoderModelConfig, *, device: torch.device, seed: int) -> TrainableEncoder:
     """`build_model` that also knows the toy."""
     if config.kind == "toy":
         return ToyModel(config.options, device=device, seed=seed)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mmalign.alignment.drawable import Drawable
 from mmalign.alignment.drawing.labels import LabelPlacement, LabelRequest, Rectangle, place_labels
-from mmalign.alignment.drawing.legend import Entry, draw_legend
+from mmalign.alignment.drawing.legend import LegendEntry, draw_legend
 from mmalign.alignment.drawing.palette import PAPER, Style, draw_line, fitted, font_for, needs_wide, style_of
 from mmalign.alignment.drawing.sentence import draw_sentence
 from mmalign.types import Box
@@ -31,7 +31,7 @@ _WARM = 0.55
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class FigureLayout:
     """Where everything goes in the drawing of a picture.
 
     Attributes:
@@ -90,7 +90,7 @@ def draw_alignment(alignment: Drawable, picture: Image.Image, *, heat: bool = Tr
     return whole
 
 
-def plan_drawing(alignment: Drawable, size: tuple[int, int]) -> Layout:
+def plan_drawing(alignment: Drawable, size: tuple[int, int]) -> FigureLayout:
     """Decide where everything goes in the drawing of a picture.
 
     Args:
@@ -132,7 +132,7 @@ def plan_drawing(alignment: Drawable, size: tuple[int, int]) -> Layout:
                 owners.append((phrase, texts))
     places = place_labels(wanted, *drawn)
     labels = tuple((phrase, place, texts) for (phrase, texts), place in zip(owners, places, strict=True))
-    return Layout(drawn, text, styles, boxes, labels)
+    return FigureLayout(drawn, text, styles, boxes, labels)
 
 
 def _styles(alignment: Drawable) -> tuple[Style, ...]:
@@ -153,7 +153,7 @@ def _scaled(box: Box, across: float, down: float) -> Rectangle:
     return Rectangle(round(left * across), round(top * down), round(right * across), round(bottom * down))
 
 
-def _shade(picture: Image.Image, alignment: Drawable, layout: Layout) -> Image.Image:
+def _shade(picture: Image.Image, alignment: Drawable, layout: FigureLayout) -> Image.Image:
     """The picture, paler, with each found phrase's colour where the phrase is."""
     found = [phrase for phrase, own in enumerate(layout.boxes) if own]
     if alignment.heat is None or not found:
@@ -180,7 +180,7 @@ def _stretched(heat: FloatMap, size: tuple[int, int]) -> FloatMap:
     return result
 
 
-def _paint_boxes(picture: Image.Image, layout: Layout) -> Image.Image:
+def _paint_boxes(picture: Image.Image, layout: FigureLayout) -> Image.Image:
     painted = picture.copy()
     draw = ImageDraw.Draw(painted)
     width, height = layout.size
@@ -220,18 +220,18 @@ def _middle(place: Rectangle) -> tuple[float, float]:
     return (place.left + place.right) / 2, (place.top + place.bottom) / 2
 
 
-def _entries(alignment: Drawable, picture: Image.Image, layout: Layout) -> list[Entry]:
+def _entries(alignment: Drawable, picture: Image.Image, layout: FigureLayout) -> list[LegendEntry]:
     """What the legend tells of each phrase; a further mention of a thing is told with the first."""
-    entries: list[Entry] = []
+    entries: list[LegendEntry] = []
     for phrase, style in enumerate(layout.styles):
-        said = alignment.phrases[phrase].text
+        own = alignment.phrases[phrase].text
         links = [link for link in alignment.links if link.phrase == phrase]
         earlier = next((k for k, entry in enumerate(entries) if entry.style.number == style.number), None)
         if earlier is not None and (not links or entries[earlier].probability is not None):
             continue
-        entry = Entry(
+        entry = LegendEntry(
             style=style,
-            text=said,
+            text=own,
             probability=max(map(alignment.probability, links)) if links else None,
             count=len(links),
             picture=_small_map(alignment, picture, layout, phrase) if links else None,
@@ -243,7 +243,7 @@ def _entries(alignment: Drawable, picture: Image.Image, layout: Layout) -> list[
     return entries
 
 
-def _small_map(alignment: Drawable, picture: Image.Image, layout: Layout, phrase: int) -> Image.Image:
+def _small_map(alignment: Drawable, picture: Image.Image, layout: FigureLayout, phrase: int) -> Image.Image:
     """The picture in pale grey, with the phrase's colour where it is, and its boxes."""
     scale = min(1.0, 12 * layout.text / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Places = NDArray[np.float64]
+PlacedLabels = NDArray[np.float64]
 
 
 class Rectangle(NamedTuple):
@@ -130,29 +130,31 @@ def _place(
     return placed
 
 
-def _areas(places: Places) -> Places:
-    result: Places = np.clip(places[:, 2:] - places[:, :2], 0, None).prod(axis=1)
+def _areas(places: PlacedLabels) -> PlacedLabels:
+    result: PlacedLabels = np.clip(places[:, 2:] - places[:, :2], 0, None).prod(axis=1)
     return result
 
 
-def _common(places: Places, others: Places) -> Places:
+def _common(places: PlacedLabels, others: PlacedLabels) -> PlacedLabels:
     """Areas that are covered by both, shape (n, m)."""
     low = np.maximum(places[:, None, :2], others[None, :, :2])
     high = np.minimum(places[:, None, 2:], others[None, :, 2:])
-    result: Places = np.clip(high - low, 0, None).prod(axis=2)
+    result: PlacedLabels = np.clip(high - low, 0, None).prod(axis=2)
     return result
 
 
-def _costs(places: Places, own: Places, others: Places) -> Places:
+def _costs(places: PlacedLabels, own: PlacedLabels, others: PlacedLabels) -> PlacedLabels:
     areas = np.maximum(_areas(places), 1e-6)
     covered = (_common(places, others) / areas[:, None]).sum(axis=1)
     gaps = np.maximum(np.maximum(places[:, :2] - own[2:], own[:2] - places[:, 2:]), 0)
     away = np.hypot(gaps[:, 0], gaps[:, 1])
-    costs: Places = _COVERS_OTHER * covered + _COVERS_OWN * _common(places, own[None])[:, 0] / areas + _AWAY * away
+    costs: PlacedLabels = (
+        _COVERS_OTHER * covered + _COVERS_OWN * _common(places, own[None])[:, 0] / areas + _AWAY * away
+    )
     return costs
 
 
-def _beside(box: Rectangle, size: tuple[float, float], width: float, height: float) -> Places:
+def _beside(box: Rectangle, size: tuple[float, float], width: float, height: float) -> PlacedLabels:
     """Left and top of places along the edges of a box, outside and inside, shape (n, 2)."""
     wide, high = size
     shares = np.linspace(0, 1, _STEPS)
@@ -163,7 +165,7 @@ def _beside(box: Rectangle, size: tuple[float, float], width: float, height: flo
     return np.array(flat + steep, float)
 
 
-def _anywhere(box: Rectangle, size: tuple[float, float], width: float, height: float) -> Places:
+def _anywhere(box: Rectangle, size: tuple[float, float], width: float, height: float) -> PlacedLabels:
     """Left and top of places all over the picture, shape (n, 2)."""
     wide, high = size
     across = np.arange(0, max(width - wide, 0) + wide / 2, max(wide / 2, 1))
@@ -171,7 +173,7 @@ def _anywhere(box: Rectangle, size: tuple[float, float], width: float, height: f
     return np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
 
 
-def _inside(places: Places, size: tuple[float, float], width: float, height: float) -> Places:
+def _inside(places: PlacedLabels, size: tuple[float, float], width: float, height: float) -> PlacedLabels:
     """Places pushed into the picture where they stick out, shape (n, 4); none where it is too small for them."""
     wide, high = size
     if wide > width or high > height:

@@ -14,7 +14,7 @@ _MOST_MAPS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class LegendEntry:
     """What a legend tells of a phrase.
 
     Attributes:
@@ -39,7 +39,7 @@ class Entry:
         return f"{self.probability:.0%}" + (f", {self.count} places" if self.count > 1 else "")
 
 
-def draw_legend(entries: Sequence[Entry], *, width: int, size: int) -> Image.Image:
+def draw_legend(entries: Sequence[LegendEntry], *, width: int, size: int) -> Image.Image:
     """Draw a legend.
 
     Args:
@@ -79,7 +79,7 @@ def draw_legend(entries: Sequence[Entry], *, width: int, size: int) -> Image.Ima
     return legend
 
 
-def _draw_words(draw: ImageDraw.ImageDraw, entry: Entry, place: tuple[int, int], width: int, size: int) -> None:
+def _draw_words(draw: ImageDraw.ImageDraw, entry: LegendEntry, place: tuple[int, int], width: int, size: int) -> None:
     left, top = place
     gone = entry.probability is None
     font = font_for(size, needs_wide(entry.text))

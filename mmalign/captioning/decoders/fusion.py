@@ -111,7 +111,7 @@ class AttentionFusion(Fusion):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, spent=4)
-        self.look = Look(width, heads)
+        self.look = CrossAttention(width, heads)
 
     def join(
         self, image: torch.Tensor, image_mask: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
@@ -128,7 +128,7 @@ class TransformerFusion(Fusion):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, spent=4)
-        self.look = Look(width, heads)
+        self.look = CrossAttention(width, heads)
 
     def join(
         self, image: torch.Tensor, image_mask: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor
@@ -139,7 +139,7 @@ class TransformerFusion(Fusion):
         return slots[:, : image.shape[1]], slots[:, image.shape[1] :]
 
 
-class Look(nn.Module):
+class CrossAttention(nn.Module):
     """Attention over slots; where none of them is there, it gives zeros."""
 
     def __init__(self, width: int, heads: int) -> None:

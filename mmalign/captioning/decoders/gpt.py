@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from mmalign.captioning.decoders.tokenizer import PADDING
-from mmalign.captioning.ngram_votes import ORDERS, Evidence, evidence_features
+from mmalign.captioning.ngram_votes import ORDERS, NgramVotes, vote_features
 from mmalign.errors import InputError
 
 
@@ -39,7 +39,7 @@ class Cache:
         self.last = None if self.last is None else self.last[rows]
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """Attention to earlier tokens, attention to the memory, two dense layers."""
 
     def __init__(self, width: int, heads: int, *, dropout: float) -> None:
@@ -108,7 +108,7 @@ class GPTDecoder(nn.Module):
         self.longest = longest
         self.words = nn.Embedding(vocabulary, width, padding_idx=PADDING)
         self.positions = nn.Embedding(longest, width)
-        self.blocks = nn.ModuleList([Block(width, heads, dropout=dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([DecoderBlock(width, heads, dropout=dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         self.trust = nn.Linear(width, ORDERS)
@@ -127,7 +127,7 @@ class GPTDecoder(nn.Module):
         tokens: torch.Tensor,
         memory: torch.Tensor,
         mask: torch.Tensor,
-        evidence: Evidence | None = None,
+        evidence: NgramVotes | None = None,
         cache: Cache | None = None,
     ) -> torch.Tensor:
         """Score the next token after each given one.
@@ -162,7 +162,7 @@ class GPTDecoder(nn.Module):
         # softplus(0.5) is about one: at first the evidence counts as an interpolated n-gram model would have it.
         trust = functional.softplus(self.trust(x).float() + 0.5) / ORDERS
         previous = torch.cat([before, tokens[:, :-1]], dim=1)
-        features = evidence_features(evidence, tokens, previous)
+        features = vote_features(evidence, tokens, previous)
         found = (features * trust.permute(2, 0, 1)[..., None]).sum(0)
         words = evidence.words[:, None].expand(found.shape)
         return scores.scatter_add(-1, words, found.masked_fill(words == PADDING, 0.0))

@@ -180,8 +180,8 @@ class HFDecoder:
             else:
                 tokens = language.prompt(context, room=_WORDS + prefix.prefix.length)
                 made = prefix.prefix(prefix.moved(vector).to(language.device))
-                told = language.embed(tokens)
-                shown = {"inputs_embeds": torch.cat([told, made.to(told.dtype)], dim=1)}
+                embedded = language.embed(tokens)
+                shown = {"inputs_embeds": torch.cat([embedded, made.to(embedded.dtype)], dim=1)}
                 length = shown["inputs_embeds"].shape[1]
             found = language.model.generate(
                 **shown,
@@ -198,9 +198,9 @@ class HFDecoder:
             likelihoods, lengths = self._likelihoods(shown, written)
         drafts: dict[str, Draft] = {}
         for row, likelihood, count in zip(written, likelihoods, lengths, strict=True):
-            said = first_caption(language.tokenizer.decode(row, skip_special_tokens=True))
-            if said and said not in drafts:
-                drafts[said] = Draft(said, likelihood, likelihood / max(1, count))
+            text = first_caption(language.tokenizer.decode(row, skip_special_tokens=True))
+            if text and text not in drafts:
+                drafts[text] = Draft(text, likelihood, likelihood / max(1, count))
         if not drafts:
             # Nothing that is a caption came: the best of what was retrieved is more than an empty line.
             return [Draft(context[0] if context else "", None, float("-inf"))]
@@ -234,10 +234,10 @@ class HFDecoder:
 
 
 def _check_model(prefix: PrefixFile, language: LanguageModel) -> None:
-    told = prefix.notes["language_model"]
+    name = prefix.notes["language_model"]
     if language.width != prefix.prefix.width or language.digest != prefix.notes["language_model_digest"]:
         raise ModelUnavailableError(
-            f"the soft prefix was trained for the language model {told}, and hf:{language.source} has other weights; "
+            f"the soft prefix was trained for the language model {name}, and hf:{language.source} has other weights; "
             "name that one, or train a prefix for this one with: mmalign train captioner --language-model "
             f"hf:{language.source}"
         )
@@ -265,19 +265,19 @@ def _load(source: str) -> tuple[Any, Any]:
 
 def _reason(source: str, path: Path, error: Exception) -> str:
     # What transformers says goes on for a page; its first sentence tells what is wrong.
-    said = " ".join(str(error).split()).split(". ")[0][:160].rstrip(".")
+    text = " ".join(str(error).split()).split(". ")[0][:160].rstrip(".")
     if path.suffix == ".gguf":
         return (
-            f"the GGUF file {path} cannot be loaded: {said}; transformers reads some architectures alone: take a file "
+            f"the GGUF file {path} cannot be loaded: {text}; transformers reads some architectures alone: take a file "
             "of another one (llama, qwen2, ...), or serve this one and use openai:MODEL@URL"
         )
     if path.is_dir():
         there = ", ".join(sorted(entry.name for entry in path.iterdir())[:12]) or "nothing"
         return (
-            f"the folder {path} is no complete causal language model: {said}; expected config.json, the tokenizer's "
+            f"the folder {path} is no complete causal language model: {text}; expected config.json, the tokenizer's "
             f"files and model.safetensors, found {there}"
         )
     return (
-        f"the language model {source!r} cannot be loaded: {said}; give a folder with its files, or let it be fetched "
+        f"the language model {source!r} cannot be loaded: {text}; give a folder with its files, or let it be fetched "
         "from the hub once"
     )

@@ -14,13 +14,13 @@ from torch.nn import functional
 from mmalign.captioning.decoders.fusion import Fusion, FusionName, make_fusion
 from mmalign.captioning.decoders.gpt import Cache, GPTDecoder
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
-from mmalign.captioning.ngram_votes import Evidence, gather_evidence
+from mmalign.captioning.ngram_votes import NgramVotes, gather_votes
 from mmalign.errors import InputError
 from mmalign.types import field_values
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class DecoderConfig:
     """Sizes of a captioner.
 
     Attributes:
@@ -80,7 +80,7 @@ class VectorEncoder(nn.Module):
 class CaptionEncoder(nn.Module):
     """The text side: each retrieved caption as the mean of its words and its rank, in one slot.
 
-    The order of the words reaches the decoder through `Evidence`.
+    The order of the words reaches the decoder through `NgramVotes`.
 
     Args:
         words: The decoder's own words, shared.
@@ -104,29 +104,31 @@ class CaptionEncoder(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class DecoderInputs:
     """What is known of b pictures.
 
     Attributes:
         vectors: Embeddings, shape (b, dim), float32; a row that is missing is zero.
         seen: Which of them are there, shape (b,), bool.
         captions: Tokens of the retrieved captions, shape (b, k, l), int64, `PADDING` filling up.
-        evidence: Their n-grams.
+        votes: Their n-grams.
     """
 
     vectors: torch.Tensor
     seen: torch.Tensor
     captions: torch.Tensor
-    evidence: Evidence
+    votes: NgramVotes
 
-    def to(self, device: torch.device) -> Inputs:
+    def to(self, device: torch.device) -> DecoderInputs:
         """The same on another device."""
-        return Inputs(self.vectors.to(device), self.seen.to(device), self.captions.to(device), self.evidence.to(device))
+        return DecoderInputs(
+            self.vectors.to(device), self.seen.to(device), self.captions.to(device), self.votes.to(device)
+        )
 
 
 def make_inputs(
     vectors: np.ndarray, contexts: Sequence[Sequence[Sequence[int]]], *, seen: np.ndarray | None = None
-) -> Inputs:
+) -> DecoderInputs:
     """Gather what is known of pictures.
 
     Args:
@@ -145,11 +147,11 @@ def make_inputs(
     for row, context in enumerate(contexts):
         for rank, tokens in enumerate(context):
             captions[row, rank, : len(tokens)] = tokens
-    return Inputs(
+    return DecoderInputs(
         torch.from_numpy(np.where(present[:, None], vectors, 0).astype(np.float32)),
         torch.from_numpy(present),
         torch.from_numpy(captions),
-        gather_evidence(contexts),
+        gather_votes(contexts),
     )
 
 
@@ -173,7 +175,7 @@ class MultimodalTransformer(nn.Module):
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.fusion, self.decoder = fusion, decoder
 
-    def remember(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    def remember(self, inputs: DecoderInputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the memory that the decoder looks at.
 
         Args:
@@ -189,13 +191,13 @@ class MultimodalTransformer(nn.Module):
         result: tuple[torch.Tensor, torch.Tensor] = self.fusion(image, image_mask, text, text_mask)
         return result
 
-    def forward(self, inputs: Inputs, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+    def forward(self, inputs: DecoderInputs, tokens: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Score the next token after each of `tokens` (b, t); shape (b, t, vocabulary)."""
         memory, mask = self.remember(inputs)
-        result: torch.Tensor = self.decoder(tokens, memory, mask, inputs.evidence, cache)
+        result: torch.Tensor = self.decoder(tokens, memory, mask, inputs.votes, cache)
         return result
 
-    def loss(self, inputs: Inputs, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
+    def loss(self, inputs: DecoderInputs, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
         """`-sum_i log P(x_i | x_<i, context)`, averaged over the tokens of all captions, their ends included.
 
         Args:
@@ -229,7 +231,7 @@ def pad_targets(captions: Sequence[Sequence[int]], *, longest: int) -> torch.Ten
     return table
 
 
-def make_model(config: ModelConfig) -> MultimodalTransformer:
+def make_model(config: DecoderConfig) -> MultimodalTransformer:
     """Make a captioner with random weights from torch's present seed.
 
     Args:

@@ -15,7 +15,7 @@ from mmalign.captioning.decoders.prompts import chat_prompt, first_caption
 from mmalign.errors import InputError, ModelUnavailableError
 from mmalign.utils import Float32Array
 
-KEY = "OPENAI_API_KEY"
+API_KEY_VARIABLE = "OPENAI_API_KEY"
 """The environment variable whose value is sent as a bearer token, where it is set."""
 
 
@@ -49,18 +49,18 @@ class OpenAIDecoder:
         message = {"role": "user", "content": chat_prompt(context)}
         answer = self._ask({"model": self._model, "messages": [message], "temperature": 0, "max_tokens": 60})
         try:
-            said = first_caption(str(answer["choices"][0]["message"]["content"]))
+            text = first_caption(str(answer["choices"][0]["message"]["content"]))
         except (KeyError, IndexError, TypeError) as error:
             raise ModelUnavailableError(
                 f"{self._url} answered with something else; expected an object with choices[0].message.content"
             ) from error
-        if not said:
+        if not text:
             raise ModelUnavailableError(f"{self.name} answered without a word; try another model")
-        return [Draft(said, None, 0.0)]
+        return [Draft(text, None, 0.0)]
 
     def _ask(self, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY):
+        if key := os.environ.get(API_KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(
             f"{self._url}/chat/completions", data=json.dumps(body).encode(), headers=headers, method="POST"
@@ -73,11 +73,11 @@ class OpenAIDecoder:
             error.close()
             raise ModelUnavailableError(
                 f"{self._url} refused with status {error.code}; does the model {self._model!r} exist there, and is "
-                f"${KEY} right?"
+                f"${API_KEY_VARIABLE} right?"
             ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            said = str(reason) if isinstance(reason, OSError) else type(error).__name__
+            message = str(reason) if isinstance(reason, OSError) else type(error).__name__
             raise ModelUnavailableError(
-                f"no answer of an OpenAI-compatible server at {self._url}: {said}; is it running?"
+                f"no answer of an OpenAI-compatible server at {self._url}: {message}; is it running?"
             ) from error

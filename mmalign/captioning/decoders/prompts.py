@@ -22,7 +22,7 @@ _LABEL = re.compile(
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]+|\d+[.)])\s+")
 
 
-def shown(context: Sequence[str]) -> list[str]:
+def prompt_captions(context: Sequence[str]) -> list[str]:
     """The captions that go into a prompt: the best ones, none of them longer than a caption."""
     return [" ".join(caption.split())[:_LETTERS] for caption in context[:_MOST] if caption.strip()]
 
@@ -36,7 +36,7 @@ def chat_prompt(context: Sequence[str]) -> str:
     Returns:
         The text of the message.
     """
-    return "\n".join([INSTRUCTION, "", *(f"- {caption}" for caption in shown(context))])
+    return "\n".join([INSTRUCTION, "", *(f"- {caption}" for caption in prompt_captions(context))])
 
 
 def plain_prompt(context: Sequence[str]) -> str:
@@ -49,7 +49,7 @@ def plain_prompt(context: Sequence[str]) -> str:
         A text whose next line is the caption; it ends with a space-less mark, since tokenizers put the space before a
         word into the word.
     """
-    lines = [f"Caption: {caption}" for caption in shown(context)]
+    lines = [f"Caption: {caption}" for caption in prompt_captions(context)]
     return "\n".join(["Captions of one picture, by different people:", *lines, "Caption:"])
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from mmalign.captioning.decoders.base import Draft
-from mmalign.captioning.decoders.decoding import GenerationConfig, GenerationOutput, write_captions
-from mmalign.captioning.decoders.model import ModelConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
+from mmalign.captioning.decoders.generation import GenerationConfig, GenerationOutput, generate
+from mmalign.captioning.decoders.model import DecoderConfig, MultimodalTransformer, make_inputs, make_model, pad_targets
 from mmalign.captioning.decoders.tokenizer import CaptionTokenizer
 from mmalign.captioning.decoders.weight_file import read_weights, write_weights
 from mmalign.captioning.ranking import rank_drafts
@@ -43,7 +43,7 @@ class DecoderFile:
         notes: `encoder` (name), `fingerprint`, `license`, `provenance` and more texts.
     """
 
-    config: ModelConfig
+    config: DecoderConfig
     tokenizer: CaptionTokenizer
     state: Mapping[str, torch.Tensor]
     mean: Float32Array
@@ -100,14 +100,14 @@ def read_decoder(path: Path) -> DecoderFile:
     try:
         header, stored = read_weights(path, format_=FORMAT)
         state = {name: tensor.float() for name, tensor in stored.items()}
-        known = {field.name for field in fields(ModelConfig)}
-        config = ModelConfig(**{k: v for k, v in header["config"].items() if k in known})
+        known = {field.name for field in fields(DecoderConfig)}
+        config = DecoderConfig(**{k: v for k, v in header["config"].items() if k in known})
         tokenizer = CaptionTokenizer(header["tokenizer"])
         notes: dict[str, str] = header["notes"]
         frequencies = None
-        if told := header.get("frequencies"):
-            counts = {tuple(run.split(" ")): int(count) for run, count in told["counts"].items()}
-            frequencies = DocumentFrequencies(int(told["documents"]), counts)
+        if table := header.get("frequencies"):
+            counts = {tuple(run.split(" ")): int(count) for run, count in table["counts"].items()}
+            frequencies = DocumentFrequencies(int(table["documents"]), counts)
         mean = state.pop(_MEAN).numpy()
         state["text_encoder.words.weight"] = state["decoder.words.weight"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -160,14 +160,14 @@ class TrainedDecoder:
         return self._config.dim
 
     def caption(
-        self, vector: Float32Array | None, context: Sequence[str], *, writing: GenerationConfig | None = None
+        self, vector: Float32Array | None, context: Sequence[str], *, config: GenerationConfig | None = None
     ) -> list[Draft]:
         """Write drafts for one picture; see `Decoder.caption`.
 
         Args:
             vector: Its embedding as the encoder gives it, shape (dim,); None to write from the context alone.
             context: Retrieved captions, best first; those beyond the decoder's context are left out.
-            writing: How, drafts then ranked by likelihood; None for what measured best: a beam search and draws, and of
+            config: How, drafts then ranked by likelihood; None for what measured best: a beam search and draws, and of
                 both the draft that the context agrees with most.
 
         Returns:
@@ -177,21 +177,21 @@ class TrainedDecoder:
             DimensionError: An embedding of another width.
         """
         vectors = None if vector is None else as_matrix(vector, dim=self.dim, name="vector")
-        return self.caption_many(vectors, [context], writing=writing)[0]
+        return self.caption_many(vectors, [context], config=config)[0]
 
     def caption_many(
         self,
         vectors: Float32Array | None,
         contexts: Sequence[Sequence[str]],
         *,
-        writing: GenerationConfig | None = None,
+        config: GenerationConfig | None = None,
     ) -> list[list[Draft]]:
         """Write drafts for many pictures.
 
         Args:
             vectors: Shape (n, dim), rows of length 1; None to write from the contexts alone.
             contexts: Retrieved captions of each.
-            writing: As in `caption`.
+            config: As in `caption`.
 
         Returns:
             Drafts of each, best first.
@@ -199,8 +199,8 @@ class TrainedDecoder:
         Raises:
             DimensionError: Another number of vectors than of contexts, or another width.
         """
-        if writing is not None:
-            return self._write(vectors, contexts, writing)
+        if config is not None:
+            return self._write(vectors, contexts, config)
         beams = self._write(vectors, contexts, BEAMS)
         if not any(contexts):
             return beams
@@ -212,7 +212,7 @@ class TrainedDecoder:
         return result
 
     def _write(
-        self, vectors: Float32Array | None, contexts: Sequence[Sequence[str]], writing: GenerationConfig
+        self, vectors: Float32Array | None, contexts: Sequence[Sequence[str]], config: GenerationConfig
     ) -> list[list[Draft]]:
         moved = self._moved(vectors, len(contexts))
         result: list[list[Draft]] = []
@@ -220,8 +220,8 @@ class TrainedDecoder:
             tokens = [self._read(context) for context in contexts[start : start + _TOGETHER]]
             part = moved[start : start + _TOGETHER]
             inputs = make_inputs(part, tokens, seen=np.full(len(part), vectors is not None)).to(self._device)
-            found = write_captions(self._model, inputs, writing)
-            result += [[self._draft(caption, writing) for caption in written] for written in found]
+            found = generate(self._model, inputs, config)
+            result += [[self._draft(caption, config) for caption in written] for written in found]
         return result
 
     @torch.inference_mode()
@@ -264,9 +264,9 @@ class TrainedDecoder:
         read = self._tokenizer.encode(list(context)[: self._config.context], longest=self._config.longest)
         return [tokens for tokens in read if tokens]
 
-    def _draft(self, written: GenerationOutput, writing: GenerationConfig) -> Draft:
+    def _draft(self, written: GenerationOutput, config: GenerationConfig) -> Draft:
         text = self._tokenizer.decode(written.tokens)
-        return Draft(text, written.log_likelihood, written.score(writing.length_penalty))
+        return Draft(text, written.log_likelihood, written.score(config.length_penalty))
 
 
 def open_decoder(path: Path, **options: Any) -> TrainedDecoder:

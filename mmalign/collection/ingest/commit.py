@@ -11,7 +11,7 @@ import numpy as np
 
 from mmalign.collection.ingest.jobs import Known, NewRow
 from mmalign.collection.ingest.known import KnownItems
-from mmalign.store import Claim, Removed, Store, hear
+from mmalign.store import Claim, Removed, Store, merge_claims
 
 # A commit is due after so many seconds or items: what a power cut can cost.
 _COMMIT_SECONDS = 5.0
@@ -52,7 +52,7 @@ class Commits:
         self._rows: list[NewRow] = []
         self._patches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         # By id, for the items among the patches that were heard: the column `said` before, and what was heard.
-        self._hearings: dict[str, tuple[str | None, list[Claims]]] = {}
+        self._merged: dict[str, tuple[str | None, list[Claims]]] = {}
         # The version after which only others have changed rows.
         self._looked = store.version
         self._last = time.monotonic()
@@ -77,7 +77,7 @@ class Commits:
         self._patches.setdefault(tuple(row), []).append(row)
         self.commit_when_due()
 
-    def hear(self, known: Known, claims: Claims) -> bool:
+    def merge_claims(self, known: Known, claims: Claims) -> bool:
         """Take over what the source says of an item that is known.
 
         Args:
@@ -88,14 +88,14 @@ class Commits:
             Whether it changes a value.
         """
         known = self._known.current(known)
-        heard = hear(known.said, claims, fields=self.fields)
-        if heard is None:
+        merged = merge_claims(known.claims_json, claims, fields=self.fields)
+        if merged is None:
             return False
-        self._known.change(replace(known, said=heard.said))
-        self._hearings.setdefault(known.id, (known.said, []))[1].append(claims)
-        self.overruled += bool(heard.overruled)
-        self.patch({"id": known.id, "said": heard.said, **heard.values})
-        return bool(heard.values)
+        self._known.change(replace(known, claims_json=merged.claims_json))
+        self._merged.setdefault(known.id, (known.claims_json, []))[1].append(claims)
+        self.overruled += bool(merged.overruled)
+        self.patch({"id": known.id, "said": merged.claims_json, **merged.values})
+        return bool(merged.values)
 
     def move(self, known: Known, uri: str, stamp: Mapping[str, Any]) -> None:
         """Queue that an item lies elsewhere now.
@@ -133,7 +133,7 @@ class Commits:
             with self._store.alone():
                 theirs = self._changed_by_others()
                 self._write_rows(theirs)
-                self._hear_again(theirs)
+                self._merge_again(theirs)
                 if len(self._patches) > _MOST_PATCHES:
                     self._patches = self._evened()
                 for rows in self._patches.values():
@@ -151,7 +151,7 @@ class Commits:
         row_ids = self._store.row_ids(since=self._looked)
         if not len(row_ids):
             return {}
-        queued = {*self._hearings, *(row.values["id"] for row in self._rows)}
+        queued = {*self._merged, *(row.values["id"] for row in self._rows)}
         ids = self._store.take(row_ids, ["id"], check=False).column("id").to_pylist()
         row_ids = row_ids[[place for place, name in enumerate(ids) if name in queued]]
         table = self._store.take(row_ids, ["id", "captions", "said", *self._store.columns])
@@ -167,10 +167,10 @@ class Commits:
                 self.vanished_updates += 1
                 continue
             row = dict(before[new.row_id] if new.row_id is not None else theirs.get(new.values["id"], {}))
-            heard = hear(row.get("said"), new.claims, fields=self.fields)
-            if heard is not None:
-                self.overruled += bool(heard.overruled)
-                row |= {**heard.values, "said": heard.said}
+            merged = merge_claims(row.get("said"), new.claims, fields=self.fields)
+            if merged is not None:
+                self.overruled += bool(merged.overruled)
+                row |= {**merged.values, "said": merged.claims_json}
             rows.append({**row, **new.values})
             vectors.append(new.vector)
         if rows:
@@ -190,23 +190,23 @@ class Commits:
         table = self._store.take(there, ["captions", "said", *self._store.columns])
         return dict(zip(there.tolist(), table.to_pylist(), strict=True))
 
-    def _hear_again(self, theirs: Mapping[str, dict[str, Any]]) -> None:
+    def _merge_again(self, theirs: Mapping[str, dict[str, Any]]) -> None:
         """Compare once more what sources say of items of which others have changed who said what."""
-        for name, (before, hearings) in self._hearings.items():
-            said = theirs[name]["said"] if name in theirs else before
-            if said == before:
+        for name, (before, rounds) in self._merged.items():
+            claims_json = theirs[name]["said"] if name in theirs else before
+            if claims_json == before:
                 continue
             for rows in self._patches.values():
                 rows[:] = [row for row in rows if row["id"] != name or "said" not in row]
             values: dict[str, Any] = {}
-            for claims in hearings:
-                heard = hear(said, claims, fields=self.fields)
-                if heard is not None:
-                    self.overruled += bool(heard.overruled)
-                    said, values = heard.said, {**values, **heard.values}
-            row = {"id": name, "said": said, **values}
+            for claims in rounds:
+                merged = merge_claims(claims_json, claims, fields=self.fields)
+                if merged is not None:
+                    self.overruled += bool(merged.overruled)
+                    claims_json, values = merged.claims_json, {**values, **merged.values}
+            row = {"id": name, "said": claims_json, **values}
             self._patches.setdefault(tuple(row), []).append(row)
-        self._hearings = {}
+        self._merged = {}
 
     def _evened(self) -> dict[tuple[str, ...], list[dict[str, Any]]]:
         """Patches of the same columns for all: what a patch leaves as it is gets the value that is there.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mmalign.collection.ingest.jobs import IngestJob, Known, derive_id
 from mmalign.collection.ingest.known import KnownItems
 from mmalign.media import row_is_there, uri_to_path
-from mmalign.store import Given
+from mmalign.store import FittedItem
 from mmalign.types import Item, Skip
 
 
@@ -24,7 +24,7 @@ class SameBytes:
     """
 
     known: Known
-    given: Given
+    given: FittedItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class KeptOut:
 
 
 def diff(
-    block: Sequence[Given],
+    block: Sequence[FittedItem],
     known: KnownItems,
     *,
     claims: Mapping[str, Sequence[str]],
@@ -96,7 +96,7 @@ def diff(
             yield SameBytes(there, given)
         else:
             occupied = derived.get(item.uri) in taken
-            yield IngestJob(item, there, size, mtime_ns, given.said, given.own, taken=occupied)
+            yield IngestJob(item, there, size, mtime_ns, given.digest, given.own_digest, taken=occupied)
 
 
 def _owner(item: Item, there: Known | None, claims: Sequence[str]) -> str:

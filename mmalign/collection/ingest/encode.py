@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmalign.collection.ingest.claims import ClaimMerger, Tally
 from mmalign.collection.ingest.commit import Commits
 from mmalign.collection.ingest.diff import taken_by
-from mmalign.collection.ingest.hearing import Hearing, Tally
 from mmalign.collection.ingest.jobs import IngestJob, Known, NewRow, derive_id
 from mmalign.collection.ingest.known import KnownItems, KnownPictures
 from mmalign.collection.ingest.load import ImageLoader
@@ -36,7 +36,7 @@ class Encode:
         before: The items when the run began.
         known: What they hold.
         commits: Where rows and changes go.
-        hearing: Takes over what the source says.
+        merger: Takes over what the source says.
         removals: Says what stays out.
         tally: Counts the items.
         damage: What is damaged of the collection.
@@ -52,7 +52,7 @@ class Encode:
         *,
         known: KnownItems,
         commits: Commits,
-        hearing: Hearing,
+        merger: ClaimMerger,
         removals: Removals,
         tally: Tally,
         damage: Mending,
@@ -63,7 +63,7 @@ class Encode:
         self._store, self._before = store, before
         self._known = known
         self._commits = commits
-        self._hearing = hearing
+        self._merger = merger
         self._removals = removals
         self._tally = tally
         # Row ids of items whose embedding is damaged, and ids of items that are made anew, whatever they hold.
@@ -178,7 +178,7 @@ class Encode:
                 self._move(known, job, stamp)
                 return
             self._commits.patch({"id": known.id, **stamp})
-            self._hearing.same_bytes(known, job.item, job.said, job.own)
+            self._merger.same_bytes(known, job.item, job.digest, job.own_digest)
             return
         rows = others.get(picture.sha256)
         if rows is None:
@@ -235,7 +235,7 @@ class Encode:
     def _move(self, known: Known, job: IngestJob, stamp: Mapping[str, Any]) -> None:
         self._tally.counts["moved"] += 1
         self._commits.move(known, job.item.uri, stamp)
-        self._hearing.hear(known, job.item, job.said, job.own)
+        self._merger.merge_claims(known, job.item, job.digest, job.own_digest)
 
     def _emit(
         self, job: IngestJob, picture: Loaded, vector: Float32Array, *, sizes: Mapping[str, Any] | None = None
@@ -259,7 +259,7 @@ class Encode:
             "bytes": job.size if job.size is not None else picture.bytes,
             "mtime_ns": job.mtime_ns,
         }
-        parts = self._hearing.claims(job.item, job.said, job.own)
+        parts = self._merger.claims(job.item, job.digest, job.own_digest)
         self._commits.add(NewRow(None if known is None else known.row_id, parts, values, vector))
 
     def _size_columns(self, picture: Loaded) -> Mapping[str, str]:

@@ -23,7 +23,7 @@ class Known:
         sha256: Of its bytes; None for vectors from elsewhere.
         size: Bytes of the file; None where there is none.
         mtime_ns: When the file was last changed; None where there is none.
-        said: Who gave what of it; see `mmalign.store.said`.
+        claims_json: Who gave what of it; see `mmalign.store.claims`.
     """
 
     row_id: int
@@ -32,7 +32,7 @@ class Known:
     sha256: str | None
     size: int | None
     mtime_ns: int | None
-    said: str | None
+    claims_json: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class IngestJob:
         known: The item that is there; None where it is new.
         size: Bytes of the file; None for a URL.
         mtime_ns: When the file was last changed; None for a URL.
-        said: Digest of what the source says of it, or None.
-        own: The same without what came with the call.
+        digest: Digest of what the source says of it, or None.
+        own_digest: The same without what came with the call.
         taken: Whether the id that its URI gives belongs to an item that once had this URI.
     """
 
@@ -53,8 +53,8 @@ class IngestJob:
     known: Known | None = None
     size: int | None = None
     mtime_ns: int | None = None
-    said: str | None = None
-    own: str | None = None
+    digest: str | None = None
+    own_digest: str | None = None
     taken: bool = False
 
 

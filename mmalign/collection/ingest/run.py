@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mmalign.collection.ingest.claims import ClaimMerger, Tally
 from mmalign.collection.ingest.commit import Commits
 from mmalign.collection.ingest.diff import KeptOut, SameBytes, diff
 from mmalign.collection.ingest.encode import Encode
-from mmalign.collection.ingest.hearing import Hearing, Tally
 from mmalign.collection.ingest.jobs import IngestJob, derive_id
 from mmalign.collection.ingest.known import KnownItems
 from mmalign.collection.ingest.prune import find_gone, prune_notes
@@ -70,7 +70,7 @@ class Ingest:
         self._known = KnownItems(store)
         self._commits = Commits(store, self._known, removed)
         self._tally = Tally()
-        self._hearing = Hearing(self._commits, self._known, self._tally)
+        self._merger = ClaimMerger(self._commits, self._known, self._tally)
         self._removals = Removals(removed, restore=restore, items=self._items, known=self._known)
         self._before = store
         self._damage = Mending(())
@@ -119,8 +119,8 @@ class Ingest:
             self._commits.flush()
             self._prune(folder, exclusion, remove=prune)
             self._tally.notes += self._damage.settle(self._store, written=self._commits.written)
-            self._tell_overruled()
-            self._tell_vanished()
+            self._note_overruled()
+            self._note_vanished()
         except KeyboardInterrupt:
             self._commits.flush()
             self._tally.notes += self._damage.settle(self._store, written=self._commits.written, finished=False)
@@ -144,7 +144,7 @@ class Ingest:
         if not self._damage.damage:
             self._store.keep_indexes()
 
-    def _tell_overruled(self) -> None:
+    def _note_overruled(self) -> None:
         if self._commits.overruled:
             many = self._commits.overruled > 1
             self._tally.notes.append(
@@ -156,7 +156,7 @@ class Ingest:
                 )
             )
 
-    def _tell_vanished(self) -> None:
+    def _note_vanished(self) -> None:
         if self._commits.vanished:
             many = self._commits.vanished > 1
             text = f"{self._commits.vanished:,} item{'s were' if many else ' was'} removed by another process meanwhile"
@@ -189,8 +189,8 @@ class Ingest:
         rows = _Metadata(self._items)
         columns = self._store.settle_columns(self._items.names, rows, as_text=self._as_text)
         self._renamed = columns.renamed
-        self._commits.fields = sorted(columns.kinds[name][0] for name in self._items.spoken if name in columns.kinds)
-        self._hearing.by_call = frozenset(columns.renamed.get(name, name) for name in self._metadata)
+        self._commits.fields = sorted(columns.kinds[name][0] for name in self._items.filled if name in columns.kinds)
+        self._merger.by_call = frozenset(columns.renamed.get(name, name) for name in self._metadata)
         return columns
 
     # What has changed ----------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Ingest:
             stays_out=self._removals.was_removed_at,
             encode_again=self._damage.without_embedding,
         )
-        fit = partial(fit_items, columns, by_call=self._metadata, remarks=self._items.remarks)
+        fit = partial(fit_items, columns, by_call=self._metadata, cell_notes=self._items.cell_notes)
         # A few are compared before anybody sees a bar.
         shown = self._progress and len(self._items) > _BLOCK
         with track("Comparing", len(self._items), enabled=shown) as advance:
@@ -214,7 +214,7 @@ class Ingest:
                     match found:
                         case SameBytes():
                             given = found.given
-                            self._hearing.same_bytes(found.known, given.item, given.said, given.own)
+                            self._merger.same_bytes(found.known, given.item, given.digest, given.own_digest)
                         case KeptOut():
                             self._tally.counts["kept_out"] += 1
                         case Skip():
@@ -231,7 +231,7 @@ class Ingest:
             self._before,
             known=self._known,
             commits=self._commits,
-            hearing=self._hearing,
+            merger=self._merger,
             removals=self._removals,
             tally=self._tally,
             damage=self._damage,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmalign.collection.ingest.spool import Spool
 from mmalign.errors import InputError, MetadataError
-from mmalign.store import Remarks, plain_item
+from mmalign.store import CellNotes, plain_item
 from mmalign.types import Item, Note, Skip, Unread
 from mmalign.utils import Int64Array, track
 
@@ -34,7 +34,7 @@ class SourceItems:
         skipped: What cannot be used.
         unread: Files that look like media and are not read, by ending.
         names: Names of metadata, in the order in which they came.
-        spoken: Those of them that some item has a value for.
+        filled: Those of them that some item has a value for.
         remarks: Takes in notes on cells of the items.
         claims: By id, the URIs that claim it, where there are several.
     """
@@ -43,11 +43,11 @@ class SourceItems:
         self.skipped: list[Skip] = []
         self.unread: Counter[str] = Counter()
         self.names: dict[Any, None] = {}
-        self.spoken: set[Any] = set()
-        self.remarks = Remarks()
+        self.filled: set[Any] = set()
+        self.cell_notes = CellNotes()
         self.claims: dict[str, list[str]] = {}
         self._notes: list[Note] = []
-        self._left_out = Remarks()
+        self._left_out = CellNotes()
         self._overridden: dict[Any, Note] = {}
         self._spool: Spool[_Record] = Spool(folder)
         # By row; `hash` is 64 bits, and what it confuses is told apart by the values themselves.
@@ -86,7 +86,7 @@ class SourceItems:
         # Also of one that cannot be used: its picture is there.
         self._uris.append(hash(given.uri))
         try:
-            item = plain_item(given, self.remarks)
+            item = plain_item(given, self.cell_notes)
         except (MetadataError, InputError) as error:
             self.skipped.append(Skip(given.place or given.uri, str(error)))
             return
@@ -94,7 +94,7 @@ class SourceItems:
         for name, value in metadata.items():
             self.names[name] = None
             if value is not None:
-                self.spoken.add(name)
+                self.filled.add(name)
         self._keys.append(hash((item.id, item.uri)))
         self._ids.append(0 if item.id is None else hash(item.id) or 1)
         self._spool.append((item.uri, item.id, item.captions, metadata, item.place, item.source))
@@ -183,7 +183,7 @@ class SourceItems:
 
     def notes(self) -> list[Note]:
         """What is to be told of the source, once all was gone through."""
-        return [*self._notes, *self._left_out.told(), *self._overridden.values(), *self.remarks.told()]
+        return [*self._notes, *self._left_out.to_notes(), *self._overridden.values(), *self.cell_notes.to_notes()]
 
     def close(self) -> None:
         """Give the room on disk free."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmalign.encoders.lite.packaged_weights import PinnedFile, load_pinned
 from mmalign.encoders.lite.quantised import Tensor, to_float32
-from mmalign.encoders.lite.wheels import PinnedFile, load_pinned
 from mmalign.errors import MissingExtraError
 
 if TYPE_CHECKING:

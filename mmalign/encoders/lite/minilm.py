@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mmalign.encoders.base import KnownWords
 from mmalign.encoders.known_words import WordPieces
+from mmalign.encoders.lite.packaged_weights import PinnedFile, load_pinned
 from mmalign.encoders.lite.quantised import Tensor, map_safetensors, to_float32
-from mmalign.encoders.lite.wheels import PinnedFile, load_pinned
 from mmalign.errors import MissingExtraError
 from mmalign.utils import Float32Array
 

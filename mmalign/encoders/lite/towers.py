@@ -31,7 +31,7 @@ from mmalign.utils import Float32Array, l2_normalize
 if TYPE_CHECKING:
     import torch
 
-Item = TypeVar("Item")
+InputT = TypeVar("InputT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +327,8 @@ def image_features(
 
 def stream_features(
     load_model: Callable[[], EfficientNetLite2],
-    items: Iterable[Item],
-    prepare: Callable[[Item], NDArray[np.uint8]],
+    items: Iterable[InputT],
+    prepare: Callable[[InputT], NDArray[np.uint8]],
     *,
     batch_size: int,
     margins: Sequence[int] = (0,),
@@ -355,7 +355,7 @@ def stream_features(
         return
     items, model = chain([first], waiting), load_model()
 
-    def run(item: Item) -> Float32Array:
+    def run(item: InputT) -> Float32Array:
         compute_alone()
         row: Float32Array = image_features(model, [prepare(item)], margins=margins)[0]
         return row

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.lite.efficientnet import EFFICIENTNET_WEIGHTS, PREPROCESSING, EfficientNetLite2
 from mmalign.encoders.lite.minilm import MAX_TOKENS, MINILM_TOKENIZER, MINILM_WEIGHTS, MiniLM
+from mmalign.encoders.lite.packaged_weights import check_digest, locate
 from mmalign.encoders.lite.quantised import map_safetensors
 from mmalign.encoders.lite.towers import TwoTowerEncoder
-from mmalign.encoders.lite.wheels import check_digest, locate
 
 if TYPE_CHECKING:
     import torch

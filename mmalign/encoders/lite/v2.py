@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from mmalign.encoders.lite.adapter import Adapter
 from mmalign.encoders.lite.efficientnet import EfficientNetLite2
 from mmalign.encoders.lite.minilm import MAX_TOKENS, MINILM_TOKENIZER, MiniLM
+from mmalign.encoders.lite.packaged_weights import check_digest
 from mmalign.encoders.lite.towers import TwoTowerEncoder
 from mmalign.encoders.lite.weights_file import PICTURE_INPUT, POOLING_NOTE, load_lite2
-from mmalign.encoders.lite.wheels import check_digest
 from mmalign.errors import ModelUnavailableError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.encoders.lite import efficientnet, minilm
+from mmalign.encoders.lite.packaged_weights import check_digest
 from mmalign.encoders.lite.quantised import Tensor, quantise, read_tensors, write_tensors
 from mmalign.encoders.lite.towers import POOLING, PictureInput
-from mmalign.encoders.lite.wheels import check_digest
 from mmalign.errors import InputError, ModelUnavailableError
 
 FORMAT = "mmalign lite@2"

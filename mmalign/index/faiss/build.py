@@ -99,7 +99,7 @@ def _with_gpu(request: BuildRequest, index: FaissIndex) -> FaissIndex:
             request.advance(len(ids))
         return index
     if not index.is_trained:
-        with index.training_on_cards():
+        with index.training_on_gpu():
             index.train(_sample(request, index))
     request.fill(index)
     return index

@@ -34,7 +34,7 @@ _CAGRA_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Cards:
+class GpuSupport:
     """What this FAISS can do with graphics cards.
 
     Attributes:
@@ -48,7 +48,7 @@ class Cards:
     cuvs: bool
 
 
-def probe() -> Cards:
+def probe() -> GpuSupport:
     """Find out what this FAISS can do with graphics cards.
 
     Returns:
@@ -63,10 +63,10 @@ def probe() -> Cards:
         except RuntimeError:
             # No driver, or one that is too old.
             count = 0
-    return Cards(symbols, count, symbols and hasattr(faiss, "GpuIndexCagra"))
+    return GpuSupport(symbols, count, symbols and hasattr(faiss, "GpuIndexCagra"))
 
 
-def require_cards(*, cagra: bool = False) -> Cards:
+def require_gpu_support(*, cagra: bool = False) -> GpuSupport:
     """Refuse where there is no card to work with.
 
     Args:
@@ -78,23 +78,23 @@ def require_cards(*, cagra: bool = False) -> Cards:
     Raises:
         EnvironmentConflictError: This FAISS was not built for cards, sees none, or lacks cuVS.
     """
-    cards = probe()
-    if not cards.symbols:
+    support = probe()
+    if not support.symbols:
         raise EnvironmentConflictError(
             "device cuda needs a FAISS that was built for graphics cards, and this one was not: "
             "pip uninstall -y faiss-cpu && pip install 'mmalign[gpu]', or take a recipe for device cpu"
         )
-    if cagra and not cards.cuvs:
+    if cagra and not support.cuvs:
         raise EnvironmentConflictError(
             "a CAGRA graph needs a FAISS with cuVS, and this one has none: pip uninstall -y faiss-gpu && "
             "pip install faiss-gpu-cuvs, or use the recipe gpu-flat or gpu-ivf-pq"
         )
-    if not cards.count:
+    if not support.count:
         raise EnvironmentConflictError(
             "FAISS sees no graphics card: look at nvidia-smi, at CUDA_VISIBLE_DEVICES and whether the driver is as new "
             "as the CUDA that this FAISS was built for; or take a recipe for device cpu"
         )
-    return cards
+    return support
 
 
 def place_index(index: Index, device: str) -> str | None:
@@ -137,12 +137,12 @@ class GpuReplica:
     def __init__(self, index: Any, *, spread: Spread = "auto") -> None:
         faiss = load_faiss()
         kind = type(index).__name__
-        cards = require_cards(cagra=kind == "IndexHNSWCagra")
+        support = require_gpu_support(cagra=kind == "IndexHNSWCagra")
         # Buffers of a card serve one search at a time.
         self._lock = threading.Lock()
         self._cagra = kind == "IndexHNSWCagra"
         self._refined = kind in ("IndexRefine", "IndexRefineFlat")
-        self._resources = [faiss.StandardGpuResources() for _ in range(1 if self._cagra else cards.count)]
+        self._resources = [faiss.StandardGpuResources() for _ in range(1 if self._cagra else support.count)]
         inner = faiss.downcast_index(index.base_index) if self._refined else index
         copy = _copier(inner, self._resources)
         self._base, self.spread = _first_that_fits(copy, len(self._resources), spread)
@@ -229,11 +229,11 @@ def _flat(index: Any, resources: list[Any], *, shard: bool) -> Any:
     count = len(resources)
     bounds = np.linspace(0, index.ntotal, count + 1).astype(int) if shard else np.array([0, index.ntotal])
     made = []
-    for card, resource in enumerate(resources):
+    for gpu, resource in enumerate(resources):
         config = faiss.GpuIndexFlatConfig()
-        config.useFloat16, config.device = True, card
+        config.useFloat16, config.device = True, gpu
         part = faiss.GpuIndexFlatIP(resource, index.d, config)
-        first, last = (bounds[card], bounds[card + 1]) if shard else bounds
+        first, last = (bounds[gpu], bounds[gpu + 1]) if shard else bounds
         for start in range(int(first), int(last), _CHUNK):
             part.add(index.reconstruct_n(start, min(_CHUNK, int(last) - start)))
         made.append(part)
@@ -251,16 +251,16 @@ def _flat(index: Any, resources: list[Any], *, shard: bool) -> Any:
 def _first_that_fits(copy: Callable[[bool], Any], count: int, spread: Spread) -> tuple[Any, str]:
     """Copy to the cards: whole, or in parts where one card cannot hold all."""
     ways = {"auto": (False, True), "replicas": (False,), "shards": (True,)}[spread][: None if count > 1 else 1]
-    told = ""
+    message = ""
     for shard in ways:
         try:
             return copy(shard), "shards" if shard and count > 1 else "replicas"
         except RuntimeError as error:
-            told = reason(error)
-            if "memory" not in told.lower():
-                raise InputError(f"FAISS cannot copy the index to a graphics card: {told}") from error
+            message = reason(error)
+            if "memory" not in message.lower():
+                raise InputError(f"FAISS cannot copy the index to a graphics card: {message}") from error
     raise EnvironmentConflictError(
-        f"the index does not fit the memory of {count} graphics card(s): {told}; "
+        f"the index does not fit the memory of {count} graphics card(s): {message}; "
         "use a recipe of shorter codes such as gpu-ivf-pq, more cards, or one for device cpu"
     )
 
@@ -279,7 +279,7 @@ def _parts(index: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def trained_on_cards(lists: Any | None) -> Iterator[None]:
+def trained_on_gpu(lists: Any | None) -> Iterator[None]:
     """Let cards assign vectors to centroids while an index with lists is trained, which is nearly all the work.
 
     Args:
@@ -292,7 +292,7 @@ def trained_on_cards(lists: Any | None) -> Iterator[None]:
         EnvironmentConflictError: There is no card.
     """
     faiss = load_faiss()
-    require_cards()
+    require_gpu_support()
     if lists is None:
         yield
         return
@@ -318,7 +318,7 @@ def build_cagra(vectors: Float32Array, *, degree: int) -> Any:
         EnvironmentConflictError: There is no card, or no cuVS.
     """
     faiss = load_faiss()
-    require_cards(cagra=True)
+    require_gpu_support(cagra=True)
     dim = vectors.shape[1]
     config = faiss.GpuIndexCagraConfig()
     config.graph_degree, config.intermediate_graph_degree = degree, 2 * degree

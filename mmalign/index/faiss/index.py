@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import IndexFileError, InputError, RecipeError
-from mmalign.index.base import FilterSupport, Where, check_search, no_hits
+from mmalign.index.base import AllowedRows, FilterSupport, check_search, no_hits
 from mmalign.index.faiss import gpu as faiss_gpu
 from mmalign.index.faiss import scan as faiss_scan
 from mmalign.index.faiss import structure as anatomy
@@ -43,7 +43,7 @@ def require_gpu(*, cagra: bool = False) -> None:
         EnvironmentConflictError: This FAISS was not built for cards, sees none, or lacks cuVS.
         MissingExtraError: FAISS is not installed.
     """
-    faiss_gpu.require_cards(cagra=cagra)
+    faiss_gpu.require_gpu_support(cagra=cagra)
 
 
 class FaissIndex:
@@ -96,10 +96,10 @@ class FaissIndex:
         self._mapped = mapped
         # The file that the index is mapped from.
         self._file: Path | None = None
-        self._anatomy = anatomy.index_structure(self._inner)
+        self._structure = anatomy.index_structure(self._inner)
         self._storage = anatomy.scannable(self._inner)
         self._held = faiss_scan.held_vectors(self._inner)
-        self._default_effort = default_effort if self._anatomy.default_effort is not None else None
+        self._default_effort = default_effort if self._structure.default_effort is not None else None
         self._k_factor = k_factor
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
         self._cards: faiss_gpu.GpuReplica | None = None
@@ -135,39 +135,39 @@ class FaissIndex:
         return self._map.ids
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
+    def live(self) -> NDArray[np.bool_]:
         """Which positions are not removed, bool of shape (positions,)."""
-        return self._map.alive
+        return self._map.live
 
     @property
     def filter_support(self) -> FilterSupport:
         """How the index filters."""
-        return self._anatomy.filter_support
+        return self._structure.filter_support
 
     @property
-    def min_share(self) -> float:
+    def min_selectivity(self) -> float:
         """Share of allowed rows below which exact search over the allowed vectors is the better choice."""
-        return self._anatomy.min_share
+        return self._structure.min_selectivity
 
     @property
-    def true_scores(self) -> bool:
+    def exact_scores(self) -> bool:
         """Whether scores are inner products with the vectors, right to about 1e-3."""
-        return self._anatomy.true_scores
+        return self._structure.exact_scores
 
     @property
     def exhaustive(self) -> bool:
         """Whether the hits are certain to be the true nearest ones."""
-        return self._anatomy.exhaustive
+        return self._structure.exhaustive
 
     @property
     def default_effort(self) -> int | None:
         """nprobe, efSearch or k_factor of a search that names none; None where effort means nothing."""
-        return self._default_effort or self._anatomy.default_effort
+        return self._default_effort or self._structure.default_effort
 
     @property
     def layers(self) -> anatomy.IndexStructure:
         """What the index is made of."""
-        return self._anatomy
+        return self._structure
 
     @property
     def k_factor(self) -> int:
@@ -179,14 +179,14 @@ class FaissIndex:
         """Whether `scan` works: the index holds the vectors themselves, at least in float16."""
         return self._held is not None
 
-    def most_effort(self, share: float = 1.0) -> int | None:
-        """Return the nprobe or efSearch beyond which nothing more is found; see `Index.most_effort`."""
-        return anatomy.max_effort(self._anatomy, len(self._map), share)
+    def max_effort(self, share: float = 1.0) -> int | None:
+        """Return the nprobe or efSearch beyond which nothing more is found; see `Index.max_effort`."""
+        return anatomy.max_effort(self._structure, len(self._map), share)
 
     @property
     def effort_name(self) -> str | None:
         """What FAISS calls the effort, or None where effort means nothing."""
-        return self._anatomy.effort_name
+        return self._structure.effort_name
 
     @property
     def is_trained(self) -> bool:
@@ -303,17 +303,17 @@ class FaissIndex:
         """Where a search without a filter runs: `cpu` or `cuda`."""
         return "cpu" if self._cards is None else "cuda"
 
-    def training_on_cards(self) -> AbstractContextManager[None]:
+    def training_on_gpu(self) -> AbstractContextManager[None]:
         """While this context is open, `train` has graphics cards assign vectors to lists."""
         faiss = load_faiss()
-        return faiss_gpu.trained_on_cards(faiss.try_extract_index_ivf(self._index))
+        return faiss_gpu.trained_on_gpu(faiss.try_extract_index_ivf(self._index))
 
     def remove(self, ids: ArrayLike) -> int:
         """Remove vectors; see `Index.remove`."""
         return self._map.remove(ids)
 
     def search(
-        self, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: int | None = None
+        self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None, effort: int | None = None
     ) -> tuple[Float32Array, Int64Array]:
         """Find the nearest vectors of each query; see `Index.search`.
 
@@ -338,7 +338,7 @@ class FaissIndex:
             scores[:, :want], positions[:, :want] = found
         return scores, self._map.at(positions)
 
-    def scan(self, vectors: ArrayLike, k: int, *, where: Where | None = None) -> tuple[Float32Array, Int64Array]:
+    def scan(self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None) -> tuple[Float32Array, Int64Array]:
         """Find the true nearest vectors of each query by comparing with every allowed one.
 
         Args:
@@ -370,9 +370,9 @@ class FaissIndex:
         """Let FAISS skip what is not allowed, looking further the less is."""
         rows = len(self._map)
         bits = None if mask is None else self._pack(mask)
-        effort = anatomy.widened(self._anatomy, effort, share, rows)
-        most = anatomy.max_effort(self._anatomy, rows)
-        graph = self._anatomy.core == "hnsw" and self._storage is not None
+        effort = anatomy.widened(self._structure, effort, share, rows)
+        most = anatomy.max_effort(self._structure, rows)
+        graph = self._structure.core == "hnsw" and self._storage is not None
         if graph and effort is not None and mask is not None and share * rows <= _DEGREE * effort:
             # Comparing with the few that are allowed costs less than walking a graph past all the others.
             return self._call(queries, want, mask, bits, effort=None, scan=True)
@@ -396,8 +396,8 @@ class FaissIndex:
         short = np.arange(len(queries))
         fetch = min(rows, math.ceil(1.2 * want / share) + 16)
         while short.size:
-            if self._anatomy.lists and fetch == rows:
-                effort = self._anatomy.lists
+            if self._structure.lists and fetch == rows:
+                effort = self._structure.lists
             found = self._call(queries[short], fetch, mask, None, effort=effort)
             scores[short], positions[short] = found[0][:, :want], found[1][:, :want]
             short = short[positions[short, -1] < 0]
@@ -425,7 +425,7 @@ class FaissIndex:
             faiss.SearchParameters(sel=selector)
             if scan
             else anatomy.search_parameters(
-                self._anatomy,
+                self._structure,
                 effort=effort,
                 k_factor=max(1.0, min(float(k_factor), len(self._map) / k)),
                 selector=selector,
@@ -453,7 +453,7 @@ class FaissIndex:
         if known is mask and bits is not None:
             return bits
         bits = np.packbits(mask, bitorder="little")
-        if mask is self._map.alive:
+        if mask is self._map.live:
             # Tombstones are replaced, never changed; a caller's own mask may change between searches.
             self._packed = (mask, bits)
         return bits

@@ -104,7 +104,7 @@ def extend_on_disk(
     size = shard_rows(need_lists(trained, index.factory), memory=None)
     empty_lists(trained)
     workshop = ShardBuilder(folder, {**plan, "factory": index.factory, "dim": index.dim, "shard": size})
-    known = IdMap(np.asarray(index.ids), np.flatnonzero(~index.alive))
+    known = IdMap(np.asarray(index.ids), np.flatnonzero(~index.live))
     path, ids = workshop.fill(trained, chunks(), rows=size, before=(index.file, len(known)), advance=advance)
     known.remove(removed)
     known.extend(known.check_new(ids, len(ids)))

@@ -39,7 +39,7 @@ def held_vectors(index: Any) -> Any | None:
     held = anatomy.scannable(index)
     if held is not None:
         return held if anatomy.index_structure(held).exhaustive else None
-    if built.core == "ivf" and not built.wrappers and built.true_scores:
+    if built.core == "ivf" and not built.wrappers and built.exact_scores:
         layer = faiss.downcast_index(index)
         # Any other way to the lists may miss some of them.
         return layer if isinstance(faiss.downcast_index(layer.quantizer), faiss.IndexFlat) else None

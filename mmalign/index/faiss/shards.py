@@ -64,13 +64,13 @@ class ShardBuilder:
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         self.folder = folder
-        told = json.dumps(dict(plan), sort_keys=True)
+        content = json.dumps(dict(plan), sort_keys=True)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if _read(folder / PLAN) != told:
+            if _read(folder / PLAN) != content:
                 for path in folder.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-                write_atomic(folder / PLAN, told)
+                write_atomic(folder / PLAN, content)
 
     def trained(self) -> Any | None:
         """Return the trained index of an earlier run, or None."""
@@ -123,7 +123,7 @@ class ShardBuilder:
             # Killed after all was done, before anyone took it over.
             return joined, _join([self._known(path) for path in sorted(self.folder.glob("shard-*.npy"))])
         with storage_errors(self.folder):
-            for number, pieces in enumerate(cut(chunks, rows)):
+            for number, pieces in enumerate(split(chunks, rows)):
                 path = self.folder / f"shard-{number:05}.faiss"
                 start = positions + number * rows
                 # Ids are written last: a shard that has them is complete.
@@ -180,7 +180,7 @@ class ShardBuilder:
         return load_faiss().clone_index(index)
 
 
-def cut(
+def split(
     chunks: Iterable[tuple[Int64Array, NDArray[Any]]], rows: int
 ) -> Iterator[Iterator[tuple[Int64Array, NDArray[Any]]]]:
     """Group chunks into shards of exactly `rows` vectors, the last one perhaps of fewer; chunks are cut where need be.

@@ -30,8 +30,8 @@ class IndexStructure:
         lists: Number of inverted lists, 0 where there are none.
         default_effort: nprobe, efSearch or k_factor that suits the index; None where effort means nothing.
         filter_support: How it filters.
-        min_share: Share of allowed rows below which an exact search of the allowed vectors is the better choice.
-        true_scores: Whether scores are inner products with the vectors, right to about 1e-3.
+        min_selectivity: Share of allowed rows below which an exact search of the allowed vectors is the better choice.
+        exact_scores: Whether scores are inner products with the vectors, right to about 1e-3.
         exhaustive: Whether every vector is compared with, and by its true score.
     """
 
@@ -40,8 +40,8 @@ class IndexStructure:
     lists: int
     default_effort: int | None
     filter_support: FilterSupport
-    min_share: float
-    true_scores: bool
+    min_selectivity: float
+    exact_scores: bool
     exhaustive: bool
 
     @property
@@ -86,17 +86,17 @@ def index_structure(index: Any) -> IndexStructure:
         effort = 8
     support: FilterSupport = "exact" if core == "scan" else "selector" if core in ("ivf", "hnsw") else "none"
     # Lists lose recall; a graph's search, and fetching in vain, cost more the fewer rows are allowed.
-    min_share = {"scan": 0.0, "ivf": 0.01}.get(core, 0.1)
+    min_selectivity = {"scan": 0.0, "ivf": 0.01}.get(core, 0.1)
     if core == "hnsw" and scannable(index) is not None:
-        min_share = 0.0
+        min_selectivity = 0.0
     return IndexStructure(
         wrappers=tuple(wrappers),
         core=core,
         lists=lists,
         default_effort=effort,
         filter_support=support,
-        min_share=min_share,
-        true_scores=_scores_truly(index),
+        min_selectivity=min_selectivity,
+        exact_scores=_scores_truly(index),
         exhaustive=core == "scan" and "transform" not in wrappers and _scores_truly(inner),
     )
 

@@ -84,12 +84,12 @@ class Candidate:
     @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the candidate as JSON-ready values."""
-        told = {"recipe": self.recipe.name} if self.estimate is None else self.estimate.to_dict()
-        return told | {"refused": self.refused, "on_disk": self.on_disk}
+        payload = {"recipe": self.recipe.name} if self.estimate is None else self.estimate.to_dict()
+        return payload | {"refused": self.refused, "on_disk": self.on_disk}
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class IndexChoice:
     """The design that was chosen.
 
     Attributes:
@@ -116,7 +116,7 @@ class Choice:
 def choose(
     rows: int, dim: int, budget: Budget | None = None, *, recipes: Sequence[Recipe] | None = None,
     costs: Costs | None = None,
-) -> Choice:  # fmt: skip
+) -> IndexChoice:  # fmt: skip
     """Choose the design that suits some data and some budgets.
 
     Of the designs that keep to the budgets, one that is meant for this number of rows and fits into memory comes first,
@@ -146,7 +146,7 @@ def choose(
     others = [Candidate(one.recipe, one.estimate, _after(one, best, rows), one.on_disk) for one in possible[1:]]
     refused = [one for one in found if one.refused]
     reason = _reason(best, rows=rows, dim=dim, budget=budget, found=found)
-    return Choice(best.recipe, best.estimate, reason, (best, *others, *refused))
+    return IndexChoice(best.recipe, best.estimate, reason, (best, *others, *refused))
 
 
 def chooses_exact(rows: int, dim: int, budget: Budget | None = None) -> bool:
@@ -242,9 +242,9 @@ def _meant(recipe: Recipe, rows: int) -> bool:
 
 def _latency(one: Candidate) -> float:
     found = one.estimate
-    told = None if found is None else found.latency_on_disk if one.on_disk else found.latency
+    latency = None if found is None else found.latency_on_disk if one.on_disk else found.latency
     # Where no time is known, designs go by what they read.
-    return told if told is not None else math.inf if found is None else 1e-12 * found.memory
+    return latency if latency is not None else math.inf if found is None else 1e-12 * found.memory
 
 
 def _after(one: Candidate, best: Candidate, rows: int) -> str:
@@ -262,17 +262,17 @@ def _reason(best: Candidate, *, rows: int, dim: int, budget: Budget, found: Sequ
     meant = [recipe.name for recipe in usable if _meant(recipe, rows) and recipe is not best.recipe]
     if best.recipe.factory == EXACT and not budget.has_faiss and meant:
         return f"{size}: {name}, since FAISS is not installed; pip install 'mmalign[cpu]' for {' or '.join(meant)}"
-    told = f"{size}: {name}, since {best.recipe.why}"
+    text = f"{size}: {name}, since {best.recipe.why}"
     ruled_out = [
         f"{one.recipe.name} is not taken because {one.refused}"
         for one in found
         if one.refused and _meant(one.recipe, rows) and one.recipe.device == budget.device
     ]
     if ruled_out and not _meant(best.recipe, rows):
-        told += f"; {' and '.join(ruled_out)}"
+        text += f"; {' and '.join(ruled_out)}"
     if best.on_disk and best.recipe.storage == "memory":
-        told += "; what candidates are compared again with stays on disk"
-    return told
+        text += "; what candidates are compared again with stays on disk"
+    return text
 
 
 def _impossible(found: Sequence[Candidate], *, rows: int, dim: int, budget: Budget) -> str:
@@ -298,5 +298,5 @@ def _impossible(found: Sequence[Candidate], *, rows: int, dim: int, budget: Budg
                 f"no index of {size} keeps to {show_bytes(budget.memory)} of memory; the smallest budget that works "
                 f"is {show_bytes_up(memory)}, with {name}"
             )
-    told = "; ".join(f"{one.recipe.name}: {one.refused}" for one in found)
-    return f"no index of {size} keeps to the budgets ({told}); ask for less recall, or allow more time or memory"
+    refusals = "; ".join(f"{one.recipe.name}: {one.refused}" for one in found)
+    return f"no index of {size} keeps to the budgets ({refusals}); ask for less recall, or allow more time or memory"

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from mmalign.errors import RecipeError
-from mmalign.index.planning.sizes import Code, Layout
+from mmalign.index.planning.sizes import Code, IndexLayout
 
 _PACKAGE = "mmalign.recipes"
 _FILE = "costs.json"
@@ -100,7 +100,7 @@ def load_costs() -> Costs:
 
 
 def search_seconds(
-    layout: Layout,
+    layout: IndexLayout,
     costs: Costs,
     *,
     rows: int,
@@ -131,18 +131,18 @@ def search_seconds(
         if on_disk and layout.refine is None:
             total += costs.read * (probed + scanned * layout.code.size / 4096 / 32)
     if layout.graph:
-        looked = costs.graph * width + SEEN * missed(layout.searched(rows)) * costs.fetch
+        looked = costs.graph * width + SEEN * cache_miss_share(layout.searched(rows)) * costs.fetch
         total += looked * (effort or 1) * layout.graph / _LINKS
     else:
         total += scanned * width * cost_of(costs.scan, layout.code)
     if layout.refine is not None:
         again = min(rows, _K * (k_factor if layout.lists or layout.graph else effort or 1))
-        fetched = costs.read if on_disk else missed(layout.refined(rows)) * costs.fetch
+        fetched = costs.read if on_disk else cache_miss_share(layout.refined(rows)) * costs.fetch
         total += again * (layout.dim * costs.refine + fetched)
     return total
 
 
-def build_seconds(layout: Layout, costs: Costs, *, rows: int, sample: int, threads: int = 1) -> float:
+def build_seconds(layout: IndexLayout, costs: Costs, *, rows: int, sample: int, threads: int = 1) -> float:
     """Estimate how long an index takes to train and to fill.
 
     Args:
@@ -178,12 +178,12 @@ def build_seconds(layout: Layout, costs: Costs, *, rows: int, sample: int, threa
         taken = min(sample, _MOST_PER_CENTROID * code.centroids)
         work += _CODE_ROUNDS * taken * code.centroids * width * costs.multiply
     if layout.graph:
-        fetched = BUILD_EFFORT * SEEN * missed(layout.searched(rows)) * costs.fetch
+        fetched = BUILD_EFFORT * SEEN * cache_miss_share(layout.searched(rows)) * costs.fetch
         work += rows * (width * math.log2(max(2, rows)) * costs.link + fetched) * layout.graph / _LINKS
     return work / threads
 
 
-def missed(size: float) -> float:
+def cache_miss_share(size: float) -> float:
     """Say which share of looks at random places finds them in no cache.
 
     Args:
@@ -205,7 +205,7 @@ def cost_of(table: Mapping[str, float], code: Code) -> float:
     return table.get(code.kind, max(table.values()))
 
 
-def _nearest_lists(layout: Layout, costs: Costs) -> float:
+def _nearest_lists(layout: IndexLayout, costs: Costs) -> float:
     """Seconds to find which lists to look in."""
     width = layout.code.width
     if layout.coarse_graph:

@@ -11,7 +11,7 @@ from typing import Any
 from mmalign.errors import InputError, RecipeError
 from mmalign.index.planning.costs import Costs, build_seconds, load_costs, search_seconds
 from mmalign.index.planning.recipe import Recipe
-from mmalign.index.planning.sizes import Layout, size_of
+from mmalign.index.planning.sizes import IndexLayout, size_of
 from mmalign.types import Note
 from mmalign.utils import memory_in_use, show_bytes, show_seconds
 
@@ -146,7 +146,7 @@ def estimate(
     )
 
 
-def training_sample(recipe: Recipe, layout: Layout, *, rows: int) -> int:
+def training_sample(recipe: Recipe, layout: IndexLayout, *, rows: int) -> int:
     """Say how many vectors an index is trained on.
 
     Args:
@@ -175,7 +175,7 @@ def reached(recipe: Recipe) -> float | None:
     return min(most, default=None)
 
 
-def _effort(recipe: Recipe, layout: Layout, min_recall: float) -> int | None:
+def _effort(recipe: Recipe, layout: IndexLayout, min_recall: float) -> int | None:
     """Least effort that met a recall on each data that it was measured on, else the default."""
     curves = _curves(recipe).values()
     enough = [[effort for effort, recall in curve if recall >= min_recall and effort] for curve in curves]
@@ -243,11 +243,11 @@ class Meter:
         Returns:
             `seconds`, and `memory` where this process never held more before: the peak is of its whole life.
         """
-        told: dict[str, float] = {"seconds": time.perf_counter() - self._started}
+        figures: dict[str, float] = {"seconds": time.perf_counter() - self._started}
         _, highest = memory_in_use()
         if highest is not None and self._highest is not None and self._before is not None and highest > self._highest:
-            told["memory"] = float(highest - self._before)
-        return told
+            figures["memory"] = float(highest - self._before)
+        return figures
 
 
 def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -> list[Note]:
@@ -261,7 +261,7 @@ def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -
         A sentence for each that is off by more than 1.5 times; times below a second, and memory below what any
         process needs, are too small to tell.
     """
-    told = []
+    notes = []
     for name, (label, least, show) in _CHECKED.items():
         foreseen, found = estimated.get(name), taken.get(name)
         if not foreseen or not found or max(foreseen, found) < least:
@@ -269,5 +269,5 @@ def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -
         ratio = found / foreseen
         if ratio > _OFF or ratio < 1 / _OFF:
             off = f"the index took {show(found)} {label}, {ratio:.2g} times the estimate of {show(foreseen)}"
-            told.append(Note(off, about="index"))
-    return told
+            notes.append(Note(off, about="index"))
+    return notes

@@ -56,7 +56,7 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class IndexLayout:
     """The parts of an index.
 
     Attributes:
@@ -116,7 +116,7 @@ class Layout:
         return max(self.lists, self.code.centroids, self.refine.centroids if self.refine else 0, own)
 
 
-def size_of(factory: str, dim: int) -> Layout:
+def size_of(factory: str, dim: int) -> IndexLayout:
     """Read a factory string.
 
     Args:
@@ -134,7 +134,7 @@ def size_of(factory: str, dim: int) -> Layout:
         768
     """
     if factory == EXACT:
-        return Layout(factory, dim, Code(EXACT, dim, 2 * dim))
+        return IndexLayout(factory, dim, Code(EXACT, dim, 2 * dim))
     width, shared, lists, graph, coarse, transform = dim, 0, 0, 0, 0, ""
     code: Code | None = None
     refine: Code | None = None
@@ -165,7 +165,7 @@ def size_of(factory: str, dim: int) -> Layout:
         code = _code("Flat", width, factory)
     if code is None:
         raise RecipeError(f"factory string {factory!r} does not say what is kept of a vector; end it with Flat or SQ8")
-    return Layout(factory, dim, code, refine, lists, graph, coarse, transform, shared, maps_ids)
+    return IndexLayout(factory, dim, code, refine, lists, graph, coarse, transform, shared, maps_ids)
 
 
 def _code(text: str, width: int, factory: str, *, lists: int = 0) -> Code:

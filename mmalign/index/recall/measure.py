@@ -90,7 +90,7 @@ class _Setting:
     truth: Truth
 
 
-def measure_contract(
+def measure_recall_profile(
     index: Index, chunks: Chunks, queries: Mapping[str, QuerySet | Float32Array], options: Measuring | None = None
 ) -> RecallProfile:
     """Measure the recall of an index against exact search, for each kind of query, number of hits and share.
@@ -107,7 +107,7 @@ def measure_contract(
         options: How to measure.
 
     Returns:
-        The contract, without curves where the index compares with every vector and so needs none.
+        The profile, without curves where the index compares with every vector and so needs none.
 
     Raises:
         InputError: Fewer than two queries of a kind.
@@ -283,10 +283,10 @@ def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: flo
     default = index.default_effort
     if default is None:
         return [1]
-    rows, most, least = len(index.ids), index.most_effort(share), 1
+    rows, most, least = len(index.ids), index.max_effort(share), 1
     if most is None:
         most = 32 * default
-    elif index.most_effort() == rows:
+    elif index.max_effort() == rows:
         # A graph.
         most, least = max(1, most // _DEGREE), min(k, rows)
     else:

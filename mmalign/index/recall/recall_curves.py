@@ -26,7 +26,7 @@ class RecallCurve:
         k: How many hits were asked for.
         efforts: What was tried, rising; (1,) where effort means nothing.
         recall: Mean recall of the verifying queries at each effort.
-        lower: Lower bound of the mean at the contract's confidence, at each effort.
+        lower: Lower bound of the mean at the profile's confidence, at each effort.
         queries: How many verifying queries there were; none of them has chosen anything.
     """
 
@@ -130,7 +130,7 @@ class RecallProfile:
         return max(known) if known and len(known) == len(efforts) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contract as JSON-ready values."""
+        """Return the profile as JSON-ready values."""
         return {
             "confidence": self.confidence,
             "curves": [
@@ -147,10 +147,10 @@ class RecallProfile:
         """Read what `to_dict` gave.
 
         Args:
-            values: The contract's values, as an index's manifest holds them.
+            values: The profile's values, as an index's manifest holds them.
 
         Returns:
-            The contract, or None where nothing was measured, as with an index of an earlier version.
+            The profile, or None where nothing was measured, as with an index of an earlier version.
 
         Raises:
             IndexFileError: Damaged.
@@ -180,9 +180,7 @@ class RecallProfile:
                 min_recall=None if asked is None else _fraction(asked),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise IndexFileError(
-                f"the index's recall contract is damaged ({error!r}); build the index again"
-            ) from error
+            raise IndexFileError(f"the index's recall profile is damaged ({error!r}); build the index again") from error
 
 
 def _around(measured: set[float] | set[int], wanted: float) -> list[float]:

@@ -16,7 +16,7 @@ What a stranger may type is not to name files and servers: `Query.words` takes a
 
 from mmalign.search.query.batch import Encoded, as_queries, distinct, encode_queries
 from mmalign.search.query.composed import Query, QueryLike
-from mmalign.search.query.parsing import PictureRef, Term
+from mmalign.search.query.parsing import PictureRef, QueryTerm
 from mmalign.search.query.stored import stored_picture
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "PictureRef",
     "Query",
     "QueryLike",
-    "Term",
+    "QueryTerm",
     "as_queries",
     "distinct",
     "encode_queries",

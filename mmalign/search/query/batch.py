@@ -14,8 +14,8 @@ from mmalign.encoders import Encoder
 from mmalign.errors import InputError, QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.composed import Query
-from mmalign.search.query.embedding import Stored, embed_queries, shown
-from mmalign.search.query.parsing import Term, looks_like_picture
+from mmalign.search.query.embedding import Stored, embed_queries, quoted_words
+from mmalign.search.query.parsing import QueryTerm, names_picture
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
 
@@ -122,7 +122,7 @@ def encode_queries(
     """
     vectors = _plain_vectors(asked, dim)
     if vectors is not None:
-        query = Query((Term(vectors[0]),))
+        query = Query((QueryTerm(vectors[0]),))
         count = len(vectors)
         queries = [query] * count
         check(queries)
@@ -143,8 +143,8 @@ def encode_queries(
 
 def _taken_as_words(query: Query) -> tuple[Note, ...]:
     """A remark on terms that look like pictures and were not looked at."""
-    names = [term.value for term in query.terms if isinstance(term.value, str) and looks_like_picture(term.value)]
-    return (Note(f"taken as words, since no picture may be opened here: {shown(names)}"),) if names else ()
+    names = [term.value for term in query.terms if isinstance(term.value, str) and names_picture(term.value)]
+    return (Note(f"taken as words, since no picture may be opened here: {quoted_words(names)}"),) if names else ()
 
 
 def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Array | None:

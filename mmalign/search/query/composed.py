@@ -15,7 +15,7 @@ from mmalign.encoders import Encoder
 from mmalign.errors import QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.embedding import embed_queries
-from mmalign.search.query.parsing import EMPTY, PictureRef, Term, as_text, check_weight, picture_ref, terms_of
+from mmalign.search.query.parsing import EMPTY, PictureRef, QueryTerm, as_text, check_weight, picture_ref, terms_of
 from mmalign.types import Note
 from mmalign.utils import Float32Array
 
@@ -40,8 +40,10 @@ class Query:
         '2:dog + snow - leash'
     """
 
-    def __init__(self, query: QueryLike | Sequence[Term], *, allow_media: bool = True) -> None:
-        self.terms: tuple[Term, ...] = query.terms if isinstance(query, Query) else terms_of(query, media=allow_media)
+    def __init__(self, query: QueryLike | Sequence[QueryTerm], *, allow_media: bool = True) -> None:
+        self.terms: tuple[QueryTerm, ...] = (
+            query.terms if isinstance(query, Query) else terms_of(query, media=allow_media)
+        )
         if not allow_media:
             refused = next((term for term in self.terms if isinstance(term.value, PictureRef)), None)
             if refused is not None:
@@ -70,7 +72,7 @@ class Query:
             raise QueryError(f"words are a text, got {type(text).__name__}")
         if not text.strip():
             raise QueryError(EMPTY)
-        return cls((Term(text),))
+        return cls((QueryTerm(text),))
 
     @classmethod
     def picture(cls, picture: str | Path | Image) -> Query:
@@ -86,10 +88,10 @@ class Query:
             QueryError: No picture, or no file at the path.
         """
         if isinstance(picture, Image):
-            return cls((Term(picture),))
+            return cls((QueryTerm(picture),))
         if not isinstance(picture, str | Path):
             raise QueryError(f"a picture is a path, a URL or a PIL picture, got {type(picture).__name__}")
-        return cls((Term(picture_ref(str(picture))),))
+        return cls((QueryTerm(picture_ref(str(picture))),))
 
     @property
     def holds_vectors(self) -> bool:

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from mmalign.encoders import Encoder, KnowsWords, TruncatesTexts, encode_query
 from mmalign.errors import QueryError
 from mmalign.media import Media, MediaPolicy, decode_image, to_uri
-from mmalign.search.query.parsing import PictureRef, Term, as_text
+from mmalign.search.query.parsing import PictureRef, QueryTerm, as_text
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
@@ -25,7 +25,7 @@ find that it is not; or None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedQuery:
     """A query's vector.
 
     Attributes:
@@ -49,13 +49,13 @@ class _Words:
 
 
 def embed_queries(
-    queries: Sequence[Sequence[Term]],
+    queries: Sequence[Sequence[QueryTerm]],
     encoder: Callable[[], Encoder],
     *,
     dim: int,
     policy: MediaPolicy | None = None,
     stored: Stored = lambda uri: None,
-) -> list[Embedded]:
+) -> list[EmbeddedQuery]:
     """Encode queries, with one call of the encoder for the words of all of them, each text once.
 
     A text that goes through the encoder with others may differ in the last bits from the same text alone: an encoder
@@ -74,7 +74,7 @@ def embed_queries(
     Raises:
         As `Query.embed`.
     """
-    said = list(dict.fromkeys(term.value for query in queries for term in query if isinstance(term.value, str)))
+    texts = list(dict.fromkeys(term.value for query in queries for term in query if isinstance(term.value, str)))
     # Before all the words: a picture that cannot be read, and a vector of nothing, is told of at once.
     others = [
         {
@@ -90,14 +90,14 @@ def embed_queries(
         for place, query in enumerate(queries)
         if len(others[place]) == len(query)
     }
-    if said:
-        vectors = encode_query(_require(encoder(), "text"), said)
-        words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(said, vectors, strict=True)}
+    if texts:
+        vectors = encode_query(_require(encoder(), "text"), texts)
+        words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(texts, vectors, strict=True)}
     return [wordless.get(place) or _add_up(query, others[place], words, dim) for place, query in enumerate(queries)]
 
 
 def _vector(
-    term: Term, encoder: Callable[[], Encoder], dim: int, policy: MediaPolicy | None, stored: Stored
+    term: QueryTerm, encoder: Callable[[], Encoder], dim: int, policy: MediaPolicy | None, stored: Stored
 ) -> Float32Array:
     """The embedding of a term that is no words, shape (dim,)."""
     if isinstance(term.value, PictureRef):
@@ -110,8 +110,8 @@ def _vector(
 
 
 def _add_up(
-    query: Sequence[Term], others: Mapping[int, Float32Array], words: Mapping[str, _Words], dim: int
-) -> Embedded:
+    query: Sequence[QueryTerm], others: Mapping[int, Float32Array], words: Mapping[str, _Words], dim: int
+) -> EmbeddedQuery:
     """The weighted sum of a query's terms: words by their text, what else there is by its place."""
     total = np.zeros(dim, np.float32)
     read = [words[term.value] for term in query if isinstance(term.value, str)]
@@ -122,7 +122,7 @@ def _add_up(
     if not norm >= 1e-6:
         raise QueryError(f"the terms of {as_text(query)!r} cancel out; change a weight")
     notes = tuple(note for one in read for note in one.notes)
-    return Embedded(total / np.float32(norm), notes, meaningless=bool(read) and not any(one.known for one in read))
+    return EmbeddedQuery(total / np.float32(norm), notes, meaningless=bool(read) and not any(one.known for one in read))
 
 
 def _remark(text: str, encoder: Encoder) -> tuple[tuple[Note, ...], bool]:
@@ -135,26 +135,26 @@ def _remark(text: str, encoder: Encoder) -> tuple[tuple[Note, ...], bool]:
         return tuple(notes), True
     found = encoder.knows(text)
     if found.nothing:
-        what = f"no word of {shown([text])}" if found.words else f"no word in {shown([text])}"
+        what = f"no word of {quoted_words([text])}" if found.words else f"no word in {quoted_words([text])}"
         notes.append(
             Note(f"{encoder.name} knows {what}, so the hits mean nothing", remedy=_OTHER_ENCODER, about="encoder")
         )
     elif found.unknown:
         notes.append(
-            Note(f"{encoder.name} does not know {shown(found.unknown)}", remedy=_OTHER_ENCODER, about="encoder")
+            Note(f"{encoder.name} does not know {quoted_words(found.unknown)}", remedy=_OTHER_ENCODER, about="encoder")
         )
     return tuple(notes), not found.nothing
 
 
-def shown(words: Sequence[str]) -> str:
+def quoted_words(words: Sequence[str]) -> str:
     """Some words as they can be printed on one line.
 
     Args:
         words: Words or texts.
     """
-    told = [repr(word if len(word) <= 40 else word[:39] + "\u2026") for word in words[:_MOST_WORDS]]
-    more = len(words) - len(told)
-    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
+    quoted = [repr(word if len(word) <= 40 else word[:39] + "\u2026") for word in words[:_MOST_WORDS]]
+    more = len(words) - len(quoted)
+    return ", ".join(quoted) + (f" and {more} more" if more > 0 else "")
 
 
 def _look(uri: str, encoder: Callable[[], Encoder], policy: MediaPolicy | None, stored: Stored) -> Float32Array:

@@ -26,7 +26,7 @@ _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+):(?=[^\d\s])")
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class QueryTerm:
     """One part of a query.
 
     Attributes:
@@ -56,7 +56,7 @@ class PictureRef:
     uri: str
 
 
-def terms_of(query: Any, *, media: bool) -> tuple[Term, ...]:
+def terms_of(query: Any, *, media: bool) -> tuple[QueryTerm, ...]:
     """Take apart what a caller asks with.
 
     Args:
@@ -72,12 +72,12 @@ def terms_of(query: Any, *, media: bool) -> tuple[Term, ...]:
     if isinstance(query, str):
         return _parse(query, media=media)
     if isinstance(query, PictureRef):
-        return (Term(query),)
+        return (QueryTerm(query),)
     if isinstance(query, os.PathLike):
-        return (Term(picture_ref(os.fsdecode(query)) if media else PictureRef(os.fsdecode(query))),)
+        return (QueryTerm(picture_ref(os.fsdecode(query)) if media else PictureRef(os.fsdecode(query))),)
     if isinstance(query, Image):
-        return (Term(query),)
-    if isinstance(query, Sequence) and not isinstance(query, bytes) and query and isinstance(query[0], Term):
+        return (QueryTerm(query),)
+    if isinstance(query, Sequence) and not isinstance(query, bytes) and query and isinstance(query[0], QueryTerm):
         return tuple(_checked(term) for term in query)
     try:
         if query is None or isinstance(query, bytes | bytearray | memoryview | Mapping | set | frozenset):
@@ -89,10 +89,10 @@ def terms_of(query: Any, *, media: bool) -> tuple[Term, ...]:
         ) from error
     if matrix.shape[0] != 1:
         raise QueryError(f"a query vector has shape (dim,), got {np.shape(matrix)}; pass a list for several queries")
-    return (Term(matrix[0]),)
+    return (QueryTerm(matrix[0]),)
 
 
-def as_text(terms: Sequence[Term]) -> str:
+def as_text(terms: Sequence[QueryTerm]) -> str:
     """Write terms as a person would ask them.
 
     Args:
@@ -123,9 +123,9 @@ def check_weight(weight: Any) -> None:
         raise QueryError(f"the weight of a term is a finite number, got {weight!r}")
 
 
-def _checked(term: Any) -> Term:
+def _checked(term: Any) -> QueryTerm:
     """A term that a caller made, whose weight and value are what they should be."""
-    if not isinstance(term, Term):
+    if not isinstance(term, QueryTerm):
         raise QueryError(f"the terms of a query are all `Term`s, got {type(term).__name__}")
     check_weight(term.weight)
     if isinstance(term.value, str | PictureRef | Image):
@@ -139,11 +139,11 @@ def _checked(term: Any) -> Term:
     return replace(term, value=matrix[0])
 
 
-def _parse(text: str, *, media: bool) -> tuple[Term, ...]:
+def _parse(text: str, *, media: bool) -> tuple[QueryTerm, ...]:
     if not text.strip():
         raise QueryError(EMPTY)
     if media and _is_file(text):
-        return (Term(PictureRef(text)),)
+        return (QueryTerm(PictureRef(text)),)
     quoted: list[str] = []
 
     def hide(match: re.Match[str]) -> str:
@@ -165,17 +165,17 @@ def _parse(text: str, *, media: bool) -> tuple[Term, ...]:
         if not words:
             raise QueryError(f"an empty term in {text!r}; between ' + ' and ' - ' there must be words or a picture")
         value = words if rest.startswith("\0") or not media else _picture_or_words(words)
-        terms.append(Term(value, weight=-weight if sign == "-" else weight))
+        terms.append(QueryTerm(value, weight=-weight if sign == "-" else weight))
     if all(term.weight <= 0 for term in terms):
         raise QueryError(f"{text!r} only takes away; add what the picture should show")
     return tuple(terms)
 
 
 def _picture_or_words(text: str) -> str | PictureRef:
-    return picture_ref(text) if looks_like_picture(text) or _is_file(text) else text
+    return picture_ref(text) if names_picture(text) or _is_file(text) else text
 
 
-def looks_like_picture(text: str) -> bool:
+def names_picture(text: str) -> bool:
     """Say whether a text names a picture by its form alone.
 
     Args:

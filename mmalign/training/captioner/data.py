@@ -102,7 +102,7 @@ def load_training_set(
             files[role] += found
     embed = EmbeddingCache(encoder, cache, progress)
     pictures = _pictures(config, files, embed, counts)
-    measured = [caption for told in pictures.dev_captions for caption in told]
+    measured = [caption for of_one in pictures.dev_captions for caption in of_one]
     measured += [caption for file in files["held_out"] for caption in file.captions]
     sentences, owners = _sentences(config, pictures.captions, measured, counts)
     raw = embed.texts("train", sentences)
@@ -130,8 +130,8 @@ def load_training_set(
     pairs = Queries(views, retrieve("pictures", views, owned), owned)
     if pictures.dev_captions:
         seen = l2_normalize(pictures.dev_vectors - picture_mean)
-        dev_captions = [caption for told in pictures.dev_captions for caption in told]
-        ends = np.cumsum([len(told) for told in pictures.dev_captions]).tolist()
+        dev_captions = [caption for of_one in pictures.dev_captions for caption in of_one]
+        ends = np.cumsum([len(of_one) for of_one in pictures.dev_captions]).tolist()
         spans = tuple(tuple(range(a, b)) for a, b in zip([0, *ends], ends, strict=False))
         dev = Queries(seen, retrieve("dev", seen, [()] * len(seen)), spans)
     else:
@@ -203,7 +203,7 @@ def _pictures(
     everything = [*vectors]
     for path in config.data.collections:
         found = read_collection(Path(path), embed.encoder, exclude=unseen)
-        rows = [row for row, told in enumerate(found.captions) if told]
+        rows = [row for row, own in enumerate(found.captions) if own]
         captions += [found.captions[row] for row in rows]
         vectors.append(found.vectors[rows])
         everything.append(found.vectors)
@@ -223,7 +223,7 @@ def _pictures(
 
 
 def _sentences(
-    config: CaptionerConfig, told: Sequence[tuple[str, ...]], measured: Sequence[str], counts: Counter[str]
+    config: CaptionerConfig, paired: Sequence[tuple[str, ...]], measured: Sequence[str], counts: Counter[str]
 ) -> tuple[list[str], tuple[tuple[int, ...], ...]]:
     """The different sentences, captions of the pictures first, and which of them describe each picture."""
     numbers: dict[str, int] = {}
@@ -236,9 +236,9 @@ def _sentences(
             found.append(sentence)
         return numbers[key]
 
-    captions = [caption for one in told for caption in one]
+    captions = [caption for one in paired for caption in one]
     kept = dict.fromkeys(_unlike(captions, measured, config.data.fuzzy_twins, "train", counts))
-    owners = tuple(tuple(sorted({number(caption) for caption in one if caption in kept})) for one in told)
+    owners = tuple(tuple(sorted({number(caption) for caption in one if caption in kept})) for one in paired)
     texts = read_sentences(config.data.text, counts=counts)
     if config.data.most_texts and len(texts) > config.data.most_texts:
         # Those of the pictures come anyhow, and count as some of the drawn ones where a file repeats them.

@@ -11,15 +11,15 @@ import torch
 
 from mmalign.captioning import (
     CaptionTokenizer,
+    DecoderConfig,
     DecoderFile,
     GenerationConfig,
-    ModelConfig,
     MultimodalTransformer,
+    generate,
     make_inputs,
     make_model,
     pad_targets,
     read_decoder,
-    write_captions,
     write_decoder,
 )
 from mmalign.encoders import Encoder, has_bfloat16
@@ -61,7 +61,7 @@ class DecoderTask(CaptionerTask):
         self._tokenizer = (
             begun.tokenizer if begun else CaptionTokenizer.train(training_set.sentences, size=config.vocabulary)
         )
-        self._model_config = ModelConfig(
+        self._model_config = DecoderConfig(
             dim=dim,
             vocabulary=self._tokenizer.size,
             fusion=config.fusion,
@@ -117,20 +117,20 @@ class DecoderTask(CaptionerTask):
         """Nats a token of the captions measured on, and CIDEr of greedy captions, by the mean of the weights."""
         size = self._config.batch_size
         queries, wanted = self._set.dev, self._set.dev_captions
-        told = self._tokenizer.encode(wanted, longest=self._model_config.longest - 2)
+        encoded = self._tokenizer.encode(wanted, longest=self._model_config.longest - 2)
         nats, tokens, written = 0.0, 0, []
         for start in range(0, len(queries.vectors), size):
             rows = range(start, min(start + size, len(queries.vectors)))
             contexts = [[self._tokens[near] for near in queries.contexts[row]] for row in rows]
             inputs = make_inputs(queries.vectors[rows.start : rows.stop], contexts).to(self._device)
-            targets = pad_targets([told[queries.targets[row][0]] for row in rows],
+            targets = pad_targets([encoded[queries.targets[row][0]] for row in rows],
                                   longest=self._model_config.longest).to(self._device)  # fmt: skip
             count = int((targets[:, 1:] != 0).sum())
             nats, tokens = nats + float(self.model.loss(inputs, targets)) * count, tokens + count
-            written += write_captions(self.model, inputs, GenerationConfig("greedy"))
-        said = [self._tokenizer.decode(captions[0].tokens) for captions in written]
+            written += generate(self.model, inputs, GenerationConfig("greedy"))
+        texts = [self._tokenizer.decode(captions[0].tokens) for captions in written]
         references = [[wanted[row] for row in targets] for targets in queries.targets]
-        figures = score_captions(said, references).figures() if len(said) > 1 else {"cider": 0.0, "bleu4": 0.0}
+        figures = score_captions(texts, references).figures() if len(texts) > 1 else {"cider": 0.0, "bleu4": 0.0}
         return {"nats": nats / max(1, tokens), "cider": round(figures["cider"], 3), "bleu4": round(figures["bleu4"], 3)}
 
 
@@ -138,7 +138,7 @@ def _frequencies(training_set: CaptionerTrainingSet) -> DocumentFrequencies | No
     """How telling runs of words are: in the captions of how many pictures, or else in how many sentences, each is."""
     words = [caption_tokens(sentence) for sentence in training_set.sentences]
     owned = dict.fromkeys(targets for targets in training_set.pairs.targets if targets)
-    documents = [[words[target] for target in targets] for targets in owned] or [[told] for told in words]
+    documents = [[words[target] for target in targets] for targets in owned] or [[one] for one in words]
     if len(documents) < 2:
         return None
     counted = DocumentFrequencies.of(documents)

@@ -29,7 +29,7 @@ _BEGUN = "A short caption of my picture, in lower case, that says who does what 
 _ROOM = 40
 
 
-class _Told(NamedTuple):
+class _Example(NamedTuple):
     """A picture's vector, the captions retrieved for it, and the caption that is to be written."""
 
     vector: np.ndarray[Any, np.dtype[np.float32]]
@@ -72,20 +72,20 @@ class PrefixTask(CaptionerTask):
     def _learn(self, batch: Sequence[Example], rng: np.random.Generator, backward: Backward) -> float:
         config, sentences = self._config, self._set.sentences
         bare = rng.random(len(batch)) < config.drop_context
-        told = [
-            _Told(
+        examples = [
+            _Example(
                 queries.vectors[row],
                 [] if without else [sentences[near] for near in fewer(queries.contexts[row][:PROMPTED], rng).tolist()],
                 sentences[target],
             )
             for (queries, row, target), without in zip(batch, bare, strict=True)
         ]
-        answers = [self._language.answer(one.caption) for one in told]
+        answers = [self._language.answer(one.caption) for one in examples]
         tokens, nats = sum(map(len, answers)), 0.0
-        for start in range(0, len(told), _TOGETHER):
+        for start in range(0, len(examples), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-                loss = self._nats(told[part], answers[part]) / tokens
+                loss = self._nats(examples[part], answers[part]) / tokens
             backward(loss)
             nats += float(loss.detach())
         return nats
@@ -107,16 +107,18 @@ class PrefixTask(CaptionerTask):
         self.model.load_state_dict(weights)
         return write_prefix(path, PrefixFile(self.model, self._set.picture_mean, notes))
 
-    def _nats(self, told: Sequence[_Told], answers: Sequence[torch.Tensor], *, blind: bool = False) -> torch.Tensor:
+    def _nats(
+        self, examples: Sequence[_Example], answers: Sequence[torch.Tensor], *, blind: bool = False
+    ) -> torch.Tensor:
         """What all tokens of the answers cost; without the prefix where `blind`."""
         language = self._language
-        vectors = torch.from_numpy(np.stack([one.vector for one in told])).to(self._device)
+        vectors = torch.from_numpy(np.stack([one.vector for one in examples])).to(self._device)
         prefixes = self.model(vectors)[:, : 0 if blind else None]
         rows = []
-        for one, prefix, answer in zip(told, prefixes, answers, strict=True):
+        for one, prefix, answer in zip(examples, prefixes, answers, strict=True):
             prompt = language.prompt(one.context, room=_ROOM + self.model.length)
-            asked, said = language.embed(prompt[0]), language.embed(answer)
-            rows.append(torch.cat([asked, prefix.to(asked.dtype), said]))
+            asked, answered = language.embed(prompt[0]), language.embed(answer)
+            rows.append(torch.cat([asked, prefix.to(asked.dtype), answered]))
         # Padded on the left: the answers are what comes last in each row.
         lengths = torch.tensor([len(row) for row in rows], device=self._device)
         shown = _padded(rows, 0)
@@ -139,20 +141,20 @@ class PrefixTask(CaptionerTask):
     def _measure(self) -> dict[str, float]:
         """Nats a token of captions that are measured on, with the prefix and without."""
         training_set, queries = self._set, self._set.dev
-        told = [
-            _Told(
+        examples = [
+            _Example(
                 queries.vectors[row],
                 [training_set.sentences[near] for near in queries.contexts[row][:PROMPTED].tolist()],
                 training_set.dev_captions[queries.targets[row][0]],
             )
             for row in range(min(_MEASURED, len(queries.vectors)))
         ]
-        answers = [self._language.answer(one.caption) for one in told]
+        answers = [self._language.answer(one.caption) for one in examples]
         tokens = max(1, sum(map(len, answers)))
         found = {}
         for name, blind in (("nats", False), ("nats_without", True)):
-            parts = (slice(start, start + _TOGETHER) for start in range(0, len(told), _TOGETHER))
-            found[name] = sum(float(self._nats(told[part], answers[part], blind=blind)) for part in parts) / tokens
+            parts = (slice(start, start + _TOGETHER) for start in range(0, len(examples), _TOGETHER))
+            found[name] = sum(float(self._nats(examples[part], answers[part], blind=blind)) for part in parts) / tokens
         return found
 
 

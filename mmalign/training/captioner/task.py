@@ -135,5 +135,5 @@ class CaptionerTask(Task[list[Example]]):
         """
         path = folder / self.file_name
         best = progress.best or {}
-        told = f"epoch {best['epoch']} is the best of {len(progress.history)}"
-        return path, self._write(path, weights, encoder, told)
+        note = f"epoch {best['epoch']} is the best of {len(progress.history)}"
+        return path, self._write(path, weights, encoder, note)

@@ -60,7 +60,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class EncoderModelConfig:
     """Which model is trained.
 
     Attributes:
@@ -189,7 +189,7 @@ class TrainingConfig:
         optimization: How.
     """
 
-    model: ModelConfig
+    model: EncoderModelConfig
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     optimization: OptimizationConfig = OptimizationConfig()

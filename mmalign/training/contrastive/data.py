@@ -28,7 +28,7 @@ _SKIPS_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
+class CaptionedPart:
     """Pictures and their captions.
 
     Attributes:
@@ -59,8 +59,8 @@ class TrainingData:
         skips: Pictures that cannot be decoded.
     """
 
-    train: Captioned
-    dev: Captioned
+    train: CaptionedPart
+    dev: CaptionedPart
     texts: list[str]
     counts: dict[str, int]
     skips: tuple[Skip, ...]
@@ -151,7 +151,7 @@ def load_data(config: DataConfig, *, cache: Path, progress: ShowProgress | None 
     if config.most_texts:
         # By the texts alone, so that runs with other seeds share a cache.
         texts = random.Random(len(texts)).sample(texts, min(config.most_texts, len(texts)))
-    train = Captioned(
+    train = CaptionedPart(
         parts=train.parts,
         captions=[caption for caption, kept in zip(train.captions, keep, strict=True) if kept],
         owner=train.owner[keep],
@@ -172,10 +172,10 @@ def load_data(config: DataConfig, *, cache: Path, progress: ShowProgress | None 
     return TrainingData(train=train, dev=dev, texts=texts, counts=kept_counts, skips=tuple(skips))
 
 
-def _captioned(parts: tuple[list[CaptionedFile], ...]) -> Captioned:
+def _captioned(parts: tuple[list[CaptionedFile], ...]) -> CaptionedPart:
     pictures = [picture for part in parts for picture in part]
     owner = np.repeat(np.arange(len(pictures)), [len(picture.captions) for picture in pictures])
-    return Captioned(parts, [caption for picture in pictures for caption in picture.captions], owner)
+    return CaptionedPart(parts, [caption for picture in pictures for caption in picture.captions], owner)
 
 
 def _check_roles(train_parts: Sequence[Sequence[CaptionedFile]], measured: Sequence[CaptionedFile]) -> None:

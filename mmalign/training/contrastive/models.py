@@ -8,7 +8,7 @@ import torch
 
 from mmalign.encoders import near_matches
 from mmalign.errors import InputError
-from mmalign.training.contrastive.config import ModelConfig
+from mmalign.training.contrastive.config import EncoderModelConfig
 from mmalign.training.contrastive.model import TrainableEncoder
 
 _CLASSES = {
@@ -16,11 +16,11 @@ _CLASSES = {
     "open_clip": ("mmalign.training.contrastive.open_clip_model", "OpenClipModel"),
     "adapter": ("mmalign.training.contrastive.adapter_model", "AdapterModel"),
 }
-KINDS = tuple(_CLASSES)
+MODEL_KINDS = tuple(_CLASSES)
 """What `kind` of `[model]` may be."""
 
 
-def build_model(config: ModelConfig, *, device: torch.device, seed: int) -> TrainableEncoder:
+def build_model(config: EncoderModelConfig, *, device: torch.device, seed: int) -> TrainableEncoder:
     """Make a model with the weights that it has before the training.
 
     Args:
@@ -36,8 +36,8 @@ def build_model(config: ModelConfig, *, device: torch.device, seed: int) -> Trai
         ModelUnavailableError: Weights to begin with that are not here.
     """
     if config.kind not in _CLASSES:
-        near = near_matches(config.kind, KINDS, most=1)
-        meant = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
+        near = near_matches(config.kind, MODEL_KINDS, most=1)
+        meant = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(MODEL_KINDS)}"
         raise InputError(f"model.kind {config.kind!r} is not known; {meant}")
     module, name = _CLASSES[config.kind]
     # Late and by name: each model needs other libraries.

@@ -60,11 +60,11 @@ class TrainingSet:
     teachers: Teachers | None = None
 
 
-Inputs = tuple[Batch, dict[str, Arrays]]
+StepInputs = tuple[Batch, dict[str, Arrays]]
 """A batch, and the frozen arrays of its `images` and `texts`."""
 
 
-class ContrastiveTask(Task[Inputs]):
+class ContrastiveTask(Task[StepInputs]):
     """Trains a model on its frozen arrays.
 
     Args:
@@ -106,12 +106,12 @@ class ContrastiveTask(Task[Inputs]):
         """What is trained, group by group."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def batches(self, progress: Progress) -> Generator[Inputs, None, None]:
+    def batches(self, progress: Progress) -> Generator[StepInputs, None, None]:
         """Yield the rest of the epoch's batches, the next one being read while a step runs."""
         epoch, seed, plan = progress.epoch, self._config.optimization.seed, self._set.plan
         deal = plan.epoch(epoch, embeddings=self._neighbours, group=self._config.loss.neighbours)
 
-        def read(step: int) -> Inputs:
+        def read(step: int) -> StepInputs:
             draw = step_draw(seed, epoch, step)
             batch = plan.batch(deal[step], draw=draw)
             texts = self._set.texts.take(batch.captions)
@@ -133,7 +133,7 @@ class ContrastiveTask(Task[Inputs]):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def learn(self, batch: Inputs, progress: Progress, backward: Backward) -> Mapping[str, float]:
+    def learn(self, batch: StepInputs, progress: Progress, backward: Backward) -> Mapping[str, float]:
         """Add the gradients of a batch; gives its loss and the loss's parts."""
         drawn, inputs = batch
         with autocast(self._device, self._dtype):

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from mmalign.errors import InputError
-from mmalign.training.cache import Arrays, Columns, Table, blocks, cached_arrays
+from mmalign.training.cache import Arrays, Columns, Table, cached_arrays, row_blocks
 from mmalign.training.checkpoint import load_best
 from mmalign.training.contrastive.batches import Batch
 from mmalign.training.contrastive.config import TrainingConfig, parse_config
-from mmalign.training.contrastive.data import Captioned
+from mmalign.training.contrastive.data import CaptionedPart
 from mmalign.training.contrastive.frozen import frozen_texts
 from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.contrastive.models import build_model
@@ -140,7 +140,7 @@ def take_weights(model: TrainableEncoder, folders: Sequence[Path]) -> None:
 
 def load_teachers(
     folders: Sequence[str],
-    train: Captioned,
+    train: CaptionedPart,
     extras: Sequence[str],
     *,
     temperature: float,
@@ -200,7 +200,7 @@ class _Teacher:
         self._version = digest.hexdigest()
         self._model: TrainableEncoder | None = None
 
-    def pictures(self, train: Captioned, views: Sequence[str]) -> Columns:
+    def pictures(self, train: CaptionedPart, views: Sequence[str]) -> Columns:
         keys = [picture_key(picture) for picture in train.pictures]
 
         def table(view: str) -> Table:
@@ -228,7 +228,7 @@ class _Teacher:
 
     def _embed(self, table: Table, start: int, *, side: str) -> Iterator[Arrays]:
         model = self._load()
-        for rows in blocks(len(table) - start, _ROWS):
+        for rows in row_blocks(len(table) - start, _ROWS):
             part = Table(table.take(rows + start))
             yield {"embedding": embed_table(model, part, side=side, device=self._device).astype(np.float16)}
 

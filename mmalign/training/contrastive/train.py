@@ -17,7 +17,7 @@ from mmalign.training.cache import Table
 from mmalign.training.checkpoint import Checkpoints, state_digest
 from mmalign.training.contrastive.batches import BatchPlan
 from mmalign.training.contrastive.config import TrainingConfig, parse_config
-from mmalign.training.contrastive.data import Captioned, TrainingData, load_data
+from mmalign.training.contrastive.data import CaptionedPart, TrainingData, load_data
 from mmalign.training.contrastive.frozen import frozen_texts
 from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.training.contrastive.models import build_model
@@ -127,7 +127,7 @@ def _training_set(
 ) -> TrainingSet:
     seed = config.optimization.seed
 
-    def pictures_of(group: Captioned, view: str, role: str) -> Table:
+    def pictures_of(group: CaptionedPart, view: str, role: str) -> Table:
         return Table(
             *(
                 frozen_pictures(model, part, view=view, cache=cache, role=role, progress=progress)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mmalign.metrics import any_hit_at_k, retrieval_ranks
-from mmalign.training.cache import Arrays, Table, blocks
+from mmalign.training.cache import Arrays, Table, row_blocks
 from mmalign.training.contrastive.model import TrainableEncoder
 from mmalign.utils import Float32Array, Int64Array
 
@@ -38,7 +38,8 @@ def embed_table(model: TrainableEncoder, table: Table, *, side: str, device: tor
     try:
         with torch.inference_mode():
             found = [
-                embed(to_tensors(table.take(rows), device)).float().cpu().numpy() for rows in blocks(len(table), _ROWS)
+                embed(to_tensors(table.take(rows), device)).float().cpu().numpy()
+                for rows in row_blocks(len(table), _ROWS)
             ]
     finally:
         model.train(training)

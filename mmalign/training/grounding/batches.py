@@ -110,9 +110,9 @@ def head_batches(data: HeadData, how: HeadTraining, rng: np.random.Generator) ->
                 boxes.append(corners[np.maximum(which, 0)])
                 drawn.append(which >= 0)
                 present.append(True)
-            said = " ".join((*picture.captions, *picture.phrases))
+            known = " ".join((*picture.captions, *picture.phrases))
             for phrase in (every[number] for number in rng.integers(len(every), size=how.strangers)):
-                if is_named(phrase, said):
+                if is_named(phrase, known):
                     continue
                 owner.append(place)
                 texts.append(data.texts[phrase])

@@ -19,7 +19,7 @@ from mmalign.types import Box
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class BoxChoice:
     """A phrase and the boxes among which it is to be found.
 
     Attributes:
@@ -37,7 +37,7 @@ class Choice:
     picture: int
 
 
-Look = Callable[[int, Sequence[str]], Grounding | None]
+Locate = Callable[[int, Sequence[str]], Grounding | None]
 """Gives where phrases are in the picture of a number, or None where it cannot be decoded."""
 
 _SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
@@ -48,7 +48,7 @@ _RIDGE = 1e-3
 
 def fit_scoring(
     pictures: Sequence[PhrasePicture],
-    look: Look,
+    look: Locate,
     *,
     propose: Callable[[int], Sequence[Box]] = lambda number: (),
     seed: int = 0,
@@ -72,13 +72,13 @@ def fit_scoring(
     """
     rng = np.random.default_rng(seed)
     every = [phrase for picture in pictures for phrase in picture.phrases]
-    boxes: list[Choice] = []
+    boxes: list[BoxChoice] = []
     signs: list[NDArray[Any]] = []
     there: list[NDArray[Any]] = []
     for number, picture in enumerate(pictures):
-        said = " ".join((*picture.captions, *picture.phrases))
+        text = " ".join((*picture.captions, *picture.phrases))
         drawn = [every[int(index)] for index in rng.integers(len(every), size=_STRANGERS)]
-        strange = [phrase for phrase in drawn if not is_named(phrase, said)]
+        strange = [phrase for phrase in drawn if not is_named(phrase, text)]
         found = look(number, [*picture.phrases, *strange])
         if found is None:
             continue
@@ -90,7 +90,7 @@ def fit_scoring(
             for index, (true, end) in enumerate(zip(picture.boxes, ends, strict=True)):
                 right = np.asarray(overlaps[:, end - len(true) : end].any(axis=1))
                 if right.any():
-                    boxes.append(Choice(found, index, tuple(asked), right, number))
+                    boxes.append(BoxChoice(found, index, tuple(asked), right, number))
         signs.append(found.existence_signs)
         there.append(np.arange(len(picture.phrases) + len(strange)) < len(picture.phrases))
     if not signs:
@@ -102,7 +102,7 @@ def fit_scoring(
     return Scoring(_SHARPNESS[best], overlap, inside, density, existence)
 
 
-def _fit_boxes(boxes: Sequence[Choice], sharpness: float) -> tuple[NDArray[np.float64], float]:
+def _fit_boxes(boxes: Sequence[BoxChoice], sharpness: float) -> tuple[NDArray[np.float64], float]:
     """Weights of the box signs, and the mean negative log probability of the right boxes under them."""
     known: dict[tuple[int, tuple[Box, ...]], NDArray[Any]] = {}
     rows = []
@@ -119,8 +119,8 @@ def _fit_boxes(boxes: Sequence[Choice], sharpness: float) -> tuple[NDArray[np.fl
 
     def loss(weights: NDArray[np.float64]) -> float:
         scores = np.where(asked_for, signs @ weights, -np.inf)
-        told = logsumexp(np.where(hit, scores, -np.inf), axis=1) - logsumexp(scores, axis=1)
-        return float(-told.mean() + _RIDGE * (weights**2).sum())
+        likelihoods = logsumexp(np.where(hit, scores, -np.inf), axis=1) - logsumexp(scores, axis=1)
+        return float(-likelihoods.mean() + _RIDGE * (weights**2).sum())
 
     # Shares of what lies inside only ever speak for a box.
     found_weights = minimize(loss, np.array([1.0, 0.1, 0.1]), method="L-BFGS-B", bounds=[(0.1, 10), (0, 5), (0, 5)])

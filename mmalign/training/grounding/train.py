@@ -175,8 +175,8 @@ def folded(net: GroundingNet, basis: Basis) -> tuple[dict[str, np.ndarray[Any, A
     weight = (tensors["cells.weight"] @ basis.matrix).astype(np.float16).astype(np.float32)
     tensors["cells.bias"] = tensors["cells.bias"] - weight @ basis.mean
     tensors["cells.weight"] = weight
-    told = {**asdict(net.size), "inputs": weight.shape[1]}
-    return tensors, NetSize(**told)
+    numbers = {**asdict(net.size), "inputs": weight.shape[1]}
+    return tensors, NetSize(**numbers)
 
 
 def _looker(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from mmalign.alignment.concluding import conclude
+from mmalign.alignment.build import build_alignment
 from mmalign.alignment.drawing.draw import draw_alignment, plan_drawing
 from mmalign.alignment.drawing.labels import LabelPlacement, LabelRequest, Rectangle, place_labels
 from mmalign.alignment.drawing.palette import COLOURS, INK, font_for, style_of
@@ -43,7 +43,7 @@ def aligned(
     )  # fmt: skip
     rng = np.random.default_rng(len(phrases))
     maps = rng.random((len(phrases), 6, 8)).astype(np.float32) if heat else None
-    return conclude(parsed, regions, problem, solve(problem, solver="argmax"), notes=(), heat=maps)
+    return build_alignment(parsed, regions, problem, solve(problem, solver="argmax"), notes=(), heat=maps)
 
 
 def assert_apart(placed: Sequence[LabelPlacement | None], width: float, height: float) -> int:

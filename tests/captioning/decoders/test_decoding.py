@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.captioning.decoders.decoding import GenerationConfig, write_captions
-from mmalign.captioning.decoders.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
+from mmalign.captioning.decoders.generation import GenerationConfig, generate
+from mmalign.captioning.decoders.model import (
+    DecoderConfig,
+    DecoderInputs,
+    MultimodalTransformer,
+    make_inputs,
+    make_model,
+)
 from mmalign.captioning.decoders.tokenizer import BEGIN, END
 from mmalign.errors import InputError
 from tests.captioning.decoders.toy import toy_inputs, toy_model
 
-SMALL = ModelConfig(dim=4, vocabulary=7, width=16, layers=2, heads=2, longest=6, slots=1, context=2, read=2)
+SMALL = DecoderConfig(dim=4, vocabulary=7, width=16, layers=2, heads=2, longest=6, slots=1, context=2, read=2)
 LENGTH = 3
 
 
@@ -28,19 +34,19 @@ def small_model() -> MultimodalTransformer:
     return model.eval()
 
 
-def small_inputs(count: int = 1) -> Inputs:
+def small_inputs(count: int = 1) -> DecoderInputs:
     vectors = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
     return make_inputs(vectors, [[[3, 4], [5]], [[6, 3, 3]]][:count])
 
 
-def log_likelihood(model: MultimodalTransformer, inputs: Inputs, tokens: list[int]) -> float:
+def log_likelihood(model: MultimodalTransformer, inputs: DecoderInputs, tokens: list[int]) -> float:
     """Of the tokens after BEGIN, without a cache."""
     with torch.no_grad():
         scores = model(inputs, torch.tensor([[BEGIN, *tokens[:-1]]])).log_softmax(-1)[0]
     return float(sum(scores[place, token] for place, token in enumerate(tokens)))
 
 
-def every_caption(model: MultimodalTransformer, inputs: Inputs) -> dict[tuple[int, ...], float]:
+def every_caption(model: MultimodalTransformer, inputs: DecoderInputs) -> dict[tuple[int, ...], float]:
     return {
         words: log_likelihood(model, inputs, [*words, END])
         for length in range(1, LENGTH + 1)
@@ -55,7 +61,7 @@ def test_a_wide_beam_finds_the_likeliest_captions(penalty: float) -> None:
     ranked = sorted(known, key=lambda words: -known[words] / (len(words) + 1) ** penalty)
     # One place more than the captions compared: at the limit of its length a caption is cut, and has no end.
     writing = GenerationConfig("beam", count=64, longest=LENGTH + 1, length_penalty=penalty, blocked=0)
-    found = [caption for caption in write_captions(model, inputs, writing)[0] if caption.ended]
+    found = [caption for caption in generate(model, inputs, writing)[0] if caption.ended]
     assert [caption.tokens for caption in found[:5]] == ranked[:5]
     for caption in found:
         assert caption.log_likelihood == pytest.approx(known[caption.tokens], abs=1e-4)
@@ -64,7 +70,7 @@ def test_a_wide_beam_finds_the_likeliest_captions(penalty: float) -> None:
 def test_beam_of_one_with_length_is_no_better_than_a_wide_one() -> None:
     model, inputs = small_model(), small_inputs()
     scores = [
-        write_captions(model, inputs, GenerationConfig("beam", count=count, blocked=0))[0][0].score(1.0)
+        generate(model, inputs, GenerationConfig("beam", count=count, blocked=0))[0][0].score(1.0)
         for count in (1, 4, 16)
     ]
     assert all(wider >= narrow - 1e-5 for narrow, wider in itertools.pairwise(scores))
@@ -80,7 +86,7 @@ def test_greedy_takes_the_likeliest_word_each_time() -> None:
         if int(scores.argmax()) == END:
             break
         expected.append(int(scores.argmax()))
-    found = write_captions(model, inputs, GenerationConfig("greedy", blocked=0))
+    found = generate(model, inputs, GenerationConfig("greedy", blocked=0))
     assert found[0][0].tokens == tuple(expected)
 
 
@@ -88,10 +94,10 @@ def test_greedy_takes_the_likeliest_word_each_time() -> None:
 def test_pictures_together_and_alone_give_the_same(way: str) -> None:
     model, inputs = small_model(), small_inputs(2)
     writing = GenerationConfig(way, count=3)  # type: ignore[arg-type]
-    together = write_captions(model, inputs, writing)
+    together = generate(model, inputs, writing)
     vectors = inputs.vectors.numpy()
     for row, context in enumerate([[[3, 4], [5]], [[6, 3, 3]]]):
-        alone = write_captions(model, make_inputs(vectors[row : row + 1], [context]), writing)[0]
+        alone = generate(model, make_inputs(vectors[row : row + 1], [context]), writing)[0]
         assert [c.tokens for c in alone] == [c.tokens for c in together[row]]
 
 
@@ -108,7 +114,7 @@ def test_draws_follow_the_probabilities_within_the_nucleus() -> None:
     for seed in range(60):
         # Duplicates are dropped, so that each run tells of few draws: single words, many seeds.
         writing = GenerationConfig("nucleus", count=1, longest=1, temperature=0.7, nucleus=0.8, seed=seed)
-        counts.update(caption.tokens[0] for caption in write_captions(model, inputs, writing)[0])
+        counts.update(caption.tokens[0] for caption in generate(model, inputs, writing)[0])
     assert set(counts) <= set(inside.tolist())
     expected = probabilities[inside] / probabilities[inside].sum()
     assert counts[int(inside[0])] / 60 == pytest.approx(expected[0], abs=0.2)
@@ -117,8 +123,7 @@ def test_draws_follow_the_probabilities_within_the_nucleus() -> None:
 def test_draws_are_the_same_for_the_same_seed() -> None:
     model, inputs = toy_model(), toy_inputs()
     first, again, other = (
-        write_captions(model, inputs, GenerationConfig("nucleus", count=6, seed=seed, nucleus=1.0))
-        for seed in (1, 1, 2)
+        generate(model, inputs, GenerationConfig("nucleus", count=6, seed=seed, nucleus=1.0)) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -135,7 +140,7 @@ def test_no_run_of_three_comes_twice(way: str) -> None:
     def repeats(blocked: int) -> int:
         count = 0
         writing = GenerationConfig(way, count=3, blocked=blocked)  # type: ignore[arg-type]
-        for captions in write_captions(model, inputs, writing):
+        for captions in generate(model, inputs, writing):
             for caption in captions:
                 runs = [caption.tokens[i : i + 3] for i in range(len(caption.tokens) - 2)]
                 count += len(runs) - len(set(runs))
@@ -149,13 +154,13 @@ def test_the_limit_of_length_is_kept_and_told() -> None:
     model, inputs = toy_model(), toy_inputs()
     with torch.no_grad():
         model.decoder.bias[END] -= 100
-    for captions in write_captions(model, inputs, GenerationConfig("beam", count=2, longest=4)):
+    for captions in generate(model, inputs, GenerationConfig("beam", count=2, longest=4)):
         assert all(len(caption.tokens) == 4 and not caption.ended for caption in captions)
 
 
 def test_an_explicit_end_counts_in_the_likelihood() -> None:
     model, inputs = small_model(), small_inputs()
-    for caption in write_captions(model, inputs, GenerationConfig("beam", count=4))[0]:
+    for caption in generate(model, inputs, GenerationConfig("beam", count=4))[0]:
         tail = [END] if caption.ended else []
         expected = log_likelihood(model, inputs, [*caption.tokens, *tail])
         assert caption.log_likelihood == pytest.approx(expected, abs=1e-4)

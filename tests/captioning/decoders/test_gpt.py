@@ -11,7 +11,7 @@ import torch
 from mmalign.captioning.decoders.gpt import Cache
 from mmalign.captioning.decoders.model import MultimodalTransformer, pad_targets
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
-from mmalign.captioning.ngram_votes import evidence_features, gather_evidence
+from mmalign.captioning.ngram_votes import gather_votes, vote_features
 from mmalign.errors import InputError
 from tests.captioning.decoders.toy import CONFIG, toy_inputs, toy_model
 
@@ -93,10 +93,10 @@ def test_scores_equal_a_naive_recomputation() -> None:
 
 def test_evidence_equals_counting_by_hand() -> None:
     captions = [[5, 7, 5, 7, 9], [7, 5], [4, 4, 4]]
-    evidence = gather_evidence([captions, [[8]], []])
+    evidence = gather_votes([captions, [[8]], []])
     weights = [math.exp(-rank / 16) for rank in range(3)]
     weights = [weight / sum(weights) for weight in weights]
-    features = evidence_features(evidence, TOKENS, torch.cat([torch.zeros(3, 1).long(), TOKENS[:, :-1]], dim=1))
+    features = vote_features(evidence, TOKENS, torch.cat([torch.zeros(3, 1).long(), TOKENS[:, :-1]], dim=1))
     words = evidence.words[0].tolist()
     for place, last in enumerate(TOKENS[0].tolist()):
         earlier = TOKENS[0, place - 1].item() if place else PADDING
@@ -112,20 +112,20 @@ def test_evidence_raises_the_words_of_the_context_by_its_weights() -> None:
     with torch.no_grad():
         memory, mask = model.remember(inputs)
         plain = model.decoder(TOKENS, memory, mask)
-        informed = model.decoder(TOKENS, memory, mask, inputs.evidence)
+        informed = model.decoder(TOKENS, memory, mask, inputs.votes)
         x = model.decoder.dropout(model.decoder.words(TOKENS) + model.decoder.positions(torch.arange(5)))
         cache = Cache()
         for layer, block in enumerate(model.decoder.blocks):
             x = block(x, memory, mask, cache, layer)
         trust = torch.nn.functional.softplus(model.decoder.trust(model.decoder.norm(x)) + 0.5) / 3
     previous = torch.cat([torch.zeros(3, 1).long(), TOKENS[:, :-1]], dim=1)
-    features = evidence_features(inputs.evidence, TOKENS, previous)
+    features = vote_features(inputs.votes, TOKENS, previous)
     for row in range(3):
-        for column, word in enumerate(inputs.evidence.words[row].tolist()):
+        for column, word in enumerate(inputs.votes.words[row].tolist()):
             if word != PADDING:
                 expected = plain[row, :, word] + (features[:, row, :, column] * trust[row].T).sum(0)
                 torch.testing.assert_close(informed[row, :, word], expected, rtol=1e-4, atol=1e-4)
-        others = [w for w in range(CONFIG.vocabulary) if w not in inputs.evidence.words[row].tolist() or w == PADDING]
+        others = [w for w in range(CONFIG.vocabulary) if w not in inputs.votes.words[row].tolist() or w == PADDING]
         torch.testing.assert_close(informed[row][:, others], plain[row][:, others])
 
 
@@ -137,7 +137,7 @@ def test_cached_and_uncached_scores_agree(steps: tuple[int, ...]) -> None:
         memory, mask = model.remember(inputs)
         cache, start, parts = Cache(), 0, []
         for count in steps:
-            parts.append(model.decoder(TOKENS[:, start : start + count], memory, mask, inputs.evidence, cache))
+            parts.append(model.decoder(TOKENS[:, start : start + count], memory, mask, inputs.votes, cache))
             start += count
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-5, atol=1e-5)
     assert cache.length == TOKENS.shape[1]

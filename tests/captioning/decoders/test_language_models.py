@@ -14,7 +14,7 @@ import pytest
 
 from mmalign.captioning.decoders.prompts import chat_prompt, first_caption, plain_prompt
 from mmalign.captioning.decoders.registry import load_decoder
-from mmalign.encoders.lite.wheels import PinnedFile, load_pinned
+from mmalign.encoders.lite.packaged_weights import PinnedFile, load_pinned
 from mmalign.errors import InputError, MissingExtraError, ModelUnavailableError
 from tests.captioning.decoders.toy import tiny_language_model
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmalign.captioning.decoders.base import Decoder
-from mmalign.captioning.decoders.decoding import GenerationConfig
-from mmalign.captioning.decoders.model import ModelConfig, make_model
+from mmalign.captioning.decoders.generation import GenerationConfig
+from mmalign.captioning.decoders.model import DecoderConfig, make_model
 from mmalign.captioning.decoders.registry import SHIPPED, load_decoder
 from mmalign.captioning.decoders.tokenizer import CaptionTokenizer, plain_words
 from mmalign.captioning.decoders.trained import DecoderFile, TrainedDecoder, open_decoder, read_decoder, write_decoder
@@ -20,7 +20,7 @@ NOTES = {"encoder": "toy", "fingerprint": "f" * 8, "license": "none", "provenanc
 
 def decoder_file() -> DecoderFile:
     tokenizer = CaptionTokenizer.train(CAPTIONS, size=320)
-    config = ModelConfig(dim=6, vocabulary=tokenizer.size, width=16, layers=1, heads=2, longest=16, context=3)
+    config = DecoderConfig(dim=6, vocabulary=tokenizer.size, width=16, layers=1, heads=2, longest=16, context=3)
     torch.manual_seed(0)
     mean = np.full(6, 0.1, np.float32)
     return DecoderFile(config, tokenizer, make_model(config).state_dict(), mean, NOTES)
@@ -97,7 +97,7 @@ def test_the_mean_of_pictures_is_taken_off(path: Path) -> None:
 def test_either_side_may_be_missing(path: Path, vector: bool, context: bool) -> None:
     drafts = open_decoder(path).caption(
         np.eye(6, dtype=np.float32)[0] if vector else None, [*CAPTIONS, "...", ""] if context else [],
-        writing=GenerationConfig("greedy"),
+        config=GenerationConfig("greedy"),
     )  # fmt: skip
     assert len(drafts) == 1
 

@@ -9,15 +9,21 @@ import numpy as np
 import torch
 
 from mmalign.captioning.decoders.fusion import FusionName
-from mmalign.captioning.decoders.model import Inputs, ModelConfig, MultimodalTransformer, make_inputs, make_model
+from mmalign.captioning.decoders.model import (
+    DecoderConfig,
+    DecoderInputs,
+    MultimodalTransformer,
+    make_inputs,
+    make_model,
+)
 
-CONFIG = ModelConfig(dim=6, vocabulary=40, width=16, layers=2, heads=2, longest=12, slots=2, context=4, read=3)
+CONFIG = DecoderConfig(dim=6, vocabulary=40, width=16, layers=2, heads=2, longest=12, slots=2, context=4, read=3)
 
 
 def toy_model(fusion: FusionName = "transformer", *, seed: int = 0) -> MultimodalTransformer:
     torch.manual_seed(seed)
     sizes = {**CONFIG.to_dict(), "fusion": fusion}
-    model = make_model(ModelConfig(**sizes))
+    model = make_model(DecoderConfig(**sizes))
     with torch.no_grad():
         for parameter in model.parameters():
             # Larger than at the beginning of a training, so that every part of the model matters.
@@ -25,7 +31,7 @@ def toy_model(fusion: FusionName = "transformer", *, seed: int = 0) -> Multimoda
     return model.eval()
 
 
-def toy_inputs(count: int = 3, *, seed: int = 0, captions: int = 4) -> Inputs:
+def toy_inputs(count: int = 3, *, seed: int = 0, captions: int = 4) -> DecoderInputs:
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(count, CONFIG.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

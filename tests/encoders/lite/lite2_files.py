@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mmalign.encoders.lite import efficientnet, minilm
+from mmalign.encoders.lite.packaged_weights import load_pinned
 from mmalign.encoders.lite.quantised import map_safetensors
 from mmalign.encoders.lite.v2 import WeightFile
 from mmalign.encoders.lite.weights_file import export_lite2
-from mmalign.encoders.lite.wheels import load_pinned
 
 NOTES = {"license": "Apache-2.0", "provenance": "made by a test"}
 WEIGHTS = Path(minilm.__file__).with_name("weights")

@@ -18,8 +18,8 @@ from mmalign.encoders.lite.efficientnet import (
     fold_batch_norm,
     preprocess,
 )
+from mmalign.encoders.lite.packaged_weights import load_pinned
 from mmalign.encoders.lite.quantised import quantise
-from mmalign.encoders.lite.wheels import load_pinned
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")

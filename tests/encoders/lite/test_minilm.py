@@ -15,8 +15,8 @@ from mmalign.encoders.lite.minilm import (
     max_pool,
     mean_pool,
 )
+from mmalign.encoders.lite.packaged_weights import locate
 from mmalign.encoders.lite.quantised import map_safetensors
-from mmalign.encoders.lite.wheels import locate
 
 TEXTS = [
     "",

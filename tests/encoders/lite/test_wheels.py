@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.encoders.lite.wheels import PinnedFile, check_digest, load_pinned, locate
+from mmalign.encoders.lite.packaged_weights import PinnedFile, check_digest, load_pinned, locate
 from mmalign.errors import MissingExtraError, ModelUnavailableError
 
 

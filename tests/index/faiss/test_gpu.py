@@ -13,7 +13,7 @@ import pytest
 from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
 from mmalign.index.backends import load_index
 from mmalign.index.faiss import gpu as faiss_gpu
-from mmalign.index.faiss.gpu import MOST_K, Cards, GpuReplica, probe, require_cards
+from mmalign.index.faiss.gpu import MOST_K, GpuReplica, GpuSupport, probe, require_gpu_support
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.faiss.library import load_faiss
 from mmalign.index.lifecycle.build import build_index
@@ -97,7 +97,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, *, cards: int, rows: int = ROWS) -> An
         get_num_gpus=lambda: cards,
         downcast_index=lambda index: index,
     )
-    monkeypatch.setattr(faiss_gpu, "probe", lambda: Cards(True, cards, False))
+    monkeypatch.setattr(faiss_gpu, "probe", lambda: GpuSupport(True, cards, False))
     made.real = real
     monkeypatch.setattr(faiss_gpu, "load_faiss", lambda: made)
     return made
@@ -112,7 +112,7 @@ def flat(data: Data) -> FaissIndex:
 
 
 def test_probe_tells_symbols_cards_and_cuvs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def probed(**faiss: Any) -> Cards:
+    def probed(**faiss: Any) -> GpuSupport:
         monkeypatch.setattr(faiss_gpu, "load_faiss", lambda: SimpleNamespace(**faiss))
         return probe()
 
@@ -120,23 +120,23 @@ def test_probe_tells_symbols_cards_and_cuvs(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("CUDA driver version is insufficient")
 
     symbols: dict[str, Any] = dict.fromkeys(["StandardGpuResources", "index_cpu_to_gpu", "GpuIndexFlatIP"])
-    assert probed(get_num_gpus=lambda: 3) == Cards(False, 0, False)
-    assert probed(**symbols, get_num_gpus=lambda: 3) == Cards(True, 3, False)
-    assert probed(**symbols, get_num_gpus=refuse, GpuIndexCagra=1) == Cards(True, 0, True)
+    assert probed(get_num_gpus=lambda: 3) == GpuSupport(False, 0, False)
+    assert probed(**symbols, get_num_gpus=lambda: 3) == GpuSupport(True, 3, False)
+    assert probed(**symbols, get_num_gpus=refuse, GpuIndexCagra=1) == GpuSupport(True, 0, True)
 
 
 @pytest.mark.parametrize(
     ("cards", "cagra", "words"),
     [
-        (Cards(False, 0, False), False, r"pip uninstall -y faiss-cpu && pip install 'mmalign\[gpu\]'"),
-        (Cards(True, 1, False), True, "pip install faiss-gpu-cuvs"),
-        (Cards(True, 0, True), True, "sees no graphics card: look at nvidia-smi"),
+        (GpuSupport(False, 0, False), False, r"pip uninstall -y faiss-cpu && pip install 'mmalign\[gpu\]'"),
+        (GpuSupport(True, 1, False), True, "pip install faiss-gpu-cuvs"),
+        (GpuSupport(True, 0, True), True, "sees no graphics card: look at nvidia-smi"),
     ],
 )
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, cards: Cards, cagra: bool, words: str) -> None:
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, cards: GpuSupport, cagra: bool, words: str) -> None:
     monkeypatch.setattr(faiss_gpu, "probe", lambda: cards)
     with pytest.raises(EnvironmentConflictError, match=words):
-        require_cards(cagra=cagra)
+        require_gpu_support(cagra=cagra)
 
 
 @without_cards
@@ -305,7 +305,7 @@ def test_effort_and_candidates_reach_the_card(monkeypatch: pytest.MonkeyPatch) -
         Lists,
     ]
 
-    monkeypatch.setattr(faiss_gpu, "probe", lambda: Cards(True, 1, True))
+    monkeypatch.setattr(faiss_gpu, "probe", lambda: GpuSupport(True, 1, True))
     faiss.StandardGpuResources = object
     faiss.GpuIndexCagra, faiss.METRIC_INNER_PRODUCT, faiss.SearchParametersCagra = Cagra, 0, SimpleNamespace
     graph = GpuReplica(IndexHNSWCagra())
@@ -341,7 +341,7 @@ def test_graphs_of_cards_are_searched_without_one(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_real_card_finds_what_the_processor_finds(factory: str, data: Data, tmp_path: Path) -> None:
     index = FaissIndex(factory, DIM)
-    with index.training_on_cards():
+    with index.training_on_gpu():
         index.train(data.vectors)
     index.add(data.ids, data.vectors)
     expected = index.search(data.queries, 10, effort=30)

@@ -18,7 +18,7 @@ from mmalign.index.backends import load_index
 from mmalign.index.faiss import shards
 from mmalign.index.faiss.index import FaissIndex
 from mmalign.index.faiss.on_disk import build_on_disk, extend_on_disk, fits_disk
-from mmalign.index.faiss.shards import cut
+from mmalign.index.faiss.shards import split
 
 DIM, ROWS = 16, 1000
 ROOT = Path(__file__).resolve().parents[3]
@@ -173,7 +173,7 @@ def test_other_items_under_the_same_plan_are_noticed(tmp_path: Path) -> None:
 def test_cut(sizes: list[int]) -> None:
     stops = np.cumsum([0, *sizes])
     chunks = [(np.arange(a, b), np.arange(a, b)[:, None]) for a, b in pairwise(stops)]
-    groups = [[ids.tolist() for ids, _ in pieces] for pieces in cut(iter(chunks), 10)]
+    groups = [[ids.tolist() for ids, _ in pieces] for pieces in split(iter(chunks), 10)]
     flat = [[number for piece in group for number in piece] for group in groups]
     assert flat == [list(range(a, min(a + 10, stops[-1]))) for a in range(0, stops[-1], 10)]
     assert all(piece for group in groups for piece in group)

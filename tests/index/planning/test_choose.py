@@ -10,7 +10,7 @@ import pytest
 from mmalign.errors import InputError, RecipeError
 from mmalign.index.planning import choose as module
 from mmalign.index.planning.choose import Budget, check_memory, choose, chooses_exact
-from mmalign.index.planning.costs import Costs, build_seconds, load_costs, missed, search_seconds
+from mmalign.index.planning.costs import Costs, build_seconds, cache_miss_share, load_costs, search_seconds
 from mmalign.index.planning.estimate import Meter, check_estimate, estimate
 from mmalign.index.planning.recipe import Recipe, list_recipes, load_recipe
 from mmalign.index.planning.sizes import size_of
@@ -23,7 +23,7 @@ COSTS = Costs("a machine", "a day", "abc", call=1e-5, multiply=1e-9, project=1e-
               refine=1e-9, read=1e-4, probe={"PQfs": 1e-6}, scan=TABLE, encode=TABLE)  # fmt: skip
 
 
-def refusals(choice: module.Choice) -> dict[str, str]:
+def refusals(choice: module.IndexChoice) -> dict[str, str]:
     return {one.recipe.name: one.refused for one in choice.candidates}
 
 
@@ -275,4 +275,4 @@ def test_a_graph_that_fits_no_cache_takes_longer_for_each_vector() -> None:
     assert large - small == pytest.approx(640 * costs.fetch, rel=0.01)
     found = [search_seconds(layout, costs, rows=rows, effort=10) for rows in (20_000, 20_000_000)]
     assert found == [0, pytest.approx(160 * costs.fetch, rel=0.01)]
-    assert missed(0) == missed(1 << 20) == 0 < missed(1 << 26) == 0.5
+    assert cache_miss_share(0) == cache_miss_share(1 << 20) == 0 < cache_miss_share(1 << 26) == 0.5

@@ -65,7 +65,7 @@ def test_recipe_builds_and_filters_as_it_says(name: str, data: Data) -> None:
     index, used = build_index(name, chunks, rows=ROWS, dim=DIM, advance=advanced.append)
     assert used == name
     recipe = load_recipe(name)
-    assert (index.filter_support, index.min_share) == (recipe.filter_support, recipe.min_share)
+    assert (index.filter_support, index.min_selectivity) == (recipe.filter_support, recipe.min_share)
     assert getattr(index, "effort_name", None) == recipe.effort
     assert recipe.default_effort in (None, index.default_effort)
     assert index.factory == recipe.resolve(rows=ROWS, dim=DIM)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmalign.errors import DimensionError, InputError
 from mmalign.index.exact import ExactIndex
 from mmalign.index.faiss.index import FaissIndex
-from mmalign.index.recall.measure import Measuring, QuerySet, efforts_to_try, measure_contract
+from mmalign.index.recall.measure import Measuring, QuerySet, efforts_to_try, measure_recall_profile
 from mmalign.index.recall.recall_curves import RecallProfile
 from mmalign.utils.similarity import l2_normalize
 from tests.index.helpers import DIM, ROWS, Data, naive, recall
@@ -45,7 +45,7 @@ class Forgetful(ExactIndex):
     exhaustive = False
     default_effort: int | None = 16
 
-    def most_effort(self, share: float = 1.0) -> int | None:
+    def max_effort(self, share: float = 1.0) -> int | None:
         return 64
 
     @staticmethod
@@ -68,12 +68,12 @@ def forgetful(data: Data) -> Forgetful:
 
 def test_recall_is_what_it_is(data: Data, forgetful: Forgetful) -> None:
     options = Measuring(ks=(1, 20), shares=(1.0,))
-    contract = measure_contract(forgetful, chunks_of(data), {"given": near(data, 200, 1)}, options)
-    assert [(curve.kind, curve.k, curve.queries) for curve in contract.curves] == [
+    profile = measure_recall_profile(forgetful, chunks_of(data), {"given": near(data, 200, 1)}, options)
+    assert [(curve.kind, curve.k, curve.queries) for curve in profile.curves] == [
         ("given", 1, 150),
         ("given", 20, 150),
     ]
-    for curve in contract.curves:
+    for curve in profile.curves:
         # Efforts of less recall than anyone asks for are left out.
         assert min(curve.efforts) in (2, 3)
         # Full recall of the tuning queries is not trusted: efforts beyond are measured too.
@@ -87,9 +87,9 @@ def test_recall_is_what_it_is(data: Data, forgetful: Forgetful) -> None:
 def test_holds_for_queries_that_were_not_measured(data: Data, factory: str, limit: int | None) -> None:
     index = built(data, factory)
     options = Measuring(ks=(10,), shares=(1.0, 0.2), start=2)
-    contract = measure_contract(index, chunks_of(data), {"given": near(data, 160, 1)}, options)
+    profile = measure_recall_profile(index, chunks_of(data), {"given": near(data, 160, 1)}, options)
     fresh = Data(data.ids, data.vectors, near(data, 400, 2))
-    for curve in contract.curves:
+    for curve in profile.curves:
         mask = None if curve.share == 1 else np.random.default_rng(3).random(ROWS) < curve.share
         truth = naive(fresh, 10, mask)[1]
         assert limit is None or max(curve.efforts) <= limit
@@ -99,9 +99,9 @@ def test_holds_for_queries_that_were_not_measured(data: Data, factory: str, limi
             found = index.search(fresh.queries, 10, where=mask, effort=effort)[1]
             assert recall(found, truth) >= lower - 0.02
     if limit is not None:
-        effort = contract.effort_for(0.9, kind="given", k=10)
+        effort = profile.effort_for(0.9, kind="given", k=10)
         assert effort is not None
-        assert effort < contract.curves[0].efforts[-1]
+        assert effort < profile.curves[0].efforts[-1]
 
 
 def test_the_row_a_query_was_made_from_is_not_looked_for(data: Data) -> None:
@@ -128,8 +128,8 @@ def test_the_row_a_query_was_made_from_is_not_looked_for(data: Data) -> None:
         index = kind(DIM)
         index.add(data.ids, data.vectors)
         asked = {"image": QuerySet(data.vectors[rows], own)}
-        contract = measure_contract(index, chunks_of(data), asked, Measuring(ks=(1, 10), shares=(1.0,)))
-        assert [curve.recall for curve in contract.curves] == [(expected,), (expected,)]
+        profile = measure_recall_profile(index, chunks_of(data), asked, Measuring(ks=(1, 10), shares=(1.0,)))
+        assert [curve.recall for curve in profile.curves] == [(expected,), (expected,)]
 
 
 def test_a_filter_counts_by_its_worse_form(data: Data) -> None:
@@ -148,9 +148,9 @@ def test_a_filter_counts_by_its_worse_form(data: Data) -> None:
     mask = np.random.default_rng(3).random(ROWS) < 0.1
     scattered = recall(index.search(fresh.queries, 10, where=mask)[1], naive(fresh, 10, mask)[1])
     options = Measuring(ks=(10,), shares=(0.1,))
-    contract = measure_contract(index, chunks_of(data), {"given": near(data, 300, 1)}, options)
+    profile = measure_recall_profile(index, chunks_of(data), {"given": near(data, 300, 1)}, options)
     assert scattered > 0.9
-    assert contract.curves[0].recall[0] < scattered - 0.1
+    assert profile.curves[0].recall[0] < scattered - 0.1
 
 
 def test_rows_that_cannot_be_found_are_not_missed(data: Data) -> None:
@@ -159,8 +159,8 @@ def test_rows_that_cannot_be_found_are_not_missed(data: Data) -> None:
     half = Data(data.ids[:2900], data.vectors[:2900], data.queries)
     for chunks, where in ((chunks_of(data), ~gone), (chunks_of(half), np.arange(ROWS) < 2900)):
         options = Measuring(ks=(10,), shares=(1.0,), where=where)
-        contract = measure_contract(index, chunks, {"given": near(data, 100, 1)}, options)
-        assert contract.curves[0].recall[-1] > 0.98
+        profile = measure_recall_profile(index, chunks, {"given": near(data, 100, 1)}, options)
+        assert profile.curves[0].recall[-1] > 0.98
 
 
 def test_copies_of_a_picture_count_as_one_another(data: Data) -> None:
@@ -171,14 +171,16 @@ def test_copies_of_a_picture_count_as_one_another(data: Data) -> None:
     index = built(copies, "HNSW16,SQfp16")
     place = {name: i for i, name in enumerate(data.ids.tolist())}
     queries = {"given": l2_normalize(vectors[0] + 0.02 * np.random.default_rng(1).normal(size=(100, DIM)))}
-    blind = measure_contract(index, chunks_of(copies), queries, Measuring(ks=(10,), shares=(1.0,)))
+    blind = measure_recall_profile(index, chunks_of(copies), queries, Measuring(ks=(10,), shares=(1.0,)))
 
     def read(ids: NDArray[np.int64]) -> NDArray[np.floating]:
         return vectors[[place[i] for i in ids.tolist()]].astype(np.float16)
 
-    contract = measure_contract(index, chunks_of(copies), queries, Measuring(ks=(10,), shares=(1.0,), vectors=read))
+    profile = measure_recall_profile(
+        index, chunks_of(copies), queries, Measuring(ks=(10,), shares=(1.0,), vectors=read)
+    )
     assert blind.curves[0].recall[-1] < 0.9
-    assert contract.curves[0].recall[-1] == 1.0
+    assert profile.curves[0].recall[-1] == 1.0
 
 
 def test_is_the_same_again_and_counts_its_steps(data: Data) -> None:
@@ -186,14 +188,14 @@ def test_is_the_same_again_and_counts_its_steps(data: Data) -> None:
     steps: list[int] = []
     options = Measuring(ks=(1, 10), advance=steps.append)
     queries = {"text": near(data, 60, 1), "image": near(data, 60, 2)}
-    first = measure_contract(index, chunks_of(data), queries, options)
-    assert first == measure_contract(index, chunks_of(data), queries, options)
+    first = measure_recall_profile(index, chunks_of(data), queries, options)
+    assert first == measure_recall_profile(index, chunks_of(data), queries, options)
     assert len(steps) == 2 * options.steps(ROWS, 2)
     assert RecallProfile.from_dict(first.to_dict()) == first
 
 
 def test_an_index_that_compares_with_everything_needs_no_measuring(data: Data, exact: ExactIndex) -> None:
-    assert measure_contract(exact, chunks_of(data), {"given": near(data, 20, 1)}).curves == ()
+    assert measure_recall_profile(exact, chunks_of(data), {"given": near(data, 20, 1)}).curves == ()
 
 
 def test_shares_are_those_at_which_an_index_is_searched() -> None:
@@ -221,6 +223,6 @@ def test_efforts_end_where_exact_search_costs_less(data: Data) -> None:
 def test_too_few_queries_are_refused(data: Data) -> None:
     index = built(data, "IVF64,Flat")
     with pytest.raises(InputError, match="at least 2 given queries"):
-        measure_contract(index, chunks_of(data), {"given": near(data, 1, 1)})
+        measure_recall_profile(index, chunks_of(data), {"given": near(data, 1, 1)})
     with pytest.raises(DimensionError):
-        measure_contract(index, chunks_of(data), {"given": np.zeros((5, DIM + 1), np.float32)})
+        measure_recall_profile(index, chunks_of(data), {"given": np.zeros((5, DIM + 1), np.float32)})

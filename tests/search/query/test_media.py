@@ -20,7 +20,7 @@ from mmalign.cli import app
 from mmalign.errors import DecodeError, QueryError
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.uris import path_to_uri
-from mmalign.search.query import PictureRef, Term
+from mmalign.search.query import PictureRef, QueryTerm
 from tests.tools.color_encoder import ColorEncoder, paint
 
 ODD = [
@@ -107,7 +107,7 @@ def test_a_search_without_media(photos: Collection, monkeypatch: pytest.MonkeyPa
             "taken as words, since no picture may be opened here: 'photos/red.png'"
         ]
         assert ask("red + blue", allow_media=False).notes == ()
-        for path in (Path("photos/red.png"), PictureRef("photos/red.png"), Query((Term(PictureRef("x.png")),))):
+        for path in (Path("photos/red.png"), PictureRef("photos/red.png"), Query((QueryTerm(PictureRef("x.png")),))):
             with pytest.raises(QueryError, match="no picture may be opened here"):
                 ask(path, allow_media=False)
     assert photos.search("2:blue + photos/red.png", k=1, allow_media=False)[0].uri.endswith("blue.png")

@@ -12,7 +12,7 @@ from PIL import Image
 from mmalign.collection.collection import Collection
 from mmalign.encoders.base import KnownWords
 from mmalign.errors import DecodeError, DimensionError, QueryError
-from mmalign.search.query import PictureRef, Query, Term
+from mmalign.search.query import PictureRef, Query, QueryTerm
 from mmalign.types import Note
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -146,13 +146,13 @@ def test_weights_and_terms_that_are_none() -> None:
         with pytest.raises(QueryError, match="weight"):
             Query("dog") * wrong  # type: ignore[operator]
         with pytest.raises(QueryError, match="weight"):
-            Query((Term("dog", wrong),))  # type: ignore[arg-type]
+            Query((QueryTerm("dog", wrong),))  # type: ignore[arg-type]
     for wrong in ("cat", None, 3):
         with pytest.raises(QueryError, match="make one with Query"):
             Query("dog") + wrong  # type: ignore[operator]
         with pytest.raises(QueryError, match="make one with Query"):
             Query("dog") - wrong  # type: ignore[operator]
-    for wrong in (None, b"dog", {}, {1.0}, object(), [Term("a"), "b"], (Term(None),)):  # type: ignore[arg-type]
+    for wrong in (None, b"dog", {}, {1.0}, object(), [QueryTerm("a"), "b"], (QueryTerm(None),)):  # type: ignore[arg-type]
         with pytest.raises(QueryError):
             Query(wrong)  # type: ignore[arg-type]
     for wrong in (None, 3, b"dog", ["dog"], ""):

@@ -19,7 +19,7 @@ from mmalign.captioning.decoders.registry import load_decoder
 from mmalign.captioning.retrieval import TextStore
 from mmalign.errors import DimensionError, EncoderMismatchError, InputError, ModelUnavailableError
 from mmalign.training.captioner.config import CaptionerConfig, CaptionerData, read_captioner_config
-from mmalign.training.captioner.prefix import PrefixTask, _Told
+from mmalign.training.captioner.prefix import PrefixTask, _Example
 from mmalign.training.captioner.train import train_captioner
 from mmalign.utils.similarity import l2_normalize
 from tests.captioning.decoders.toy import tiny_language_model
@@ -87,7 +87,7 @@ def test_what_it_learns_is_the_picture(config: CaptionerConfig, tmp_path: Path) 
     answers = [learnt._language.answer(text) for text in told]
 
     def cost(turn: int) -> float:
-        shown = [_Told(vector, [], text) for vector, text in zip(np.roll(vectors, turn, axis=0), told, strict=True)]
+        shown = [_Example(vector, [], text) for vector, text in zip(np.roll(vectors, turn, axis=0), told, strict=True)]
         return float(learnt._nats(shown, answers).detach()) / sum(map(len, answers))
 
     assert cost(0) < min(cost(7), cost(13)) - 0.15
@@ -97,9 +97,9 @@ def test_the_loss_is_that_of_one_row_after_the_other(config: CaptionerConfig, tm
     one = trainer(config, tmp_path / "run")
     vectors = l2_normalize(np.random.default_rng(0).standard_normal((3, 16)))
     told = [
-        _Told(vectors[0], ["a red car", "one blue boat in front"], "a red car"),
-        _Told(vectors[1], [], "there is a white kite here"),
-        _Told(vectors[2], ["the red door alone"] * 3, "one green wall in front"),
+        _Example(vectors[0], ["a red car", "one blue boat in front"], "a red car"),
+        _Example(vectors[1], [], "there is a white kite here"),
+        _Example(vectors[2], ["the red door alone"] * 3, "one green wall in front"),
     ]
     answers = [one._language.answer(item.caption) for item in told]
     language, expected, bare = one._language, 0.0, 0.0

@@ -10,10 +10,10 @@ from PIL import Image
 
 from mmalign.encoders.lite.efficientnet import EFFICIENTNET_WEIGHTS, MAP_CHANNELS, EfficientNetLite2, preprocess
 from mmalign.encoders.lite.minilm import MiniLM
+from mmalign.encoders.lite.packaged_weights import locate
 from mmalign.encoders.lite.towers import POOLING, text_features
 from mmalign.encoders.lite.v2 import Lite2Encoder, WeightFile
 from mmalign.encoders.lite.weights_file import PICTURE_INPUT
-from mmalign.encoders.lite.wheels import locate
 from mmalign.errors import InputError, MissingExtraError
 from mmalign.training.contrastive.class_names import class_names
 from mmalign.training.contrastive.image_tower import PictureTower, _Depthwise

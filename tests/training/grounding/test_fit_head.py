@@ -16,7 +16,7 @@ from mmalign.evaluation.phrases import PhrasePicture
 from mmalign.grounding.cells import grounding_cells, spot_maps
 from mmalign.grounding.head import Grounding, corner_iou
 from mmalign.grounding.net import GroundingNet, NetSize
-from mmalign.metrics.grounding import first_hit, iou_matrix
+from mmalign.metrics.boxes import first_hit, iou_matrix
 from mmalign.training.grounding import data as grounding_data
 from mmalign.training.grounding.batches import HeadData, spots_of_reduced
 from mmalign.training.grounding.config import HeadTraining

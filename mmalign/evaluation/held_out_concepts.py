@@ -26,7 +26,7 @@ _PLURALS = {
 }
 
 
-def words_of(caption: str) -> list[str]:
+def content_words(caption: str) -> list[str]:
     """The words of a caption, plurals as singulars.
 
     Args:
@@ -66,13 +66,15 @@ def choose_concepts(captions: Sequence[Sequence[str]], *, most: int = 20) -> lis
     for own in captions:
         named = set()
         for caption in own:
-            words = words_of(caption)
+            words = content_words(caption)
             for before, word, after in zip(words, words[1:], [*words[2:], ""], strict=False):
                 if before in _ARTICLES and (not after or after in _AFTER) and word not in _NO_THINGS | _AFTER:
                     named.add(word)
         counts.update(named)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    mentioning = Counter(word for own in captions for word in {word for caption in own for word in words_of(caption)})
+    mentioning = Counter(
+        word for own in captions for word in {word for caption in own for word in content_words(caption)}
+    )
     return [word for word in ranked if 1 < mentioning[word] < len(captions)][:most]
 
 

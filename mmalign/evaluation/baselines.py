@@ -18,7 +18,7 @@ _RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class CaptionsTable:
     """What the rungs reached.
 
     Attributes:
@@ -84,10 +84,10 @@ class Ladder:
             pairs += [("decoder", name) for name in names if name != "decoder" and ("decoder", name) not in pairs]
         draws = np.random.default_rng(self.seed).integers(self.n, size=(_RESAMPLES, self.n))
         samples = {name: scores.resampled(draws) for name, scores in self.scores.items()}
-        told = {}
+        table = {}
         for high, low in pairs:
             first, second = self.scores[high].figures(), self.scores[low].figures()
-            told[f"{high} - {low}"] = {
+            table[f"{high} - {low}"] = {
                 figure: [
                     round(first[figure] - second[figure], 2),
                     *(
@@ -97,7 +97,7 @@ class Ladder:
                 ]
                 for figure in first
             }
-        return told
+        return table
 
 
 def human_scores(references: Sequence[Sequence[str]]) -> dict[str, float]:

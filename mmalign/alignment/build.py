@@ -7,19 +7,19 @@ from typing import Any
 
 from mmalign.alignment.link import Link
 from mmalign.alignment.result import Alignment
-from mmalign.matching import Problem, Solution, soft_scores
+from mmalign.matching import Problem, Solution, link_marginals
 from mmalign.parsing import Parsed
 from mmalign.types import Note, Region
 
 
-def conclude(
+def build_alignment(
     parsed: Parsed,
     regions: Sequence[Region],
     problem: Problem,
     solution: Solution,
     *,
     notes: Sequence[Note],
-    **told: Any,
+    **fields: Any,
 ) -> Alignment:
     """Make an alignment of a solution.
 
@@ -29,20 +29,20 @@ def conclude(
         problem: What was solved.
         solution: What the solver found.
         notes: Remarks that a person should see.
-        told: Further attributes of `Alignment`, such as `heat` and `seconds`.
+        fields: Further attributes of `Alignment`, such as `heat` and `seconds`.
 
     Returns:
         The alignment.
     """
-    matrix = soft_scores(problem, solution)
+    matrix = link_marginals(problem, solution)
     links = tuple(Link(i, j, float(matrix[i, j])) for i, taken in enumerate(solution.assignment) for j in taken)
-    remarks = [*notes]
+    all_notes = [*notes]
     if not solution.converged:
-        remarks.append(
+        all_notes.append(
             Note(f"the search stopped at its limit; other links can be better by {solution.gap:.3g} at most")
         )
     if not solution.feasible:
-        remarks.append(Note(f"{solution.solver} gave a region to more phrases than it may hold"))
+        all_notes.append(Note(f"{solution.solver} gave a region to more phrases than it may hold"))
     return Alignment(
         sentence=parsed.sentence,
         phrases=tuple(parsed.phrases),
@@ -55,8 +55,8 @@ def conclude(
         solver=solution.solver,
         bound=solution.bound,
         converged=solution.converged,
-        notes=tuple(remarks),
+        notes=tuple(all_notes),
         problem=problem,
         solution=solution,
-        **told,
+        **fields,
     )

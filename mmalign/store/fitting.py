@@ -18,21 +18,21 @@ _MOST_NOTES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class FittedItem:
     """One item as its source gives it, fitted to the columns of a store.
 
     Attributes:
         item: The item; its metadata is by column, with values as the columns hold them.
-        said: A digest of what the source says of it beside its bytes; None where it says nothing.
-        own: The same without what came with the call.
+        digest: A digest of what the source says of it beside its bytes; None where it says nothing.
+        own_digest: The same without what came with the call.
     """
 
     item: Item
-    said: str | None
-    own: str | None
+    digest: str | None
+    own_digest: str | None
 
 
-class Remarks:
+class CellNotes:
     """Notes on cells: the first 20 of each column, and how many others there are.
 
     Attributes:
@@ -54,7 +54,7 @@ class Remarks:
         if self._counts[column] <= _MOST_NOTES:
             self.notes.append(note)
 
-    def told(self) -> list[Note]:
+    def to_notes(self) -> list[Note]:
         """All that is to be told."""
         return self.notes + [
             Note(f"{count - _MOST_NOTES:,} more cells of column {column!r} were left out", about=str(column))
@@ -63,12 +63,12 @@ class Remarks:
         ]
 
 
-def plain_item(item: Item, remarks: Remarks) -> Item:
+def plain_item(item: Item, cell_notes: CellNotes) -> Item:
     """An item with plain values, as far as they can be kept.
 
     Args:
         item: As the source gives it.
-        remarks: Takes in notes on cells that cannot be.
+        cell_notes: Takes in notes on cells that cannot be.
 
     Returns:
         The item.
@@ -84,7 +84,7 @@ def plain_item(item: Item, remarks: Remarks) -> Item:
             metadata[name] = plain_value(value)
         except CellError as error:
             text, _, remedy = f"column {name!r} {error}".partition("; ")
-            remarks.add(name, Note(f"{text}; the cell was left out", remedy=remedy, about=about))
+            cell_notes.add(name, Note(f"{text}; the cell was left out", remedy=remedy, about=about))
         except MetadataError as error:
             raise MetadataError(f"column {name!r} {error}") from error
     for caption in item.captions:
@@ -107,15 +107,15 @@ def plain_item(item: Item, remarks: Remarks) -> Item:
 
 
 def fit_items(
-    columns: Columns, items: Sequence[Item], *, by_call: Collection[str] = (), remarks: Remarks
-) -> list[Given]:
+    columns: Columns, items: Sequence[Item], *, by_call: Collection[str] = (), cell_notes: CellNotes
+) -> list[FittedItem]:
     """Fit what a source says of some of its items to columns.
 
     Args:
         columns: The columns, chosen for all of the source.
         items: What `plain_item` returned.
         by_call: Names of metadata that came with the call, and not from the source.
-        remarks: Takes in notes on cells that fit nowhere, which are left out.
+        cell_notes: Takes in notes on cells that fit nowhere, which are left out.
 
     Returns:
         One for each item.
@@ -125,14 +125,14 @@ def fit_items(
     for cell in left_out:
         about = items[cell.row].place or items[cell.row].uri
         lost.setdefault(cell.row, set()).add(cell.name)
-        remarks.add(cell.name, Note(f"{cell.text}; the cell was left out", remedy=cell.remedy, about=about))
+        cell_notes.add(cell.name, Note(f"{cell.text}; the cell was left out", remedy=cell.remedy, about=about))
     found = []
     for number, (item, row) in enumerate(zip(items, rows, strict=True)):
         without = lost.get(number, ())
-        said = _digest(item, without)
-        own = _digest(item, {*without, *by_call}) if by_call else said
+        digest = _digest(item, without)
+        own_digest = _digest(item, {*without, *by_call}) if by_call else digest
         fitted = Item(item.uri, item.id, item.captions, row, item.place, item.left_out, item.source)
-        found.append(Given(fitted, said, own))
+        found.append(FittedItem(fitted, digest, own_digest))
     return found
 
 

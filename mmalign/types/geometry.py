@@ -121,8 +121,8 @@ class Part:
     def to_dict(self) -> dict[str, Any]:
         """Return what bounds the part as JSON-ready values."""
         box = None if self.box is None else self.box.to_list()
-        told = {"start_s": self.start_s, "end_s": self.end_s, "box": box, "page": self.page}
-        return json_ready_dict({name: value for name, value in told.items() if value is not None})
+        payload = {"start_s": self.start_s, "end_s": self.end_s, "box": box, "page": self.page}
+        return json_ready_dict({name: value for name, value in payload.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,8 @@ class Phrase:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the phrase as JSON-ready values."""
-        told = {"text": self.text, "start": self.start, "end": self.end, "head": self.head, "plural": self.plural}
-        return json_ready_dict(told)
+        payload = {"text": self.text, "start": self.start, "end": self.end, "head": self.head, "plural": self.plural}
+        return json_ready_dict(payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +199,5 @@ class Relation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the relation as JSON-ready values."""
-        told = {"subject": self.subject, "objects": self.objects, "kind": self.kind, "text": self.text}
-        return json_ready_dict(told)
+        payload = {"subject": self.subject, "objects": self.objects, "kind": self.kind, "text": self.text}
+        return json_ready_dict(payload)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign.calibration import RIVALS, Float64Array
+from mmalign.calibration import MARGIN_HITS, Float64Array
 from mmalign.errors import InputError
 from mmalign.utils import Float32Array, Int64Array, exact_top_k
 
@@ -19,7 +19,7 @@ FEWEST = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
+class CaptionedGallery:
     """Pictures and the captions that were written about them, encoded.
 
     Attributes:
@@ -65,7 +65,7 @@ class Trials:
         )
 
 
-def run_trials(data: Captioned, *, seed: int = 0) -> tuple[Trials, Trials]:
+def run_trials(data: CaptionedGallery, *, seed: int = 0) -> tuple[Trials, Trials]:
     """Ask every caption once in a gallery of each size that holds its picture, and once more without its picture.
 
     Args:
@@ -104,7 +104,7 @@ def search_trials(
     Returns:
         t trials.
     """
-    scores, places = exact_top_k(texts, images[gallery], RIVALS)
+    scores, places = exact_top_k(texts, images[gallery], MARGIN_HITS)
     return _trials(scores.astype(np.float64), gallery[places] == owner[:, None], len(gallery), owner, parts)
 
 
@@ -120,18 +120,18 @@ def _ask(
     chosen = np.isin(owner, gallery)
     own = owner[chosen]
     # One hit more, so that as many are left without the right one.
-    scores, places = exact_top_k(texts[chosen], images[gallery], RIVALS + 1)
+    scores, places = exact_top_k(texts[chosen], images[gallery], MARGIN_HITS + 1)
     right = gallery[places] == own[:, None]
-    with_it = _trials(scores[:, :RIVALS].astype(np.float64), right[:, :RIVALS], len(gallery), own, parts)
+    with_it = _trials(scores[:, :MARGIN_HITS].astype(np.float64), right[:, :MARGIN_HITS], len(gallery), own, parts)
     # A stable sort moves the right one behind the others, which keep their order.
-    others = np.argsort(right, axis=1, kind="stable")[:, :RIVALS]
+    others = np.argsort(right, axis=1, kind="stable")[:, :MARGIN_HITS]
     left = np.take_along_axis(scores, others, axis=1).astype(np.float64)
     nothing = np.zeros(left.shape, np.bool_)
     return with_it, _trials(left, nothing, len(gallery) - 1, own, parts)
 
 
 def _trials(scores: Float64Array, right: NDArray[np.bool_], size: int, owner: Int64Array, parts: int) -> Trials:
-    width = ((0, 0), (0, RIVALS - scores.shape[1]))
+    width = ((0, 0), (0, MARGIN_HITS - scores.shape[1]))
     return Trials(
         scores=np.pad(scores, width, constant_values=-np.inf),
         right=np.pad(right, width),

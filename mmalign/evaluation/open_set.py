@@ -9,11 +9,11 @@ import numpy as np
 
 from mmalign.calibration import Float64Array
 from mmalign.errors import InputError
-from mmalign.evaluation.concepts import words_of
-from mmalign.evaluation.trials import Captioned, Trials, search_trials
+from mmalign.evaluation.galleries import CaptionedGallery, Trials, search_trials
+from mmalign.evaluation.held_out_concepts import content_words
 from mmalign.utils import Float32Array
 
-Judge = Callable[[Trials], Float64Array]
+TrialModel = Callable[[Trials], Float64Array]
 """Gives the probabilities of trials, shape (m, 5)."""
 
 
@@ -69,7 +69,7 @@ class BroadQueries:
 
 
 def ask_without(
-    data: Captioned, concepts: Sequence[str], answerable: Trials, judge: Judge, *, bounds: Sequence[float]
+    data: CaptionedGallery, concepts: Sequence[str], answerable: Trials, judge: TrialModel, *, bounds: Sequence[float]
 ) -> tuple[list[Acceptance], list[ConceptTest]]:
     """Take out all pictures of a concept, ask for it with their captions, and count what is answered.
 
@@ -91,7 +91,7 @@ def ask_without(
     """
     if not concepts:
         raise InputError("the captions name no concept that the no-answer test could take out; give more pictures")
-    naming = [[set(words_of(caption)) for caption in own] for own in data.captions]
+    naming = [[set(content_words(caption)) for caption in own] for own in data.captions]
     every = np.arange(len(data.captions))
     owner = data.owner
     tests, chances = [], []
@@ -122,7 +122,9 @@ def ask_without(
     return overall, tests
 
 
-def ask_broadly(data: Captioned, concepts: Sequence[str], words: Float32Array, judge: Judge) -> BroadQueries:
+def ask_broadly(
+    data: CaptionedGallery, concepts: Sequence[str], words: Float32Array, judge: TrialModel
+) -> BroadQueries:
     """Ask for each concept by its one word, and see whether the best hit's captions name it.
 
     Args:
@@ -134,7 +136,7 @@ def ask_broadly(data: Captioned, concepts: Sequence[str], words: Float32Array, j
     Returns:
         What came of it.
     """
-    names = [{word for caption in own for word in words_of(caption)} for own in data.captions]
+    names = [{word for caption in own for word in content_words(caption)} for own in data.captions]
     # There is no one picture that a word describes; the judge needs none.
     trials = search_trials(words, data.images, np.zeros(len(words), np.int64), np.arange(len(data.captions)))
     best = [int(place) for place in np.argmax(words @ data.images.T, axis=1)]

@@ -28,7 +28,7 @@ class Tally:
         self.left: int | None = None
 
 
-class Hearing:
+class ClaimMerger:
     """Takes over what sources say of items beside their bytes.
 
     Args:
@@ -46,27 +46,27 @@ class Hearing:
         self._known = known
         self._tally = tally
 
-    def same_bytes(self, known: Known, item: Item, said: str | None, own: str | None) -> None:
+    def same_bytes(self, known: Known, item: Item, digest: str | None, own_digest: str | None) -> None:
         """Count an item whose bytes are the same, once what is said of it was taken over."""
-        self._tally.counts["updated" if self.hear(known, item, said, own) else "unchanged"] += 1
+        self._tally.counts["updated" if self.merge_claims(known, item, digest, own_digest) else "unchanged"] += 1
 
-    def hear(self, known: Known, item: Item, said: str | None, own: str | None) -> bool:
+    def merge_claims(self, known: Known, item: Item, digest: str | None, own_digest: str | None) -> bool:
         """Take over what the source says of an item that is known; whether it changes a value."""
-        if said is None and self._known.current(known).said is None:
+        if digest is None and self._known.current(known).claims_json is None:
             return False
-        return self._commits.hear(known, self.claims(item, said, own))
+        return self._commits.merge_claims(known, self.claims(item, digest, own_digest))
 
-    def claims(self, item: Item, said: str | None, own: str | None) -> list[Claim]:
+    def claims(self, item: Item, digest: str | None, own_digest: str | None) -> list[Claim]:
         """What each of those who speak says of an item: its source, and whoever called."""
         values = {"captions": list(item.captions) or None, **item.metadata}
         by_call = {name: values.pop(name) for name in self.by_call if name in values}
         claims = []
-        if item.source is not None or said is not None:
-            claims.append(Claim(_speaker(item), values, digest=own, earlier=said))
+        if item.source is not None or digest is not None:
+            claims.append(Claim(_source_key(item), values, digest=own_digest, earlier=digest))
         return [*claims, Claim(CALL, by_call)] if by_call else claims
 
 
-def _speaker(item: Item) -> str:
+def _source_key(item: Item) -> str:
     if item.source is None or item.source in (SIDECAR, ROWS):
         return item.source or ROWS
     return table_key(item.source)

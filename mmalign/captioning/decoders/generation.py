@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import torch
 
 from mmalign.captioning.decoders.gpt import Cache
-from mmalign.captioning.decoders.model import Inputs, MultimodalTransformer
+from mmalign.captioning.decoders.model import DecoderInputs, MultimodalTransformer
 from mmalign.captioning.decoders.tokenizer import BEGIN, END, PADDING
 from mmalign.errors import InputError
 
-Way = Literal["greedy", "beam", "nucleus"]
+GenerationMethod = Literal["greedy", "beam", "nucleus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class GenerationConfig:
     """How captions are written.
 
     Attributes:
-        way: The likeliest word each time, the likeliest captions of a search, or drawn ones.
+        method: The likeliest word each time, the likeliest captions of a search, or drawn ones.
         count: Captions a picture: beams of the search, or draws; one of `greedy`.
         longest: Most words (tokens) of a caption; None for what the decoder can.
         length_penalty: Beams are compared by log-likelihood divided by their length to this power; 0 prefers
@@ -36,7 +36,7 @@ class GenerationConfig:
     Abstractive Summarization, 2018.
     """
 
-    way: Way = "beam"
+    method: GenerationMethod = "beam"
     count: int = 5
     longest: int | None = None
     length_penalty: float = 1.0
@@ -46,8 +46,10 @@ class GenerationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.way not in get_args(Way):
-            raise InputError(f"expected a way of writing of {', '.join(get_args(Way))}, got {self.way!r}")
+        if self.method not in get_args(GenerationMethod):
+            raise InputError(
+                f"expected a way of writing of {', '.join(get_args(GenerationMethod))}, got {self.method!r}"
+            )
         if self.count < 1 or (self.longest is not None and self.longest < 1) or self.blocked < 0:
             raise InputError(
                 f"expected a count and a length of at least 1 and blocked of at least 0, got {self.count}, "
@@ -81,33 +83,33 @@ class GenerationOutput:
 
 
 @torch.inference_mode()
-def write_captions(
+def generate(
     model: MultimodalTransformer,
-    inputs: Inputs,
-    writing: GenerationConfig = GenerationConfig(),
+    inputs: DecoderInputs,
+    config: GenerationConfig = GenerationConfig(),
 ) -> list[list[GenerationOutput]]:
     """Write captions.
 
     Args:
         model: In evaluation mode.
         inputs: What is known of b pictures.
-        writing: How.
+        config: How.
 
     Returns:
-        For each picture its different captions, best first: `writing.count` or fewer.
+        For each picture its different captions, best first: `config.count` or fewer.
     """
-    count = 1 if writing.way == "greedy" else writing.count
+    count = 1 if config.method == "greedy" else config.count
     limit = model.decoder.longest - 2
-    longest = min(limit, writing.longest or limit)
+    longest = min(limit, config.longest or limit)
     memory, mask = model.remember(inputs)
     pictures = len(memory)
     memory, mask = memory.repeat_interleave(count, 0), mask.repeat_interleave(count, 0)
-    evidence = inputs.evidence.repeat(count)
-    search = _Search(writing, pictures, count, device=memory.device)
+    votes = inputs.votes.repeat(count)
+    search = _Search(config, pictures, count, device=memory.device)
     cache = Cache()
     last = torch.full((pictures * count, 1), BEGIN, device=memory.device)
     for step in range(longest + 1):
-        scores = model.decoder(last, memory, mask, evidence, cache)[:, -1].log_softmax(-1)
+        scores = model.decoder(last, memory, mask, votes, cache)[:, -1].log_softmax(-1)
         rows, last = search.advance(scores, final=step == longest)
         if search.done:
             break
@@ -119,14 +121,14 @@ def write_captions(
 class _Search:
     """The captions under way, `count` a picture, and those that have ended."""
 
-    def __init__(self, writing: GenerationConfig, pictures: int, count: int, *, device: torch.device) -> None:
-        self._writing, self._pictures, self._count = writing, pictures, count
+    def __init__(self, config: GenerationConfig, pictures: int, count: int, *, device: torch.device) -> None:
+        self._config, self._pictures, self._count = config, pictures, count
         self._tokens: list[list[int]] = [[] for _ in range(pictures * count)]
         self._sums = torch.zeros(pictures * count, device=device)
         # The beams of a picture begin alike: only the first one counts at the first step.
-        self._live = [writing.way != "beam" or row % count == 0 for row in range(pictures * count)]
+        self._live = [config.method != "beam" or row % count == 0 for row in range(pictures * count)]
         self._ended: list[list[GenerationOutput]] = [[] for _ in range(pictures)]
-        self._draw = torch.Generator(device=device).manual_seed(writing.seed)
+        self._draw = torch.Generator(device=device).manual_seed(config.seed)
 
     @property
     def done(self) -> bool:
@@ -136,7 +138,7 @@ class _Search:
         found = []
         for captions in self._ended:
             different = {caption.tokens: caption for caption in captions}
-            ranked = sorted(different.values(), key=lambda c: -c.score(self._writing.length_penalty))
+            ranked = sorted(different.values(), key=lambda c: -c.score(self._config.length_penalty))
             found.append(ranked[: self._count])
         return found
 
@@ -150,13 +152,13 @@ class _Search:
                     self._end(row, float(self._sums[row]), ended=False)
             self._live = [False] * len(self._live)
             return None, torch.full((len(scores), 1), PADDING)
-        if self._writing.way == "beam":
+        if self._config.method == "beam":
             return self._beam(scores)
         return self._one_each(scores)
 
     def _block(self, scores: torch.Tensor) -> None:
         scores[:, [PADDING, BEGIN]] = -torch.inf
-        size = self._writing.blocked
+        size = self._config.blocked
         for row, tokens in enumerate(self._tokens):
             if not tokens:
                 # A caption has a word.
@@ -171,13 +173,13 @@ class _Search:
         self._ended[row // self._count].append(GenerationOutput(tuple(self._tokens[row]), total, ended))
 
     def _one_each(self, scores: torch.Tensor) -> tuple[None, torch.Tensor]:
-        if self._writing.way == "greedy":
+        if self._config.method == "greedy":
             chosen = scores.argmax(-1)
         else:
-            warm = (scores / self._writing.temperature).softmax(-1)
+            warm = (scores / self._config.temperature).softmax(-1)
             ordered, places = warm.sort(-1, descending=True)
             # The first word stays, however likely it is.
-            ordered[ordered.cumsum(-1) - ordered >= self._writing.nucleus] = 0
+            ordered[ordered.cumsum(-1) - ordered >= self._config.nucleus] = 0
             # The same draws for every picture: what is written for one does not depend on those beside it.
             draws = torch.rand(self._count, generator=self._draw, device=scores.device).repeat(self._pictures)
             below = ordered.cumsum(-1)
@@ -228,7 +230,7 @@ class _Search:
         ended: Sequence[GenerationOutput] = self._ended[picture]
         if len(ended) < self._count:
             return False
-        penalty = self._writing.length_penalty
+        penalty = self._config.length_penalty
         worst = sorted((caption.score(penalty) for caption in ended), reverse=True)[self._count - 1]
         reach: float = (length + 1) ** penalty
         return best / reach <= worst

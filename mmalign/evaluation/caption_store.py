@@ -44,7 +44,7 @@ class Sentences:
     counts: dict[str, int]
 
 
-def read_sentences(files: Sequence[str | os.PathLike[str]], *, split: str | None = None) -> Sentences:
+def read_stored_captions(files: Sequence[str | os.PathLike[str]], *, split: str | None = None) -> Sentences:
     """Read the captions of manifests and text files.
 
     Args:

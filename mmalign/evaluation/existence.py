@@ -17,7 +17,7 @@ from mmalign.metrics import Float64Array
 from mmalign.types import gives_json
 
 if TYPE_CHECKING:
-    from mmalign.alignment import Evidence
+    from mmalign.alignment import PhraseScores
 
 FALSE_LINKS = (0.05, 0.1, 0.2)
 """Rates of links of absent phrases for which thresholds are set."""
@@ -50,20 +50,20 @@ def replace_phrases(pictures: Sequence[PhrasePicture], *, seed: int = 0) -> list
     every = [phrase for picture in pictures for phrase in picture.phrases]
     found: list[Stranger | None] = []
     for picture in pictures:
-        said = " ".join((*picture.captions, *picture.phrases))
+        text = " ".join((*picture.captions, *picture.phrases))
         drawn = (every[int(number)] for number in rng.integers(len(every), size=50))
-        phrase = next((phrase for phrase in drawn if not is_named(phrase, said)), None)
+        phrase = next((phrase for phrase in drawn if not is_named(phrase, text)), None)
         replaced = int(rng.integers(len(picture.phrases)))
         found.append(None if phrase is None else Stranger(phrase, replaced))
     return found
 
 
-def is_named(phrase: str, said: str) -> bool:
+def is_named(phrase: str, text: str) -> bool:
     """Whether the last word of a phrase is in what was said of a picture.
 
     Args:
         phrase: The phrase.
-        said: All that was said of the picture.
+        text: All that was said of the picture.
 
     Returns:
         Whether its last word, without a plural's s and regardless of case, is anywhere in it, in longer words too.
@@ -71,11 +71,11 @@ def is_named(phrase: str, said: str) -> bool:
     words = [word.strip(".,;:!?'\"") for word in phrase.lower().split()]
     head = next((word for word in reversed(words) if word), "")
     stem = head[:-1] if len(head) > 3 and head.endswith("s") else head
-    return not stem or stem in said.lower()
+    return not stem or stem in text.lower()
 
 
 @dataclass
-class Absent:
+class ExistenceSigns:
     """What a picture said of a phrase that is there and of one that is not, picture by picture.
 
     Attributes:
@@ -90,7 +90,7 @@ class Absent:
     strange: list[float] = field(default_factory=list)
     calibrated: bool = True
 
-    def add(self, number: int, found: Evidence, replaced: int) -> None:
+    def add(self, number: int, found: PhraseScores, replaced: int) -> None:
         """Take what was found of a picture whose last phrase is the stranger."""
         signs = found.existence
         if signs is None:
@@ -103,7 +103,7 @@ class Absent:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Absence:
+class ExistenceTable:
     """How well absent phrases are told.
 
     Attributes:
@@ -125,7 +125,7 @@ class Absence:
     @gives_json
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values, in percent."""
-        told: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "n_pairs": self.n,
             "auroc": round(100 * self.auroc, 2),
             "at_false_link_rate": {
@@ -135,11 +135,11 @@ class Absence:
         }
         if self.at_half is not None:
             kept, false = self.at_half
-            told["at_probability_0.5"] = {"kept": round(100 * kept, 2), "false_links": round(100 * false, 2)}
-        return told
+            payload["at_probability_0.5"] = {"kept": round(100 * kept, 2), "false_links": round(100 * false, 2)}
+        return payload
 
 
-def measure_absence(signs: Absent, uris: Sequence[str]) -> Absence:
+def measure_existence(signs: ExistenceSigns, uris: Sequence[str]) -> ExistenceTable:
     """Measure how well absent phrases are told.
 
     Args:
@@ -168,7 +168,7 @@ def measure_absence(signs: Absent, uris: Sequence[str]) -> Absence:
             kept[place] += (there[tried] > threshold).sum() / len(there)
             false[place] += (strange[tried] > threshold).sum() / len(there)
     at_half = (float((there >= 0.5).mean()), float((strange >= 0.5).mean())) if signs.calibrated else None
-    return Absence(auroc(there, strange), kept, false, at_half, len(there))
+    return ExistenceTable(auroc(there, strange), kept, false, at_half, len(there))
 
 
 def conformal_threshold(strange: NDArray[Any], rate: float) -> float:

@@ -13,7 +13,7 @@ from mmalign.types import Box
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class Ablation:
     """What painting over a region did to a similarity.
 
     Attributes:
@@ -49,14 +49,14 @@ def paint_over(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     return painted
 
 
-def remove_region(
+def ablate_region(
     picture: NDArray[np.uint8],
     box: Box,
     similarity: Callable[[NDArray[np.uint8]], float],
     *,
     rng: np.random.Generator,
     draws: int = 5,
-) -> Removal:
+) -> Ablation:
     """Compare painting over a cited region with painting over regions of the same size at random.
 
     Args:
@@ -86,7 +86,7 @@ def remove_region(
         corners = rng.uniform(0, 1, (8, 2)) * [width - inside.width, height - inside.height]
         elsewhere = min((Box(x, y, inside.width, inside.height) for x, y in corners), key=lambda b: _common(b, inside))
         falls.append(before - similarity(paint_over(picture, elsewhere)))
-    return Removal(cited, float(np.mean(falls)))
+    return Ablation(cited, float(np.mean(falls)))
 
 
 def _common(one: Box, two: Box) -> float:

@@ -59,16 +59,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class MergedClaims:
     """What is to be written of an item when its sources have spoken.
 
     Attributes:
-        said: The column `said`.
+        claims_json: The column `said`.
         values: Values to set, by column; None where one is taken away.
         overruled: Columns that the user has set, and a source that has changed says otherwise.
     """
 
-    said: str | None
+    claims_json: str | None
     values: Mapping[str, Any]
     overruled: frozenset[str] = frozenset()
 
@@ -85,18 +85,20 @@ def table_key(uri: str) -> str:
     return hashlib.blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
-def hear(said: str | None, claims: Iterable[Claim], *, fields: Collection[str] = ()) -> Heard | None:
+def merge_claims(
+    claims_json: str | None, claims: Iterable[Claim], *, fields: Collection[str] = ()
+) -> MergedClaims | None:
     """Compare what sources say of an item now with what they said before.
 
     Args:
-        said: The item's column; None where nobody has said anything.
+        claims_json: The item's column; None where nobody has said anything.
         claims: What sources say now; one that gives nothing takes away what it gave.
         fields: Columns that the sources give to some item; what an earlier version of mmalign may have set by them.
 
     Returns:
         What is to be written; None where nothing has changed.
     """
-    record = _parse(said)
+    record = _parse(claims_json)
     before = dict(record)
     kept = record.get(_USER, ("", frozenset[str]()))[1]
     values: dict[str, Any] = {}
@@ -120,7 +122,7 @@ def hear(said: str | None, claims: Iterable[Claim], *, fields: Collection[str] =
             record[claim.source] = (digest, own)
     if record == before:
         return None
-    return Heard(_text(record), values, overruled)
+    return MergedClaims(_text(record), values, overruled)
 
 
 def _adopt(
@@ -137,17 +139,17 @@ def _adopt(
     return digest, fields | (known[1] if known else frozenset())
 
 
-def keep(said: str | None, names: Iterable[str]) -> str | None:
+def keep_for_user(claims_json: str | None, names: Iterable[str]) -> str | None:
     """Give columns of an item to the user, so that no source changes them any more.
 
     Args:
-        said: The item's column.
+        claims_json: The item's column.
         names: The columns.
 
     Returns:
         The new text of the column.
     """
-    record = _parse(said)
+    record = _parse(claims_json)
     taken = frozenset(names)
     mine = record.get(_USER, ("", frozenset[str]()))[1] | taken
     # The digests stay: a source that says the same again has not changed.
@@ -157,13 +159,13 @@ def keep(said: str | None, names: Iterable[str]) -> str | None:
     return _text(record)
 
 
-def _parse(said: str | None) -> _Record:
-    if not said:
+def _parse(claims_json: str | None) -> _Record:
+    if not claims_json:
         return {}
-    if _DIGEST.fullmatch(said):
-        return {_EARLIER: (said, frozenset())}
+    if _DIGEST.fullmatch(claims_json):
+        return {_EARLIER: (claims_json, frozenset())}
     try:
-        return {source: (digest, frozenset(names)) for source, (digest, *names) in json.loads(said).items()}
+        return {source: (digest, frozenset(names)) for source, (digest, *names) in json.loads(claims_json).items()}
     except (ValueError, TypeError, AttributeError):
         # Damaged: as if nobody had spoken, so that the sources say it again.
         return {}
@@ -174,8 +176,8 @@ def _text(record: _Record) -> str | None:
         return None
     if record.keys() == {_EARLIER}:
         return record[_EARLIER][0]
-    told = {source: [digest, *sorted(names)] for source, (digest, names) in record.items()}
-    return json.dumps(told, sort_keys=True, separators=(",", ":"))
+    payload = {source: [digest, *sorted(names)] for source, (digest, names) in record.items()}
+    return json.dumps(payload, sort_keys=True, separators=(",", ":"))
 
 
 def _digest(given: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from mmalign.errors import ModelUnavailableError, SourceError, StorageError
 
 if TYPE_CHECKING:
     from mmalign.captioning import Decoder
-    from mmalign.evaluation import Ladder
+    from mmalign.evaluation import CaptionsTable
 
 
 def eval_text(
@@ -58,11 +58,11 @@ def eval_text(
         for name, fields in _read_lines(references, split).items()
         if (own := _texts(fields, "captions", references, name))
     }
-    said = {
+    generated = {
         name: _texts({"captions": [fields.get("caption")]}, "captions", candidates, name)[0]
         for name, fields in _read_lines(candidates, None).items()
     }
-    _check_same(wanted, said)
+    _check_same(wanted, generated)
     weights = None if frequencies is None else DocumentFrequencies.read(frequencies)
     if write_frequencies is not None:
         counted = DocumentFrequencies.of([[caption_tokens(text) for text in texts] for texts in wanted.values()])
@@ -71,7 +71,7 @@ def eval_text(
         except OSError as error:
             raise StorageError(f"cannot write --write-frequencies {write_frequencies}: {error}") from error
         say(f"wrote the weights of the words of {counted.documents:,} pictures to {write_frequencies}")
-    scores = score_captions([said[name] for name in wanted], list(wanted.values()), frequencies=weights).to_dict()
+    scores = score_captions([generated[name] for name in wanted], list(wanted.values()), frequencies=weights).to_dict()
     if as_json:
         print_json(scores)
         return
@@ -137,9 +137,9 @@ def eval_caption(
     from functools import partial
 
     from mmalign.captioning import Retrieval
-    from mmalign.evaluation import LadderOptions, evaluate_captions
+    from mmalign.evaluation import CaptionEvalOptions, evaluate_captions
 
-    ladder = evaluate_captions(
+    table = evaluate_captions(
         manifest,
         datastore,
         split=split,
@@ -147,17 +147,17 @@ def eval_caption(
         encoder=encoder or "lite",
         decoders=_writers(decoder, hf),
         twins=partial(_twins, least=twins) if twins else None,
-        options=LadderOptions(retrieval=Retrieval(k=k, floor=floor, diversity=diversity), clip=clip),
+        options=CaptionEvalOptions(retrieval=Retrieval(k=k, floor=floor, diversity=diversity), clip=clip),
         progress=shows_progress(as_json),
     )
     if out is not None:
-        _write_captions(ladder, out)
-    told = ladder.to_dict()
+        _write_captions(table, out)
+    payload = table.to_dict()
     if as_json:
-        print_json({**told, "skipped": [{"uri": skip.uri, "reason": skip.reason} for skip in ladder.skipped]})
+        print_json({**payload, "skipped": [{"uri": skip.uri, "reason": skip.reason} for skip in table.skipped]})
         return
-    say_skipped(ladder.skipped)
-    _print_ladder(ladder, told)
+    say_skipped(table.skipped)
+    _print_captions_table(table, payload)
 
 
 def _writers(decoder: str, hf: str | None) -> dict[str, Decoder | str]:
@@ -186,34 +186,34 @@ def _twins(sentences: Any, references: Any, *, least: float) -> Any:
     return same_words(sentences, references) | (fuzzy_likeness(sentences, references) >= least)
 
 
-def _print_ladder(ladder: Ladder, told: Mapping[str, Any]) -> None:
-    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ladder.datastore.items() if count)
-    print(f"{ladder.encoder} on {ladder.n:,} pictures with {ladder.n_references:,} captions; datastore: {counts}")
-    names = [*ladder.scores, *(["human"] if ladder.human else [])]
-    figures = list(told[names[0]]) if names else []
+def _print_captions_table(table: CaptionsTable, payload: Mapping[str, Any]) -> None:
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in table.datastore.items() if count)
+    print(f"{table.encoder} on {table.n:,} pictures with {table.n_references:,} captions; datastore: {counts}")
+    names = [*table.scores, *(["human"] if table.human else [])]
+    figures = list(payload[names[0]]) if names else []
     print_table(
         ["", *figures],
-        [[name, *(f"{told[name][one]:.1f}" if one in told[name] else "" for one in figures)] for name in names],
+        [[name, *(f"{payload[name][one]:.1f}" if one in payload[name] else "" for one in figures)] for name in names],
     )
     print("\nDifferences, with 95% intervals over pictures")
     print_table(
         ["", "cider", "bleu4"],
         [
             [name, *(f"{value:+.1f} ({low:+.1f} to {high:+.1f})" for value, low, high in (row["cider"], row["bleu4"]))]
-            for name, row in told["differences"].items()
+            for name, row in payload["differences"].items()
         ],
     )
-    for rung, why in ladder.missing.items():
+    for rung, why in table.missing.items():
         say(f"{rung} left out: {why}")
-    if ladder.without_context:
-        say(f"{ladder.without_context} pictures had no caption above the floor; they got the most frequent caption")
+    if table.without_context:
+        say(f"{table.without_context} pictures had no caption above the floor; they got the most frequent caption")
 
 
-def _write_captions(ladder: Ladder, out: Path) -> None:
+def _write_captions(table: CaptionsTable, out: Path) -> None:
     try:
         with out.open("w", encoding="utf-8") as stream:
-            for row, uri in enumerate(ladder.uris):
-                captions = {rung: said[row] for rung, said in ladder.captions.items()}
+            for row, uri in enumerate(table.uris):
+                captions = {rung: texts[row] for rung, texts in table.captions.items()}
                 stream.write(json.dumps({"image": uri, **captions}, ensure_ascii=False) + "\n")
     except OSError as error:
         raise StorageError(f"cannot write --out {out}: {error}; name a file that can be written") from error
@@ -255,9 +255,9 @@ def _texts(fields: Mapping[str, Any], key: str, path: Path, name: str) -> list[s
     return texts
 
 
-def _check_same(wanted: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    bare = [name for name in wanted if name not in said]
-    strange = [name for name in said if name not in wanted]
+def _check_same(wanted: Mapping[str, Any], candidates: Mapping[str, Any]) -> None:
+    bare = [name for name in wanted if name not in candidates]
+    strange = [name for name in candidates if name not in wanted]
     if bare or strange:
         first = f"no candidate for {bare[0]!r}" if bare else f"no reference for {strange[0]!r}"
         raise SourceError(
