@@ -8,14 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from mmalign.cli import (
-    about,
     aligning,
     benching,
     calibration,
     captioning,
     collections,
+    demo,
+    doctor,
     eval_captions,
     evaluate,
+    models,
     planning,
     searching,
     train,
@@ -106,11 +108,11 @@ for verb in (
     collections.remove,
     aligning.align,
     captioning.caption,
-    about.models,
+    models.models,
     planning.recipes,
     planning.plan,
-    about.doctor,
-    about.demo,
+    doctor.doctor,
+    demo.demo,
 ):
     app.command()(verb)
 evaluate.app.command("calibration")(calibration.eval_calibration)
