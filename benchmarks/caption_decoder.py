@@ -106,9 +106,9 @@ def score_steps(
     steps = []
     for length in range(1, tokens.shape[1]):
         if cached:
-            found = model.decoder(tokens[:, length - 1 : length], memory, mask, inputs.evidence, cache)
+            found = model.decoder(tokens[:, length - 1 : length], memory, mask, inputs.votes, cache)
         else:
-            found = model.decoder(tokens[:, :length], memory, mask, inputs.evidence)
+            found = model.decoder(tokens[:, :length], memory, mask, inputs.votes)
         steps.append(found[:, -1])
     return torch.stack(steps, dim=1)
 

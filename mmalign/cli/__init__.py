@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from mmalign.cli.commands import app
     from mmalign.cli.contact_sheet import write_contact_sheet
-    from mmalign.errors import MMAlignError
 
 __all__ = ["app", "main", "write_contact_sheet"]
 
@@ -51,7 +50,7 @@ def _run() -> NoReturn:
     sys.exit(0)
 
 
-def _status(error: MMAlignError) -> int:
+def _status(error: Exception) -> int:
     """2 where what was typed means nothing, as for an option that there is not; 1 where what it names is at fault."""
     from mmalign.errors import DimensionError, InputError, MetadataError, SourceError
 

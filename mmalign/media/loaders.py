@@ -10,16 +10,17 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 from urllib.parse import urlsplit
-
-from PIL import Image
 
 from mmalign.errors import InputError
 from mmalign.media.formats import IMAGE_SUFFIXES
 from mmalign.media.policy import MediaPolicy
 from mmalign.media.uris import is_url
 from mmalign.types import Skip
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,9 +130,19 @@ class Store(WrittenTable):
             if not force and self._opened // MOST_FRAGMENTS == self.version // MOST_FRAGMENTS:
                 return
             # Without luck between two writers it is left to the next time: nothing depends on it.
-            if self._rewrite(None if force else worn_fragments):
-                clean_versions(self._dataset)
+            try:
+                if self._rewrite(None if force else worn_fragments):
+                    clean_versions(self._dataset)
+            except (OSError, ValueError) as error:
+                if "Not found" not in str(error) or not self._is_there():
+                    raise
+                # Another writer has cleaned this version away meanwhile, and merged what there was to merge.
+                self._dataset = open_dataset(self._dataset.uri)
             self._opened = self.version
+
+    def _is_there(self) -> bool:
+        """Whether there is a newer version, and so what was not found is no damage of the folder."""
+        return bool(self._dataset.latest_version > self._dataset.version)
 
     def keep_indexes(self) -> None:
         """Make the scalar indexes by which items are looked up, where they are worthwhile, or bring them up to date.

@@ -43,8 +43,8 @@ def test_nearest_and_what_is_excluded() -> None:
 def test_consensus_cites_and_tells_influence() -> None:
     told = Captioner(Toy(), STORE, mode="consensus").caption(QUERY, influence=True)
     assert told.text in CAPTIONS[:3]
-    assert [entry.source for entry in told.votes[:3]] == ["a", "b", "c"]
-    influences = {entry.text: entry.influence for entry in told.votes}
+    assert [entry.source for entry in told.evidence[:3]] == ["a", "b", "c"]
+    influences = {entry.text: entry.influence for entry in told.evidence}
     # The caption that shares no word spoke against what was chosen; the caption itself spoke for it.
     assert influences[CAPTIONS[3]] is not None
     assert influences[CAPTIONS[3]] < 0 < influences[told.text]  # type: ignore[operator]
@@ -54,8 +54,8 @@ def test_consensus_cites_and_tells_influence() -> None:
 def test_words_cite_the_captions_that_hold_them() -> None:
     spans = {span.text: span for span in cite("two dogs running with a zebra", CAPTIONS)}
     assert set(spans) == {"two", "dogs", "running", "zebra"}
-    assert spans["dogs"].votes == (0, 1, 2)
-    assert spans["running"].votes == (0, 1, 2)
+    assert spans["dogs"].evidence == (0, 1, 2)
+    assert spans["running"].evidence == (0, 1, 2)
     assert spans["zebra"].supported is False
     assert Caption("x", 0.0, "nearest", spans=tuple(spans.values())).unsupported == (spans["two"], spans["zebra"])
     span: CaptionSpan = spans["dogs"]
@@ -105,7 +105,7 @@ def test_a_judge_has_a_say(mode: str) -> None:
     assert told[0].text != told[1].text
     assert len(told[0].text) > len(told[1].text)
     # What was chosen cites itself.
-    assert all(any(entry.text == one.text for entry in one.votes) for one in told)
+    assert all(any(entry.text == one.text for entry in one.evidence) for one in told)
     assert all(span.supported for one in told for span in one.spans)
 
 
@@ -188,10 +188,10 @@ def test_what_a_decoder_is_given_to_read(trained: bool, read: int, monkeypatch: 
     told = captioner.caption(query)
     captioner.caption_many(query[None], exclude=[[]])
     assert decoder.given == [nearest, nearest]
-    assert tuple(entry.text for entry in told.votes) == nearest
+    assert tuple(entry.text for entry in told.evidence) == nearest
     # What decides by vote has no such limit, and shows as much of it.
     voted = Captioner(Toy(), store, mode="consensus", retrieval=Retrieval(k=180)).caption(query)
-    assert len(voted.votes) == 150
+    assert len(voted.evidence) == 150
 
 
 @pytest.mark.parametrize("mode", ["nearest", "consensus", "one by one", "together"])

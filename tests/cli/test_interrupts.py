@@ -69,7 +69,7 @@ def left_behind(folder: Path) -> list[str]:
     ("place", "told"),
     [
         ("mmalign.collection.collection.load_encoder", "stopped before anything was done"),
-        ("mmalign.collection.collection.make_folder", "stopped before anything was done"),
+        ("mmalign.collection.opening.make_folder", "stopped before anything was done"),
         (
             "Ingest._scan",
             "stopped while the source was read; nothing was encoded yet. Go on with the same command.",

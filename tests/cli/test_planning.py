@@ -53,7 +53,7 @@ def test_plan_for_a_graphics_card_gives_no_times(run: Run) -> None:
 )
 def test_plan_refuses_with_a_remedy(run: Run, words: list[str], message: str) -> None:
     code, out, err = run("plan", *words)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert message in err
 
 
@@ -75,5 +75,5 @@ def test_recipes(run: Run, tmp_path: Path) -> None:
     _, out, _ = run("recipes", str(mine))
     assert "[0.5]" in out
     code, _, err = run("recipes", "hnws")
-    assert code == 1
+    assert code == 2
     assert "did you mean hnsw" in err

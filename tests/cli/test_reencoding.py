@@ -41,8 +41,7 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
         "mmalign.collection.collection.load_encoder",
         lambda spec: kinds[spec]() if spec in kinds else load_encoder(spec),
     )
-    for module in ("collection", "reencode"):
-        monkeypatch.setattr(f"mmalign.collection.{module}.newer_version", {"color@1": "color@2"}.get)
+    monkeypatch.setattr("mmalign.collection.reencode.newer_version", {"color@1": "color@2"}.get)
     return run
 
 

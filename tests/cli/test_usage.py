@@ -162,7 +162,7 @@ def test_info_and_doctor_take_a_place(run: Run, photos: Path, verb: str, monkeyp
     assert missing.code == 1
     assert "mmalign index FOLDER" in missing.err
     both = run(verb, "../photos.mm", "-c", "../photos.mm")
-    assert (both.code, "give one of them" in both.err) == (1, True)
+    assert (both.code, "give one of them" in both.err) == (2, True)
     if verb == "doctor":
         (wrong,) = [check for check in run(verb, "nowhere.mm", "--json").json if not check["ok"]]
         assert "nowhere.mm" in wrong["remedy"]

@@ -73,7 +73,7 @@ class PlantedAligner(Aligner):
         self.parser, self.head = "rules", None
         self.encoder = type("Named", (), {"name": "planted@1"})()
 
-    def evidence(self, image: Any, phrases: Sequence[str], *, regions: Any = "proposals") -> PhraseScores:
+    def score_phrases(self, image: Any, phrases: Sequence[str], *, regions: Any = "proposals") -> PhraseScores:
         boxes = [Box(*row) for row in REGIONS] if isinstance(regions, str) else list(regions)
         heat = np.zeros((len(phrases), 4, 6), np.float32)
         heat[:, self.peak[0], self.peak[1]] = 1

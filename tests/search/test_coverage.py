@@ -94,7 +94,7 @@ def test_followed_coverage_equals_the_oracle(tmp_path: Path, seed: int, monkeypa
         covered = covered.follow(reader, index)
         check(covered, reader, index, known)
         check(Coverage.look(reader, index, since=since), reader, index, known)
-        check(Coverage._read(reader, index, since, covered.places), reader, index, known)
+        check(Coverage._read(reader, index, since, covered.positions), reader, index, known)
 
 
 def test_only_changed_fragments_are_read(tmp_path: Path, rng: np.random.Generator) -> None:

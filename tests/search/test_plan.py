@@ -110,8 +110,8 @@ def test_falling_back_is_told_apart_from_choosing_exact_search() -> None:
 
 def test_exact_search_is_taken_where_it_costs_no_more() -> None:
     small = IndexCapabilities(30_000, core="hnsw", default_effort=64, scans=True)
-    assert plan_search(SearchRequest(10, kind="text", min_recall=0.98), small, CONTRACT).way == "exact"
-    assert plan_search(SearchRequest(10, kind="image"), small, CONTRACT).way == "index"
+    assert plan_search(SearchRequest(10, kind="text", min_recall=0.98), small, CONTRACT).strategy == "exact"
+    assert plan_search(SearchRequest(10, kind="image"), small, CONTRACT).strategy == "index"
 
 
 def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
@@ -126,7 +126,7 @@ def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
         assert (plan.strategy, plan.fell_back) == (way, False)
     # Vectors that the index does not hold are read from the collection first, at ten times the cost.
     for rows, way in ((1_600, "exact"), (1_601, "index")):
-        assert plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64), CONTRACT).way == way
+        assert plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64), CONTRACT).strategy == way
 
 
 def test_deeper_keeps_the_promise_at_both_ends() -> None:

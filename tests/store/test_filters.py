@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mmalign.collection.item_schema import item_schema
 from mmalign.errors import FilterError
 from mmalign.store import filter_functions
 from mmalign.store.filter_parsing import (
@@ -143,7 +144,7 @@ ROWS: list[Row] = [
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store.create(tmp_path_factory.mktemp("filters") / "items.lance", dim=4)
+    made = Store.create(tmp_path_factory.mktemp("filters") / "items.lance", dim=4, schema=item_schema)
     made.ensure_columns(COLUMNS)
     vectors = np.random.default_rng(0).normal(size=(len(ROWS), 4))
     made.upsert(ROWS[:4], vectors[:4])

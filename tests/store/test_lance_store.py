@@ -94,7 +94,7 @@ def test_columns_are_added_once_and_can_be_filtered(store: Store) -> None:
 
 @pytest.mark.parametrize("where", ["nope = 3", "year = = 3", "DROP TABLE x"])
 def test_a_bad_filter_says_which_columns_there_are(store: Store, where: str) -> None:
-    with pytest.raises(FilterError, match=r"columns here: id, uri, sha256, kind, width, height"):
+    with pytest.raises(FilterError, match=r"columns here: id, uri, sha256, kind, bytes, mtime_ns"):
         store.row_ids(where=where)
 
 

@@ -110,15 +110,15 @@ def test_a_picture_is_captioned_by_what_a_server_answers(server: str, folder: Pa
     # The three nearest captions are what the model is asked about; the fourth is not.
     assert told.text == first_caption(greedy(folder, chat_prompt(CAPTIONS[:3])))
     assert re.search(r"\w", told.text)
-    assert [entry.text for entry in told.votes] == CAPTIONS[:3]
+    assert [entry.text for entry in told.evidence] == CAPTIONS[:3]
     assert told.mode == f"openai:{folder}@{server}"
 
 
 def test_other_captions_are_answered_otherwise(server: str, folder: Path) -> None:
     store = TextStore(CAPTIONS, STORE.vectors[::-1].copy(), fingerprint=Toy.fingerprint)
     told = Captioner(Toy(), store, mode=f"openai:{folder}@{server}").caption(np.array([0, 0, 1], np.float32))
-    assert told.text == first_caption(greedy(folder, chat_prompt([entry.text for entry in told.votes])))
-    assert told.votes[0].text == CAPTIONS[0]
+    assert told.text == first_caption(greedy(folder, chat_prompt([entry.text for entry in told.evidence])))
+    assert told.evidence[0].text == CAPTIONS[0]
 
 
 def test_an_address_without_the_api_is_told(server: str, folder: Path) -> None:

@@ -291,7 +291,7 @@ def test_the_command_says_what_lacks() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "mmalign.cli", "train", "captioner", "--out", "x"], capture_output=True, text=True
     )
-    assert told.returncode == 1
+    assert told.returncode == 2
     assert "name files of sentences with --text" in told.stderr
 
 

@@ -167,7 +167,8 @@ def test_an_explicit_end_counts_in_the_likelihood() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"way": "best"}, {"count": 0}, {"temperature": 0.0}, {"nucleus": 0.0}, {"nucleus": 1.5}, {"longest": 0}]
+    "wrong",
+    [{"method": "best"}, {"count": 0}, {"temperature": 0.0}, {"nucleus": 0.0}, {"nucleus": 1.5}, {"longest": 0}],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="expected"):
