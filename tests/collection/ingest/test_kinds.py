@@ -25,7 +25,7 @@ from mmalign.media import Loaded, MediaPolicy, read_media, register_loader, sha2
 from mmalign.types import Skip
 from tests.tools.color_encoder import COLORS, ColorEncoder, OtherColorEncoder, paint
 
-OLD = Path(__file__).parent / "data"
+OLD = Path(__file__).parents[2] / "data"
 
 
 @dataclass(frozen=True, slots=True)
