@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.collection.answering import Filters
 from mmalign.collection.checking import check_index, check_items
-from mmalign.collection.description import CollectionManifest
+from mmalign.collection.description import CollectionManifest, as_folder
 from mmalign.collection.generation import Generation
 from mmalign.collection.generation_files import LOCK, clear_earlier
 from mmalign.collection.ingest import AddOptions, AddSource
@@ -53,7 +53,6 @@ from mmalign.types import (
     StoredItem,
     as_id,
     as_ids,
-    as_path,
     check_choice,
     check_flag,
     check_integer,
@@ -106,7 +105,7 @@ class Collection:
         """Make an empty collection.
 
         Args:
-            path: Its folder; by custom the name ends in `.mm`.
+            path: Its folder, or the `file://` URI of that; by custom the name ends in `.mm`.
             encoder: Spec or encoder; None for a collection of vectors from elsewhere, which then needs `dim`.
             dim: Width of the vectors, where there is no encoder.
             overwrite: Replace a collection that is there.
@@ -116,11 +115,12 @@ class Collection:
 
         Raises:
             CollectionExistsError: Something is there already.
+            InputError: The path is in an object store, or none at all.
             EncoderSpecError: The encoder's name means nothing.
             ModelUnavailableError: The encoder's weights are not here.
             StorageError: The disk refused.
         """
-        folder = as_path("path", path)
+        folder = as_folder(path)
         check_flag("overwrite", overwrite)
         loaded = None if encoder is None else load_encoder(encoder)
         make_collection(folder, loaded, dim=dim, overwrite=overwrite)
@@ -133,7 +133,7 @@ class Collection:
         """Open a collection.
 
         Args:
-            path: Its folder.
+            path: Its folder, or the `file://` URI of that.
             encoder: Only for a check, or to hand in an encoder that `load_encoder` cannot make by name.
             index_device: `cuda` to search the index on graphics cards, where its kind can be; filters stay with the
                 processor.
@@ -143,12 +143,13 @@ class Collection:
 
         Raises:
             CollectionNotFoundError: There is none.
+            InputError: The path is in an object store, or none at all.
             CollectionFormatError: Damaged, or written by a newer mmalign.
             EncoderMismatchError: It was made with another encoder than the one given.
             EnvironmentConflictError: `index_device` is `cuda`, and FAISS has no graphics card to work with.
         """
         check_choice("index_device", index_device, ("cpu", "cuda"))
-        folder = as_path("path", path)
+        folder = as_folder(path)
         description = CollectionManifest.read(folder)
         # By its own name it is the same, and large weights need not be read to find that out.
         named = isinstance(encoder, str) and encoder == description.encoder

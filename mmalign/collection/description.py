@@ -18,8 +18,11 @@ from mmalign.errors import (
     CollectionNotFoundError,
     DamagedError,
     EncoderMismatchError,
+    InputError,
     StorageError,
 )
+from mmalign.store import Location
+from mmalign.types import as_path
 from mmalign.utils import holds_checksum, is_running, lock, sync_path, with_checksum, write_atomic
 
 if TYPE_CHECKING:
@@ -195,6 +198,28 @@ def amend(folder: Path, change: Callable[[CollectionManifest], CollectionManifes
             except OSError as error:
                 raise StorageError(f"cannot write {folder / FILE}: {error.strerror or error}") from error
     return changed
+
+
+def as_folder(path: str | Path) -> Path:
+    """Understand where a collection is, or is to be.
+
+    Args:
+        path: A path, or a `file://` URI.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: No path, or a place in an object store.
+    """
+    as_path("path", path)
+    place = Location.of(path)
+    if not place.is_local:
+        raise InputError(
+            f"{place} is in an object store, where a table of items can be, but no collection yet: its index, its "
+            "description and its locks need a folder of this machine"
+        )
+    return as_path("path", place.uri)
 
 
 def make_folder(path: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmalign.store.fitting import plain_item as plain_item
     from mmalign.store.item_columns import base_schema as base_schema
     from mmalign.store.lance_store import Store as Store
+    from mmalign.store.location import Location as Location
     from mmalign.store.mending import Mending as Mending
     from mmalign.store.removed import Removed as Removed
     from mmalign.store.rewriting import rewrite as rewrite
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fitting": ["FittedItem", "CellNotes", "fit_items", "plain_item"],
         "item_columns": ["base_schema"],
         "lance_store": ["Store"],
+        "location": ["Location"],
         "mending": ["Mending"],
         "removed": ["Removed"],
         "rewriting": ["rewrite"],

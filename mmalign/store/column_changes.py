@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from mmalign.errors import StorageError
 from mmalign.store.batches import matrix_of
 from mmalign.store.checksums import CHECKSUM, CHECKSUM_BATCH, CHECKSUM_FIELDS, covered, row_checksums, with_checksums
 from mmalign.store.columns import as_text as text_of
+from mmalign.store.location import Location
 from mmalign.store.settling import Columns, Settled, check_settled, choose_columns, settle
 from mmalign.store.sizes import new_size_fields
 from mmalign.store.taking import ReadTable
@@ -43,9 +43,11 @@ class ColumnTable(ReadTable):
             yield
             return
         with ExitStack() as held:
-            # A disk without locks is left to luck.
+            place = Location.of(self._dataset.uri)
+            # A disk without locks is left to luck, as an object store is.
             with suppress(StorageError):
-                held.enter_context(lock(Path(self._dataset.uri) / _WRITERS))
+                if place.is_local:
+                    held.enter_context(lock(place.path / _WRITERS))
             newest = self.latest()
             if newest is not self:
                 self._dataset, self._checked = newest.dataset, False

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import lance
 
 from mmalign.errors import StorageError
+from mmalign.store.location import Location
 from mmalign.store.version_checksums import clear_versions
 from mmalign.utils import lock
 
@@ -62,12 +62,13 @@ def clean_versions(dataset: lance.LanceDataset) -> None:
     Args:
         dataset: At its newest version.
     """
-    cleaned = False
-    # No locks on this disk: nobody can be asked.
-    with suppress(StorageError), lock(Path(dataset.uri) / _READERS, wait=False) as alone:
-        if alone:
-            _clean(dataset, retain_versions=_KEEP_NEWEST, error_if_tagged_old_versions=False)
-            cleaned = True
+    place, cleaned = Location.of(dataset.uri), False
+    if place.is_local:
+        # No locks on this disk, as in an object store: nobody can be asked.
+        with suppress(StorageError), lock(place.path / _READERS, wait=False) as alone:
+            if alone:
+                _clean(dataset, retain_versions=_KEEP_NEWEST, error_if_tagged_old_versions=False)
+                cleaned = True
     if not cleaned:
         _clean(dataset, older_than=_KEEP_READ, error_if_tagged_old_versions=False, forget=False)
     clear_versions(dataset)
@@ -102,14 +103,18 @@ def _clean(dataset: lance.LanceDataset, *, forget: bool = True, **options: Any) 
 def reads_long(dataset: lance.LanceDataset) -> Iterator[None]:
     """Keep the version that is read, and all of the hour before, from being cleaned away by other writers meanwhile.
 
+    In an object store they stay for an hour, and no longer.
+
     Args:
         dataset: What is read.
     """
-    if not os.access(dataset.uri, os.W_OK):
+    place = Location.of(dataset.uri)
+    # In an object store, the tag of a reader that was killed would keep its version for ever.
+    if not place.is_local or not os.access(place.path, os.W_OK):
         # Nobody who has the same rights can clean away anything.
         yield
         return
-    with lock(Path(dataset.uri) / _READERS, shared=True):
+    with lock(place.path / _READERS, shared=True):
         tag = _READING + secrets.token_hex(8)
         # Without luck, as on a full disk or where the version is gone already, reading fails later or does not.
         with suppress(OSError, ValueError):

@@ -15,6 +15,7 @@ from mmalign.store.checksums import CHECKSUM, EMBEDDING_CHECKSUM
 from mmalign.store.column_changes import CONFLICT_RETRIES
 from mmalign.store.compaction import MOST_FRAGMENTS, clean_versions, purge_versions, worn_fragments
 from mmalign.store.item_columns import base_schema
+from mmalign.store.location import Location
 from mmalign.store.opened import MARK, checked_names, open_dataset
 from mmalign.store.row_changes import WrittenTable
 from mmalign.store.scalar_indexes import keep_up, remake
@@ -31,16 +32,26 @@ class Store(WrittenTable):
         dataset: The open Lance dataset.
 
     A store sees the version it was opened at or last wrote; `latest` opens the newest one.
+
+    It is a folder of this machine, or lies in an object store (`s3://BUCKET/KEY`; see `Location`). There nothing locks:
+    only one process may write at a time, and who reads an earlier version while another process writes may find it
+    cleaned away after an hour. Rows and embeddings have their checksums as elsewhere; a version's manifest, deletion
+    files and scalar indexes have none.
     """
 
     @classmethod
     def create(
-        cls, path: Path, *, dim: int, schema: Callable[[int], pa.Schema] = base_schema, overwrite: bool = False
+        cls,
+        path: Path | Location,
+        *,
+        dim: int,
+        schema: Callable[[int], pa.Schema] = base_schema,
+        overwrite: bool = False,
     ) -> Store:
         """Create an empty store.
 
         Args:
-            path: The dataset's folder.
+            path: The dataset's folder, on this machine or in an object store.
             dim: Width of an embedding.
             schema: Gives its columns for that width: those of items, or `view_schema`.
             overwrite: Replace what is there; otherwise nothing may be.
@@ -49,12 +60,13 @@ class Store(WrittenTable):
             The store.
 
         Raises:
-            StorageError: The disk refused.
+            StorageError: The disk or the object store refused.
         """
-        with storage_errors(path):
+        place = str(Location.of(path))
+        with storage_errors(place):
             dataset = lance.write_dataset(
                 schema(dim).empty_table(),
-                str(path),
+                place,
                 mode="overwrite" if overwrite else "create",
                 enable_stable_row_ids=True,
             )
@@ -68,11 +80,11 @@ class Store(WrittenTable):
         return store
 
     @classmethod
-    def open(cls, path: Path, *, schema: Callable[[int], pa.Schema] = base_schema) -> Store:
+    def open(cls, path: Path | Location, *, schema: Callable[[int], pa.Schema] = base_schema) -> Store:
         """Open a store at its newest version.
 
         Args:
-            path: The dataset's folder.
+            path: The dataset's folder, on this machine or in an object store.
             schema: As for `create`; the columns that must be there.
 
         Returns:
@@ -81,9 +93,10 @@ class Store(WrittenTable):
         Raises:
             CollectionFormatError: There is no readable dataset.
         """
+        place = str(Location.of(path))
         try:
-            with storage_errors(path, reading=True):
-                dataset = open_dataset(str(path))
+            with storage_errors(place, reading=True):
+                dataset = open_dataset(place)
                 names = checked_names(dataset)
         except StorageError as error:
             reason = first_line(error.__cause__ or error)

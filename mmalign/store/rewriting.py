@@ -14,6 +14,7 @@ from mmalign.store.batches import Float16Array
 from mmalign.store.checksums import CHECKSUM_FIELDS, with_checksums
 from mmalign.store.item_columns import base_schema
 from mmalign.store.lance_store import Store
+from mmalign.store.location import Location
 from mmalign.store.sizes import new_size_fields
 from mmalign.utils import storage_errors
 
@@ -23,7 +24,7 @@ _ROWS = 16_384
 
 def rewrite(
     source: Store,
-    path: Path,
+    path: Path | Location,
     *,
     dim: int,
     renew: Callable[[pa.Table], tuple[pa.Table, Float16Array]],
@@ -69,5 +70,6 @@ def rewrite(
             yield from table.select(schema.names).cast(schema).to_batches()
 
     reader = pa.RecordBatchReader.from_batches(schema, batches())
-    with storage_errors(path):
-        return Store.written(lance.write_dataset(reader, str(path), mode="create", enable_stable_row_ids=True))
+    place = str(Location.of(path))
+    with storage_errors(place):
+        return Store.written(lance.write_dataset(reader, place, mode="create", enable_stable_row_ids=True))

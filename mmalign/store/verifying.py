@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -23,6 +22,7 @@ from mmalign.store.checksums import (
     row_checksums,
 )
 from mmalign.store.checksums import embedding_checksums as checksums_of_embeddings
+from mmalign.store.location import Location
 
 _ROWS = 32_768
 _READ_AHEAD = 2
@@ -118,8 +118,16 @@ def check_all(dataset: lance.LanceDataset) -> None:
 
 
 def _state(dataset: lance.LanceDataset, fragment: lance.LanceFragment) -> tuple[object, ...]:
-    paths = [Path(dataset.uri) / "data" / file.path for file in fragment.metadata.files]
-    return tuple((str(path), (known := path.stat()).st_size, known.st_mtime_ns) for path in paths)
+    files = _files(dataset, fragment)
+    # In an object store the name has to do: size and time would cost a request a file.
+    if not Location.of(dataset.uri).is_local:
+        return tuple(file.uri for file in files)
+    return tuple((file.uri, (known := file.path.stat()).st_size, known.st_mtime_ns) for file in files)
+
+
+def _files(dataset: lance.LanceDataset, fragment: lance.LanceFragment) -> list[Location]:
+    folder = Location.of(dataset.uri) / "data"
+    return [folder / file.path for file in fragment.metadata.files]
 
 
 def find_damage(dataset: lance.LanceDataset, *, again: bool = False) -> Iterator[Damage]:
@@ -162,9 +170,9 @@ def _damage_in(fragment: lance.LanceFragment, names: list[str]) -> Iterator[Dama
 
 def _unreadable_in(dataset: lance.LanceDataset, fragment: lance.LanceFragment, names: list[str]) -> list[Damage]:
     """The rows of a file of which columns cannot be read; none where it is the disk that refuses to give the file."""
-    for file in fragment.metadata.files:
+    for file in _files(dataset, fragment):
         try:
-            (Path(dataset.uri) / "data" / file.path).read_bytes()
+            file.read_bytes()
         except OSError:
             return []
     columns, unreadable = {}, []

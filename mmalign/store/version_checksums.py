@@ -3,8 +3,8 @@
 A row's own checksum cannot tell that the row has gone missing, or has got another row's id. For each version that is
 committed, `_checksums/VERSION.json` in the dataset's folder holds the CRC-32 of the version's manifest, of its
 deletion files and of its scalar indexes. A version without that file, as one that was committed by an earlier mmalign
-or by a process that was killed at that moment, is not checked. Indexes are large, and not all that is read needs them:
-they are compared when they are first used.
+or by a process that was killed at that moment, is not checked; nor is any in an object store. Indexes are large, and
+not all that is read needs them: they are compared when they are first used.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import lance
 
 from mmalign.errors import DamagedError
+from mmalign.store.location import Location
 from mmalign.utils import holds_checksum, with_checksum, write_atomic
 
 FOLDER = "_checksums"
@@ -35,7 +36,9 @@ def write_version(dataset: lance.LanceDataset) -> None:
     Raises:
         OSError: The disk refused; the version stays without checksums.
     """
-    root = Path(dataset.uri)
+    root = _root(dataset)
+    if root is None:
+        return
     path = _path(root, dataset.version)
     if path.exists():
         return
@@ -44,7 +47,7 @@ def write_version(dataset: lance.LanceDataset) -> None:
     manifest = _manifest(root, dataset.version)
     if manifest is None:
         return
-    for name in [manifest, *_deletions(dataset), *_index_files(dataset)]:
+    for name in [manifest, *_deletions(dataset), *_index_files(dataset, root)]:
         # A file that was there before was read then: read again, its damage would count as right.
         found = earlier.get(name) or _checksum(root / name)
         if found is None:
@@ -67,9 +70,9 @@ def check_version(dataset: lance.LanceDataset) -> bool:
     Raises:
         DamagedError: A file is not what was written.
     """
-    root = Path(dataset.uri)
-    sums = _read(_path(root, dataset.version))
-    if sums is None:
+    root = _root(dataset)
+    sums = None if root is None else _read(_path(root, dataset.version))
+    if root is None or sums is None:
         return False
     for name, wanted in sums.items():
         if name.startswith(_INDEXES):
@@ -93,7 +96,9 @@ def indexes_are_sound(dataset: lance.LanceDataset) -> bool:
     Returns:
         False where a file is not what was written; True where there is nothing to compare with.
     """
-    root = Path(dataset.uri)
+    root = _root(dataset)
+    if root is None:
+        return True
     folders = {root / _INDEXES / uuid for uuid in _uuids(dataset)}
     if any(folder not in _sound for folder in folders):
         sums = _read(_path(root, dataset.version)) or {}
@@ -109,13 +114,21 @@ def clear_versions(dataset: lance.LanceDataset) -> None:
     Args:
         dataset: At its newest version, after earlier ones were cleaned away.
     """
-    root = Path(dataset.uri)
+    root = _root(dataset)
+    if root is None:
+        return
     kept = {int(version["version"]) for version in dataset.versions()}
     for path in (root / FOLDER).glob(f"*{_SUFFIX}"):
         number = path.name.removesuffix(_SUFFIX)
         # What a process was about to write when it was killed begins with a dot.
         if not number.isdigit() or int(number) < min(kept):
             path.unlink(missing_ok=True)
+
+
+def _root(dataset: lance.LanceDataset) -> Path | None:
+    """The dataset's folder; None where it is in an object store, which has no version checksums."""
+    place = Location.of(dataset.uri)
+    return place.path if place.is_local else None
 
 
 def _path(root: Path, version: int) -> Path:
@@ -150,8 +163,7 @@ def _uuids(dataset: lance.LanceDataset) -> list[str]:
     return [segment.uuid for index in dataset.describe_indices() for segment in index.segments]
 
 
-def _index_files(dataset: lance.LanceDataset) -> list[str]:
-    root = Path(dataset.uri)
+def _index_files(dataset: lance.LanceDataset, root: Path) -> list[str]:
     folders = [root / _INDEXES / uuid for uuid in _uuids(dataset)]
     return [path.relative_to(root).as_posix() for folder in folders for path in sorted(folder.glob("*"))]
 
