@@ -92,7 +92,9 @@ def test_a_recipe_for_an_unknown_backend_says_so(tmp_path: Path) -> None:
     collection.add_embeddings(["a", "b"], np.eye(4)[:2])
     recipe = tmp_path / "other.toml"
     recipe.write_text(RECIPE.replace('backend = "reversed"', 'backend = "milvus9"'), encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"no index backend is called 'milvus9'; known are exact, faiss, reversed"):
+    with pytest.raises(
+        RecipeError, match=r"no index backend is called 'milvus9'; known are .*exact, faiss, .*reversed"
+    ):
         collection.build_index(str(recipe), progress=False)
 
 
