@@ -82,15 +82,18 @@ def results_of(
     """
     made: dict[int, SearchResult] = {}
     for one in answers:
-        shared = before + one.found.notes + after
+        how_each = one.found.how_each()
         results = batch_results(
             ranking.hits if len(answers) == 1 else partial(_hits_at, ranking, one.places),
             queries=one.asked.texts,
-            notes=[own + shared + ranking.notes[place] for own, place in zip(one.asked.notes, one.places, strict=True)],
-            exact=one.found.exact,
+            notes=[
+                own + before + how.notes + after + ranking.notes[place]
+                for own, how, place in zip(one.asked.notes, how_each, one.places, strict=True)
+            ],
+            exact=[how.exact for how in how_each],
             seconds=seconds,
             collection=collection,
-            effort=one.found.effort,
+            effort=[how.effort for how in how_each],
         )
         if len(answers) == 1:
             return results
@@ -131,9 +134,9 @@ def answer(
     allowed = None if where is None else searcher.store.row_ids(where=where)
     alike = None if copies or not searcher.copies else searcher.copies.among(allowed)
     found = (
-        searcher.search_distinct(asked.vectors, fetch, alike, allowed=allowed, min_recall=min_recall, kind=asked.kind)
+        searcher.search_distinct(asked.vectors, fetch, alike, allowed=allowed, min_recall=min_recall, kinds=asked.kinds)
         if alike
-        else searcher.search(asked.vectors, fetch, allowed=allowed, min_recall=min_recall, kind=asked.kind)
+        else searcher.search(asked.vectors, fetch, allowed=allowed, min_recall=min_recall, kinds=asked.kinds)
     )
 
     def read(found: FoundRows, probabilities: Any) -> Callable[[int], tuple[Hit, ...]]:

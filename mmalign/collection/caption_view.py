@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmalign.collection.description import CollectionManifest
-from mmalign.collection.recall import EvalQueries, sample_eval_queries
+from mmalign.collection.eval_queries import EvalQueries, sample_eval_queries
 from mmalign.collection.view_refresh import CAPTIONS, ViewPlace, ViewSpec
 from mmalign.collection.view_table import captions_of
 from mmalign.collection.views import View

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from mmalign.calibration import Calibration
 from mmalign.collection.caption_view import captions_view
 from mmalign.collection.description import FILE, CollectionManifest
+from mmalign.collection.eval_queries import EvalQueries, sample_eval_queries
 from mmalign.collection.generation_files import INDEX, ITEMS, clear_earlier, clear_unfinished
 from mmalign.collection.indexing import IndexBuilder
-from mmalign.collection.recall import EvalQueries, drift_notes, sample_eval_queries
+from mmalign.collection.recall import drift_notes
 from mmalign.collection.view_refresh import IMAGE
 from mmalign.collection.view_search import ViewSearcher
 from mmalign.encoders import Encoder

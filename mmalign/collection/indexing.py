@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
+from mmalign.collection.eval_queries import EvalQueries
 from mmalign.collection.maintenance import IndexState, MaintenanceAction, choose_action, extend
-from mmalign.collection.recall import EvalQueries, measure_recall, needs_remeasure, target_recall
+from mmalign.collection.recall import measure_recall, needs_remeasure, target_recall
 from mmalign.errors import IndexFileError, InputError, RecipeError
 from mmalign.index import (
     Device,

@@ -6,38 +6,28 @@ of words. It is therefore measured with queries of the kinds that will be asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mmalign.collection.sample_queries import synthetic_queries
-from mmalign.encoders import Encoder, encode_query
-from mmalign.errors import DimensionError, IndexFileError, MMAlignError
+from mmalign.collection.eval_queries import EvalQueries, unit_embeddings
+from mmalign.errors import DimensionError, IndexFileError
 from mmalign.index import (
     Index,
     IndexManifest,
     Mask,
     Measuring,
-    QuerySet,
     RecallCurve,
     RecallProfile,
     compare_vectors,
     describe_vectors,
-    exact_truth,
     measure_recall_profile,
 )
 from mmalign.store import Store
 from mmalign.types import Note
-from mmalign.utils import Float32Array, Int64Array, l2_normalize, track
+from mmalign.utils import Int64Array, track
 
-# Queries of each kind: a quarter chooses, the others measure. Fewer than 299 of these could not prove a recall of 0.99.
-_QUERIES = 440
-# Fewer captioned items than this are no picture of what will be asked.
-_CAPTIONED = 50
-# Rows whose distance to their nearest neighbour says how far apart two pictures of the like are.
-_NEIGHBOURS = 64
 _DRIFT_SAMPLE = 2000
 _MIN_RECALL = 0.95
 # Growth since recall was measured from which on it is measured again when the index is extended.
@@ -45,125 +35,6 @@ _MEASURE_SHARE = 0.1
 # Drift is looked for once the index lacks or holds in vain this share of the items, and told of growth beyond that one.
 _LOOK_SHARE, _GROWTH_SHARE = 0.05, 0.5
 _REMEDY = "mmalign doctor measures the recall again, mmalign index SOURCE rebuilds the index"
-
-
-@dataclass(frozen=True, slots=True)
-class EvalQueries:
-    """Queries that stand for those that will be asked.
-
-    Attributes:
-        asked: By kind, the queries to measure with.
-        sample: Text queries to build with, shape (m, dim); none of them is measured with. None without text.
-        notes: Remarks for the person who builds the index.
-    """
-
-    asked: dict[str, QuerySet] = field(default_factory=dict)
-    sample: Float32Array | None = None
-    notes: tuple[Note, ...] = ()
-
-
-def sample_eval_queries(
-    store: Store,
-    encoder: Callable[[], Encoder] | None,
-    *,
-    given: Float32Array | None = None,
-    sample: int = 0,
-    seed: int = 0,
-    captions: bool = True,
-    progress: bool = True,
-) -> EvalQueries:
-    """Gather queries of the kinds that will be asked.
-
-    Words: captions of items drawn at random, one of each item; where too few items have captions, the bank of
-    queries. Pictures: items drawn at random, each moved towards another one until it is as far from where it was as
-    items are from their nearest neighbours, so that it stands for another picture of the like; the item itself is not
-    looked for.
-
-    Args:
-        store: The items.
-        encoder: Gives the encoder; None for a collection without one.
-        given: Queries of the caller's own, shape (q, dim); measured beside the others.
-        sample: How many more text queries to gather for the building of an index that learns from them.
-        seed: Of what is drawn.
-        captions: Whether captions stand for words; where captions are what is searched, they would find themselves.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        The queries; without words where the encoder cannot be loaded, which `notes` says.
-
-    Raises:
-        InputError: `given` is not finite.
-        DimensionError: `given` has another width.
-    """
-    rng = np.random.default_rng(seed)
-    asked: dict[str, QuerySet] = {}
-    extra: Float32Array | None = None
-    notes: tuple[Note, ...] = ()
-    if given is not None:
-        asked["given"] = QuerySet(l2_normalize(given))
-    if encoder is not None:
-        try:
-            loaded = encoder()
-            if "text" in loaded.modalities:
-                texts = _texts(store, _QUERIES + sample, rng, captions=captions)
-                vectors = _encode(loaded, texts, progress=progress)
-                asked["text"], extra = QuerySet(vectors[:_QUERIES]), vectors[_QUERIES:]
-        except MMAlignError as error:
-            notes = (
-                Note(
-                    f"recall of text queries was not measured, so they are answered exactly: {error}",
-                    remedy="once the encoder can be loaded, build the index again: Collection.build_index()",
-                    about="recall",
-                ),
-            )
-    pictures = _pictures(store, rng)
-    if len(pictures.vectors) > 1:
-        asked["image"] = pictures
-    return EvalQueries(asked, extra if extra is not None and len(extra) else None, notes)
-
-
-def _texts(store: Store, count: int, rng: np.random.Generator, *, captions: bool) -> list[str]:
-    some = "captions IS NOT NULL AND array_length(captions) > 0"
-    rows = store.row_ids(also=some) if captions else np.zeros(0, np.int64)
-    chosen = rng.permutation(rows)[:count] if len(rows) >= _CAPTIONED else rows[:0]
-    listed = store.take(chosen, ["captions"]).column("captions").to_pylist() if len(chosen) else []
-    texts = list(dict.fromkeys(some_of[int(rng.integers(len(some_of)))] for some_of in listed))
-    if len(texts) < count:
-        composed = synthetic_queries(count - len(texts), seed=int(rng.integers(1 << 31)))
-        # Both kinds on each side of every cut.
-        texts = [texts[i] if i < len(texts) else composed[i - len(texts)] for i in rng.permutation(count)]
-    return texts
-
-
-def _encode(encoder: Encoder, texts: Sequence[str], *, progress: bool) -> Float32Array:
-    batch = 64
-    parts = []
-    with track("Encoding queries", len(texts), enabled=progress) as advance:
-        for start in range(0, len(texts), batch):
-            parts.append(np.asarray(encode_query(encoder, texts[start : start + batch]), np.float32))
-            advance(min(batch, len(texts) - start))
-    return np.concatenate(parts)
-
-
-def _pictures(store: Store, rng: np.random.Generator) -> QuerySet:
-    rows = store.row_ids()
-    own = rng.permutation(rows)[: min(_QUERIES, len(rows) // 2)]
-    vectors = _vectors(store, own)
-    if not len(own):
-        return QuerySet(vectors, own)
-    few = slice(0, _NEIGHBOURS)
-    nearest = exact_truth(vectors[few], store.iter_embeddings, 1, skip=own[few]).scores
-    cosine = float(np.clip(np.median(nearest), 0.5, 0.98))
-    others = _vectors(store, rng.choice(rows, len(own)))
-    # The part of another item that this one has not: of the data's own directions, which noise is not.
-    apart = l2_normalize(others - (others * vectors).sum(axis=1, keepdims=True) * vectors)
-    return QuerySet(l2_normalize(cosine * vectors + np.sqrt(1 - cosine**2) * apart), own)
-
-
-def _vectors(store: Store, rows: Int64Array) -> Float32Array:
-    if not len(rows):
-        return np.zeros((0, store.dim), np.float32)
-    return l2_normalize(store.embeddings(rows)[1].astype(np.float32))
 
 
 def measure_recall(
@@ -201,7 +72,7 @@ def measure_recall(
             index, store.iter_embeddings, queries.asked, replace(options, advance=advance)
         )
     rng = np.random.default_rng(seed)
-    sample = _vectors(store, rng.permutation(store.row_ids())[:_DRIFT_SAMPLE])
+    sample = unit_embeddings(store, rng.permutation(store.row_ids())[:_DRIFT_SAMPLE])
     drift = {"rows": len(store), "version": store.version, **describe_vectors(sample)}
     notes = (*queries.notes, *shortfall_notes(measured, min_recall))
     return replace(measured, min_recall=min_recall, drift=drift, notes=notes)
@@ -329,7 +200,7 @@ def drift_notes(store: Store, manifest: IndexManifest | None, unindexed: Int64Ar
         return []
     chosen = np.random.default_rng(0).permutation(added)[:_DRIFT_SAMPLE]
     try:
-        drift = compare_vectors(profile.drift, _vectors(store, chosen))
+        drift = compare_vectors(profile.drift, unit_embeddings(store, chosen))
     except (IndexFileError, DimensionError) as error:
         return [Note(str(error), about="drift")]
     so_many = f"{len(added):,} of {items:,} items are newer than the measured recall"

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mmalign.collection.eval_queries import EvalQueries
 from mmalign.collection.indexing import SampleQueries
-from mmalign.collection.recall import EvalQueries, profile_of
+from mmalign.collection.recall import profile_of
 from mmalign.index import QuerySet, exact_truth, lower_bound
 from mmalign.search import Searcher
 from mmalign.types import gives_json
@@ -23,7 +24,7 @@ class RecallCheck:
     """What searches with queries of one kind find.
 
     Attributes:
-        kind: `text`, `image` or `given`.
+        kind: Of the queries; see `Query.kinds`.
         k: How many hits were asked for.
         min_recall: The promise; None where there is none.
         recall: Mean recall of the fresh queries.
@@ -123,7 +124,7 @@ def recheck(searcher: Searcher, queries: EvalQueries, *, min_recall: float | Non
 def _check(searcher: Searcher, kind: str, asked: QuerySet, min_recall: float | None, k: int) -> RecallCheck:
     store, own = searcher.store, asked.own
     truth = exact_truth(asked.vectors, store.iter_embeddings, k + _SPARE, skip=own)
-    found = searcher.search(asked.vectors, k if own is None else k + 1, min_recall=min_recall, kind=kind)
+    found = searcher.search(asked.vectors, k if own is None else k + 1, min_recall=min_recall, kinds=(kind,))
     row_ids = found.row_ids
     if own is not None:
         late = np.argsort(row_ids == own[:, None], axis=1, kind="stable")

@@ -207,7 +207,7 @@ def _search_captions(
                     allowed=allowed,
                     grouped=options.group_by == "item",
                     min_recall=options.min_recall,
-                    kind=asked.queries[place].kind,
+                    kinds=asked.kinds[place],
                 )
     except StorageError:
         generation.captions.forget()

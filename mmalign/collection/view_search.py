@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmalign.collection.view_table import ViewTable
 from mmalign.errors import MissingExtraError, StorageError
 from mmalign.index import IndexManifest, build_index
-from mmalign.search import FoundRows, Searcher
+from mmalign.search import FoundRows, How, Searcher
 from mmalign.store import Float16Array, Store
 from mmalign.types import Hit, Note, Part
 from mmalign.utils import Float32Array, Int64Array, as_cosines, exact_top_k, merge_top_k
@@ -165,7 +165,7 @@ class ViewSearcher:
         allowed: NDArray[np.bool_] | None = None,
         grouped: bool = False,
         min_recall: float | None = None,
-        kind: str | None = None,
+        kinds: tuple[str, ...] | None = None,
     ) -> ViewHits:
         """Find the rows nearest to a vector; equal scores come in the order of the rows.
 
@@ -175,7 +175,7 @@ class ViewSearcher:
             allowed: What `allowed` says of a filter.
             grouped: Whether an item is one hit, that of its best row, and `k` counts items.
             min_recall: As for `Searcher.search`.
-            kind: Likewise.
+            kinds: Likewise.
 
         Returns:
             What was found: one hit a row, or an item, best first: `id` and `uri` of its item, and
@@ -188,7 +188,7 @@ class ViewSearcher:
         self._searches += 1
         if self._searches == 2 and self.searcher is not None and self.searcher.index is None:
             self.searcher = _in_memory(self.searcher)
-        found = FoundRows(*_nothing(), exact=True, effort=None)
+        found = FoundRows(*_nothing(), (How(True, None),))
         there = len(rows) if allowed is None else int(np.count_nonzero(allowed))
         if grouped:
             owners = rows.owners if allowed is None else rows.owners[allowed]
@@ -198,7 +198,7 @@ class ViewSearcher:
         depth = min(wanted + _EQUAL, there)
         places, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
         while wanted:
-            found = self._look(vector, depth, allowed, min_recall=min_recall, kind=kind)
+            found = self._look(vector, depth, allowed, min_recall=min_recall, kinds=kinds)
             scores, places = _in_order(found.scores[0], found.row_ids[0])
             chosen = _first_of_each(rows.owners[places]) if grouped else np.arange(len(places))
             # Rows that are equal to the last one may stand beyond what was fetched.
@@ -219,16 +219,16 @@ class ViewSearcher:
         allowed: NDArray[np.bool_] | None,
         *,
         min_recall: float | None,
-        kind: str | None,
+        kinds: tuple[str, ...] | None,
     ) -> FoundRows:
         """The nearest rows, by their places instead of row ids."""
         rows = self.rows
         stored = len(rows.row_ids)
-        found = FoundRows(*_nothing(), exact=True, effort=None)
+        found = FoundRows(*_nothing(), (How(True, None),))
         if self.searcher is not None:
             only = rows.row_ids if self._some else None
             only = only if allowed is None else rows.row_ids[allowed[:stored]]
-            found = self.searcher.search(vector[None], depth, allowed=only, min_recall=min_recall, kind=kind)
+            found = self.searcher.search(vector[None], depth, allowed=only, min_recall=min_recall, kinds=kinds)
             there = found.row_ids >= 0
             found = replace(found, row_ids=np.where(there, np.searchsorted(rows.row_ids, found.row_ids), -1))
         if rows.unsaved is not None:

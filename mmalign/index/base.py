@@ -194,6 +194,30 @@ class ScansExactly(Protocol):
 
 
 @runtime_checkable
+class SearchesPositions(Protocol):
+    """An index that can be searched as it stands, removed rows and all, which takes no filter."""
+
+    def search_positions(
+        self, vectors: ArrayLike, k: int, *, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array]:
+        """Find the nearest of all vectors that the index holds.
+
+        Args:
+            vectors: Queries of shape (q, dim) or (dim,).
+            k: How many, at least 0.
+            effort: As for `Index.search`.
+
+        Returns:
+            `(scores, positions)`, float32 and int64 of shape (q, min(k, positions)), best first, removed rows among
+            them; -inf and -1 for what was not found.
+
+        Raises:
+            As `Index.search`.
+        """
+        ...
+
+
+@runtime_checkable
 class Layers(Protocol):
     """What kind of index one is, for the costs of a search."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmalign.search.rerank import RerankRequest as RerankRequest
     from mmalign.search.rerank import fetch_sizes as fetch_sizes
     from mmalign.search.searcher import FoundRows as FoundRows
+    from mmalign.search.searcher import How as How
     from mmalign.search.searcher import Searcher as Searcher
 
 # Loaded at first use, so that nobody waits for what is not needed.
@@ -35,6 +36,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "probability": ["Probability", "find_calibration"],
         "query": ["Encoded", "Query", "QueryLike", "as_queries", "encode_queries", "stored_picture"],
         "rerank": ["Ranking", "RerankRequest", "Reranker", "fetch_sizes"],
-        "searcher": ["FoundRows", "Searcher"],
+        "searcher": ["FoundRows", "How", "Searcher"],
     },
 )

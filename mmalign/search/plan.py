@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from mmalign.index import EXACT_ROWS, Index, RecallProfile, ScansExactly, TellsLayers
+from mmalign.index import EXACT_ROWS, LEAST_DEPTH, Index, RecallProfile, ScansExactly, TellsLayers
 
 Strategy: TypeAlias = Literal["index", "overfetch", "prefilter", "exact"]
 """`index`: no filter. `overfetch`: more hits than wanted, unfiltered, of which the allowed are kept. `prefilter`: the
@@ -122,13 +122,13 @@ class SearchRequest:
         k: How many hits, at least 1.
         allowed: How many rows of the index a filter lets through; None without a filter.
         min_recall: The mean recall that such searches must have, 0 to 1; None for what the index was built to keep.
-        kind: `text`, `image` or `given`; None for any.
+        kinds: The kinds that the queries may be of; None for any.
     """
 
     k: int
     allowed: int | None = None
     min_recall: float | None = None
-    kind: str | None = None
+    kinds: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +179,19 @@ def plan_search(request: SearchRequest, index: IndexCapabilities, profile: Recal
     wanted = request.min_recall if request.min_recall is not None else profile.min_recall
     if wanted is None:
         return _by_default(request, index)
-    kind = request.kind
-    if kind == "given" and kind not in profile.kinds:
+    kinds = request.kinds
+    if kinds == ("given",) and "given" not in profile.kinds:
         # Vectors of the caller's own may be anything: the most careful of what was measured.
-        kind = None
-    best = _by_recall(request, index, profile, wanted, kind)
+        kinds = None
+    best = _by_recall(request, index, profile, wanted, kinds)
     rows = index.rows if request.allowed is None else request.allowed
     if best is None:
-        asked = f"{kind} queries" if kind else "queries of every kind"
+        if kinds and not set(kinds) & set(profile.kinds):
+            return _fallback(
+                f"the index was not measured with {kinds[0]} queries",
+                remedy="mmalign index SOURCE --recipe NAME builds it again and measures it with all kinds",
+            )
+        asked = f"{' or '.join(kinds)} queries" if kinds else "queries of every kind"
         among = "" if request.allowed is None else f" among {rows / index.rows:.0%} of the items"
         return _fallback(f"the index promises no recall@{request.k} of {wanted:g} for {asked}{among}")
     if index.exact_cost(rows) <= index.cost(best.effort, best.fetch_k):
@@ -215,33 +220,37 @@ def _by_default(request: SearchRequest, index: IndexCapabilities) -> Plan:
 
 
 def _by_recall(
-    request: SearchRequest, index: IndexCapabilities, profile: RecallProfile, wanted: float, kind: str | None
+    request: SearchRequest,
+    index: IndexCapabilities,
+    profile: RecallProfile,
+    wanted: float,
+    kinds: tuple[str, ...] | None,
 ) -> Plan | None:
     """The cheapest search by the index that keeps the promise."""
     plans = []
     promised = f"recall@{request.k} of {wanted:g}"
     if request.allowed is None:
-        effort = profile.effort_for(wanted, kind=kind, k=request.k)
+        effort = profile.effort_for(wanted, kinds=kinds, k=request.k)
         if effort is not None:
-            plans.append(Plan("index", f"{promised} was measured at this effort", _known(effort, index), request.k))
+            why = f"{promised} was measured at this effort"
+            plans.append(Plan("index", why, _known(effort, index), max(request.k, LEAST_DEPTH)))
         return plans[0] if plans else None
     share = request.allowed / index.rows
     reach = math.ceil(_OVERFETCH * request.k / share)
-    # The least depth that was measured and reaches far enough.
-    fetch_k = min((curve.k for curve in profile.curves if curve.share == 1 and curve.k >= reach), default=None)
-    if fetch_k is not None:
+    if reach <= index.rows:
         # The k nearest of the allowed lie somewhere from the first k of all to the first `depth`: short codes find more
         # of many than of few, graphs more of few than of many.
-        efforts = [profile.effort_for(wanted, kind=kind, k=k) for k in (request.k, fetch_k)]
+        fetch_k = max(request.k, LEAST_DEPTH, reach)
+        efforts = [profile.effort_for(wanted, kinds=kinds, k=k) for k in (request.k, fetch_k)]
         known = [effort for effort in efforts if effort is not None]
         if len(known) == len(efforts):
             why = f"{promised}: allowed rows among the first {fetch_k}, whose recall was measured at this effort"
             return Plan("overfetch", why, _known(max(known), index), fetch_k)
     if index.filters:
-        effort = profile.effort_for(wanted, kind=kind, k=request.k, share=share)
+        effort = profile.effort_for(wanted, kinds=kinds, k=request.k, share=share)
         if effort is not None:
             why = f"{promised} was measured at this effort under filters"
-            return Plan("prefilter", why, _known(effort, index), request.k)
+            return Plan("prefilter", why, _known(effort, index), max(request.k, LEAST_DEPTH))
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from mmalign.encoders import Calibrated, Encoder
 from mmalign.errors import CalibrationError, QueryError
 from mmalign.search.query import Query, distinct
 from mmalign.search.rerank import Ranking, RerankRequest
-from mmalign.search.searcher import FoundRows
 from mmalign.types import Note, check_share
 
 # Collections up to so many times the largest gallery that a calibration was fitted on need no remark.
@@ -151,7 +150,7 @@ class Probability:
                     best = probabilities[position, 0]
                     below = f"the best hit has probability {best:.2g}, below min_probability {self.least:g}"
                     notes[position] += (Note(below),)
-        left = FoundRows(found.scores, row_ids, found.exact, found.effort, found.reason, found.notes)
+        left = replace(found, row_ids=row_ids)
         merged = tuple(one + other for one, other in zip(ranking.notes, notes, strict=True)) if any(notes) else None
         return Ranking(
             queries=queries,

@@ -6,6 +6,7 @@ was deleted or replaced since is masked in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import IndexFileError, MissingExtraError
-from mmalign.index import Index, IndexManifest, RecallProfile, ScansExactly, lifecycle
+from mmalign.index import Index, IndexManifest, RecallProfile, ScansExactly, SearchesPositions, lifecycle
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
 from mmalign.search.plan import Plan, SearchRequest, capabilities_of, plan_search
@@ -32,8 +33,27 @@ _FOREIGN = Note(
 _PLANS = 1024
 # Where copies crowd the first hits, the next search looks this many times as deep.
 _FETCH_GROWTH = 4
+_OUTSIDE = "compared with every item, since it is unlike all queries that the index was measured with"
 _Hits = tuple[Float32Array, Int64Array]
 _Mask = NDArray[np.bool_]
+Kinds = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a query was answered.
+
+    Attributes:
+        exact: Whether its hits are certain to be the true nearest.
+        effort: Effort that the index was asked for; None where it was not used.
+        reason: Why so, in words.
+        notes: Remarks that a person should see: that the index could not keep what was asked for.
+    """
+
+    exact: bool
+    effort: int | None
+    reason: str = ""
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +63,36 @@ class FoundRows:
     Attributes:
         scores: Shape (q, k'), float32, best first.
         row_ids: Shape (q, k'), int64; -1 marks an empty place.
-        exact: Whether these are certain to be the true nearest.
-        effort: Effort that the index was asked for; None where it was not used.
-        reason: How these were found, and why so.
-        notes: Remarks that a person should see: that the index could not keep what was asked for.
+        how: How each of the q queries was answered, or all of them where it is one.
     """
 
     scores: Float32Array
     row_ids: Int64Array
-    exact: bool
-    effort: int | None
-    reason: str = ""
-    notes: tuple[Note, ...] = ()
+    how: tuple[How, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the hits of all are certain to be the true nearest."""
+        return all(one.exact for one in self.how)
+
+    @property
+    def effort(self) -> int | None:
+        """The largest effort that the index was asked for; None where it was not used."""
+        return max((one.effort for one in self.how if one.effort is not None), default=None)
+
+    @property
+    def reason(self) -> str:
+        """Why they were answered so, in words."""
+        return "; ".join(dict.fromkeys(one.reason for one in self.how))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Remarks on any of them, each once."""
+        return tuple(dict.fromkeys(note for one in self.how for note in one.notes))
+
+    def how_each(self) -> tuple[How, ...]:
+        """How each query was answered, q of them."""
+        return self.how if len(self.how) == len(self.scores) else self.how * len(self.scores)
 
 
 class Searcher:
@@ -171,7 +209,7 @@ class Searcher:
         *,
         allowed: Int64Array | None = None,
         min_recall: float | None = None,
-        kind: str | None = None,
+        kinds: Kinds | Sequence[Kinds] | None = None,
     ) -> FoundRows:
         """Find the items nearest to each query.
 
@@ -181,10 +219,11 @@ class Searcher:
             allowed: Row ids that may be found, each once; None for all.
             min_recall: The mean recall that such searches must have, 0 to 1; None for what the index was built to
                 keep. What the index does not promise is answered exactly.
-            kind: What the queries are: `text`, `image` or `given`; None for any.
+            kinds: The kinds that all queries, or each of them, may be of; see `Query.kinds`. None for any.
 
         Returns:
-            What was found.
+            What was found. A query unlike all that the index was measured with is answered exactly, and a note says
+            so.
 
         Raises:
             InputError: `min_recall` is not from 0 to 1.
@@ -194,21 +233,56 @@ class Searcher:
         index = self.index
         if index is None or k == 0:
             found = self._rows.search_unindexed(queries, k, allowed=allowed)
-            return FoundRows(as_cosines(found[0]), found[1], exact=True, effort=None, reason="compared with every item")
-        # The index's positions that may be found, and how many these are.
+            return FoundRows(as_cosines(found[0]), found[1], (How(True, None, "compared with every item"),))
+        # The index's positions that may be found.
         mask = self._mask if allowed is None else self._allowed(allowed)
-        rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
-        plan = self._plan(SearchRequest(k, rows, min_recall, kind), index)
-        if plan.strategy == "exact":
-            found = self._exact(queries, k, mask, allowed)
-        else:
-            found = self._by_index(plan, queries, k, mask, allowed)
-            if len(self._unindexed):
-                found = merge_top_k(found, self._rows.search_unindexed(queries, k, allowed=allowed), k)
-        effort = None if plan.strategy == "exact" else plan.effort or index.default_effort
+        parts = []
+        for one, places in _groups(kinds, len(queries)):
+            # How many these are, where a filter says it.
+            rows = None if allowed is None or mask is None else int(np.count_nonzero(mask))
+            wish = SearchRequest(k, rows, min_recall, one)
+            some = queries if places is None else queries[places]
+            parts.append((places, self._search_alike(index, wish, some, mask, allowed)))
+        return parts[0][1] if len(parts) == 1 else _together(parts, len(queries))
+
+    def _search_alike(
+        self, index: Index, wish: SearchRequest, queries: Float32Array, mask: _Mask | None, allowed: Int64Array | None
+    ) -> FoundRows:
+        """Search for queries of the same kinds."""
+        k, plan = wish.k, self._plan(wish, index)
         notes = (Note(plan.reason, remedy=plan.remedy, about="index"),) if plan.fell_back else ()
-        exact = plan.strategy == "exact" or index.exhaustive
-        return FoundRows(as_cosines(found[0]), found[1], exact, effort, plan.reason, notes)
+        if plan.strategy == "exact":
+            scores, row_ids = self._exact(queries, k, mask, allowed)
+            return FoundRows(as_cosines(scores), row_ids, (How(True, None, plan.reason, notes),))
+        scores, row_ids = self._by_index(wish, plan, queries, mask, allowed)
+        outside = self._outside(wish, index, queries, scores)
+        if len(self._unindexed):
+            scores, row_ids = merge_top_k(
+                (scores, row_ids), self._rows.search_unindexed(queries, k, allowed=allowed), k
+            )
+        how: tuple[How, ...] = (How(index.exhaustive, plan.effort or index.default_effort, plan.reason, notes),)
+        if len(outside):
+            exact = self._exact(queries[outside], k, mask, allowed)
+            width = max(scores.shape[1], exact[0].shape[1])
+            scores, row_ids = _widen(scores, row_ids, width)
+            scores[outside], row_ids[outside] = _widen(*exact, width)
+            unlike = How(True, None, _OUTSIDE, (Note(_OUTSIDE, about="index"),))
+            strange = set(outside.tolist())
+            how = tuple(unlike if place in strange else how[0] for place in range(len(queries)))
+        return FoundRows(as_cosines(scores), row_ids, how)
+
+    def _outside(self, wish: SearchRequest, index: Index, queries: Float32Array, scores: Float32Array) -> Int64Array:
+        """The places of the queries that lie outside all that recall was measured for, where one is promised."""
+        contract = self.recall_profile
+        nobody = np.zeros(0, np.int64)
+        if contract is None or index.exhaustive or not contract.ranges or not scores.shape[1]:
+            return nobody
+        if wish.min_recall == 0 or (wish.min_recall is None and contract.min_recall is None):
+            return nobody
+        kinds = wish.kinds if wish.kinds and set(wish.kinds) & set(contract.ranges) else None
+        # What a filter lets through may all be far away.
+        best = scores[:, 0] if wish.allowed is None else np.full(len(scores), np.inf, np.float32)
+        return np.flatnonzero(contract.outside(queries, best, kinds))
 
     @cached_property
     def copies(self) -> Copies:
@@ -223,7 +297,7 @@ class Searcher:
         *,
         allowed: Int64Array | None = None,
         min_recall: float | None = None,
-        kind: str | None = None,
+        kinds: Kinds | Sequence[Kinds] | None = None,
     ) -> FoundRows:
         """Find the items nearest to each query, of several with the same bytes the oldest.
 
@@ -233,7 +307,7 @@ class Searcher:
             copies: The copies among the items that may be found.
             allowed: As for `search`.
             min_recall: As for `search`.
-            kind: As for `search`.
+            kinds: As for `search`.
 
         Returns:
             What was found: at most k different items a query, fewer where there are fewer.
@@ -244,7 +318,7 @@ class Searcher:
         wanted = min(k, copies.items - copies.extra)
         fetch = wanted + min(copies.extra, wanted)
         while True:
-            found = self.search(queries, fetch, allowed=allowed, min_recall=min_recall, kind=kind)
+            found = self.search(queries, fetch, allowed=allowed, min_recall=min_recall, kinds=kinds)
             scores, row_ids = copies.fold(found.scores, found.row_ids)
             # Whoever finds fewer than were asked for has no more to find.
             short = ((row_ids >= 0).sum(axis=1) < wanted) & (found.row_ids >= 0).all(axis=1)
@@ -277,20 +351,61 @@ class Searcher:
         return merge_top_k(found, self._rows.search_unindexed(queries, k, allowed=allowed), k)
 
     def _by_index(
-        self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None, allowed: Int64Array | None
+        self,
+        wish: SearchRequest,
+        plan: Plan,
+        queries: Float32Array,
+        mask: _Mask | None,
+        allowed: Int64Array | None,
     ) -> _Hits:
-        assert self.index is not None
-        if plan.strategy == "overfetch" and allowed is not None and mask is not None:
+        index, k = self.index, wish.k
+        assert index is not None
+        if plan.strategy == "overfetch" and mask is not None:
             return self._overfetch(plan, queries, k, mask, allowed)
-        found = self.index.search(queries, k, where=mask, effort=plan.effort)
-        return found if self.index.exact_scores else self._rescore(queries, *found)
+        if mask is None or allowed is not None or index.exhaustive or not isinstance(index, SearchesPositions):
+            return self._with_mask(plan, queries, k, mask)
+        # Removed rows are a filter only for the queries that they are near to, and for these they may be all there is.
+        scores, positions = index.search_positions(queries, plan.fetch_k, effort=plan.effort)
+        scores, positions = scores[:, :k], positions[:, :k]
+        near = np.flatnonzero(~(mask[positions] & (positions >= 0)).all(axis=1))
+        row_ids = np.where(positions >= 0, index.ids[positions], -1)
+        # Found below, and removed rows cannot be read.
+        row_ids[near] = -1
+        if not index.exact_scores:
+            scores, row_ids = self._rescore(queries, scores, row_ids)
+        if len(near):
+            again = self._plan(replace(wish, allowed=int(np.count_nonzero(mask))), index)
+            some = queries[near]
+            if again.way == "overfetch":
+                found = self._overfetch(again, some, k, mask, None)
+            elif again.way == "exact":
+                found = self._exact(some, k, mask, None)
+            else:
+                found = self._with_mask(again, some, k, mask)
+            width = max(scores.shape[1], found[0].shape[1])
+            scores, row_ids = _widen(scores, row_ids, width)
+            scores[near], row_ids[near] = _widen(*found, width)
+        return scores, row_ids
 
-    def _overfetch(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array) -> _Hits:
+    def _with_mask(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None) -> _Hits:
+        index = self.index
+        assert index is not None
+        scores, row_ids = index.search(queries, max(k, plan.fetch_k), where=mask, effort=plan.effort)
+        if not index.exact_scores:
+            scores, row_ids = self._rescore(queries, scores, row_ids)
+        return scores[:, :k], row_ids[:, :k]
+
+    def _overfetch(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array | None) -> _Hits:
         """Search without the filter and keep what is allowed; what comes back short is compared with all that is."""
         index = self.index
         assert index is not None
-        scores, row_ids = index.search(queries, plan.fetch_k, where=self._mask, effort=plan.effort)
-        kept = (row_ids >= 0) & np.isin(row_ids, allowed)
+        if isinstance(index, SearchesPositions):
+            scores, positions = index.search_positions(queries, plan.fetch_k, effort=plan.effort)
+            kept = (positions >= 0) & mask[positions]
+            row_ids = np.where(kept, index.ids[positions], -1)
+        else:
+            scores, row_ids = index.search(queries, plan.fetch_k, where=self._mask, effort=plan.effort)
+            kept = (row_ids >= 0) & (True if allowed is None else np.isin(row_ids, allowed))
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(kept, order, axis=1)
         scores = np.where(kept, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
@@ -315,6 +430,30 @@ class Searcher:
             owner = np.nonzero(hits)[0]
             scores[hits] = np.einsum("nd,nd->n", vectors[places], queries[owner])
         return merge_top_k((scores, row_ids), (scores[:, :0], row_ids[:, :0]), scores.shape[1])
+
+
+def _groups(kinds: Kinds | Sequence[Kinds] | None, queries: int) -> list[tuple[Kinds | None, Int64Array | None]]:
+    """The places of the queries that are of the same kinds; None for all of them."""
+    if not kinds or isinstance(kinds[0], str):
+        return [(tuple(map(str, kinds)) if kinds else None, None)]
+    if kinds.count(kinds[0]) == len(kinds):
+        return [(tuple(kinds[0]), None)]
+    found: dict[Kinds, list[int]] = {}
+    for place, one in enumerate(kinds):
+        found.setdefault(tuple(one), []).append(place)
+    return [(one, np.array(places, np.int64)) for one, places in found.items()]
+
+
+def _together(parts: Sequence[tuple[Int64Array | None, FoundRows]], queries: int) -> FoundRows:
+    """What was found for groups of the queries, in the order of the queries."""
+    width = max(found.scores.shape[1] for _, found in parts)
+    scores, row_ids = np.full((queries, width), -np.inf, np.float32), np.full((queries, width), -1, np.int64)
+    how: list[How | None] = [None] * queries
+    for places, found in parts:
+        scores[places], row_ids[places] = _widen(found.scores, found.row_ids, width)
+        for place, one in zip([] if places is None else places.tolist(), found.how_each(), strict=True):
+            how[place] = one
+    return FoundRows(scores, row_ids, tuple(one for one in how if one is not None))
 
 
 def _widen(scores: Float32Array, row_ids: Int64Array, width: int) -> _Hits:

@@ -203,10 +203,10 @@ def batch_results(
     *,
     queries: Sequence[str],
     notes: Iterable[tuple[Note, ...]],
-    exact: bool,
+    exact: Iterable[bool],
     seconds: float,
     collection: str,
-    effort: int | None,
+    effort: Iterable[int | None],
 ) -> list[SearchResult]:
     """Make the results of many queries that were searched together.
 
@@ -217,10 +217,10 @@ def batch_results(
         hits: Gives those of a query by its place, when somebody first looks at them.
         queries: Each of n in words.
         notes: The remarks for each.
-        exact: Of all, as the others in `SearchResult`.
+        exact: For each, as the others in `SearchResult`.
         seconds: Of all.
         collection: Of all.
-        effort: Of all.
+        effort: For each.
 
     Returns:
         n results.
@@ -230,10 +230,10 @@ def batch_results(
     columns: dict[str, Iterable[Any]] = {
         "hits": range(len(queries)),
         "query": queries,
-        "exact": repeat(exact),
+        "exact": exact,
         "seconds": repeat(seconds),
         "collection": repeat(collection),
-        "effort": repeat(effort),
+        "effort": effort,
         "notes": notes,
     }
     for name, setter in _SETTERS.items():

@@ -17,7 +17,8 @@ from mmalign.cli.checks import check_collection
 from mmalign.collection import indexing
 from mmalign.collection import recall as promise
 from mmalign.collection.collection import Collection
-from mmalign.collection.recall import drift_notes, profile_of, sample_eval_queries
+from mmalign.collection.eval_queries import sample_eval_queries
+from mmalign.collection.recall import drift_notes, profile_of
 from mmalign.collection.sample_queries import synthetic_queries
 from mmalign.encoders import EncoderBase
 from mmalign.errors import DimensionError, InputError, ModelUnavailableError

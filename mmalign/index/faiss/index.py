@@ -338,6 +338,18 @@ class FaissIndex:
             scores[:, :want], positions[:, :want] = found
         return scores, self._map.at(positions)
 
+    def search_positions(
+        self, vectors: ArrayLike, k: int, *, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array]:
+        """Find the nearest of all vectors that the index holds; see `SearchesPositions`."""
+        check_search(k, effort)
+        queries = as_matrix(vectors, dim=self.dim, name="queries")
+        rows = len(self._map)
+        want = min(k, rows)
+        if not want or not len(queries):
+            return no_hits(len(queries), want)
+        return self._select(queries, want, None, effort=effort or self.default_effort, share=1.0)
+
     def scan(self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None) -> tuple[Float32Array, Int64Array]:
         """Find the true nearest vectors of each query by comparing with every allowed one.
 

@@ -10,20 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import InputError
-from mmalign.index.base import Index
+from mmalign.index.base import Index, ScansExactly
 from mmalign.index.chunks import Chunks
 from mmalign.index.recall.bounds import lower_bound
 from mmalign.index.recall.ground_truth import Truth, exact_truth
-from mmalign.index.recall.recall_curves import EXACT_ROWS, RecallCurve, RecallProfile
+from mmalign.index.recall.recall_curves import EXACT_ROWS, LEAST_DEPTH, QueryRange, RecallCurve, RecallProfile
 from mmalign.utils import Float32Array, Int64Array
 
 Mask = NDArray[np.bool_]
 # Of the queries of a kind, so many choose which efforts are looked at; the others measure.
 _TUNING_SHARE = 0.25
 # Recall that leaves nothing to gain, the gain by two steps that is not worth a third, and recall that nobody asks for.
-_SATURATED, _GAIN, _FLOOR = 0.9995, 0.001, 0.5
-# A step of a graph compares with about this many vectors: beyond rows / 16 steps an exact search costs less.
-_DEGREE = 16
+_SATURATED, _GAIN, _FLOOR = 0.9995, 0.001, 0.75
+# Under a filter, so many queries of a kind: a filter takes longer to search past, and has an exact answer beside it.
+_FILTERED = 160
+# A step of a graph costs about as much as so many vectors that lie in a row: beyond rows / 128 steps an exact search
+# costs less, where the index holds the vectors; else these have to be read, which costs eight times as much.
+_STEP, _READ = 128, 8
 # Lists have to save at least this part of an exact search: measuring the rest takes longer than all below it.
 _WORTH = 2
 # A filter lets different rows through for so many groups of queries.
@@ -123,20 +126,24 @@ def measure_recall_profile(
             raise InputError(f"recall needs at least 2 {kind} queries, better 200, got {len(one.vectors)}")
     orders = {kind: rng.permutation(len(one.vectors)) for kind, one in asked.items()}
     curves = []
+    ranges: dict[str, QueryRange] = {}
     rows = _Rows(index, options.where)
     for share in options.shares_for(index.ntotal):
         settings: dict[str, list[_Setting]] = {kind: [] for kind in asked}
         for masks in rows.filters(share, chunks, rng):
             for kind, truth in _truths(rows, chunks, asked, masks, max(options.ks) + _SPARE).items():
                 settings[kind].append(_Setting(masks, truth))
+                if share == 1 and truth.scores.shape[1]:
+                    ranges[kind] = QueryRange.of(asked[kind].vectors, truth.scores[:, 0])
         for kind, one in asked.items():
-            measured = _Kind(index, one, orders[kind], settings[kind], options)
+            order = orders[kind] if share == 1 else orders[kind][:_FILTERED]
+            measured = _Kind(index, one, order, settings[kind], options)
             for k in options.ks:
                 if k <= index.ntotal:
                     curves.append(measured.curve(kind, share, k))
                 if options.advance is not None:
                     options.advance(1)
-    return RecallProfile(options.confidence, tuple(curves))
+    return RecallProfile(options.confidence, tuple(curves), ranges)
 
 
 class _Rows:
@@ -215,6 +222,8 @@ class _Kind:
         self._asked = asked
         self._settings = settings
         self._options = options
+        # What was found, by setting, effort and depth: fewer hits are the first of more.
+        self._known: dict[tuple[int, bool, int, int], Int64Array] = {}
         tuning = max(1, round(_TUNING_SHARE * len(order)))
         self._tuning, self._verifying = np.sort(order[:tuning]), np.sort(order[tuning:])
 
@@ -223,7 +232,7 @@ class _Kind:
         efforts = sorted({effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)})
         recall, lower = [], []
         for effort in efforts:
-            values = [self._recall(setting, self._verifying, k, effort) for setting in self._settings]
+            values = [self._recall(setting, k, effort, tuning=False) for setting in self._settings]
             recall.append(min(float(one.mean()) for one in values))
             lower.append(min(lower_bound(one, confidence=self._options.confidence) for one in values))
         # Rounded down: what is written must not promise more than was measured.
@@ -232,9 +241,9 @@ class _Kind:
     def _worth_a_look(self, setting: _Setting, k: int, share: float) -> list[int]:
         tried: list[int] = []
         means: list[float] = []
-        for effort in efforts_to_try(self._index, k, start=self._options.start, share=share):
+        for effort in efforts_to_try(self._index, max(k, LEAST_DEPTH), start=self._options.start, share=share):
             tried.append(effort)
-            means.append(float(self._recall(setting, self._tuning, k, effort).mean()))
+            means.append(float(self._recall(setting, k, effort, tuning=True).mean()))
             # Below the default, an index that comes back short looks again by itself, so that recall need not rise.
             deep = effort > (self._index.default_effort or 1)
             flat = deep and len(means) > 3 and _FLOOR < means[-1] < means[-4] + _GAIN
@@ -243,7 +252,22 @@ class _Kind:
                 break
         return [effort for effort, mean in zip(tried, means, strict=True) if mean >= _FLOOR] or tried[-1:]
 
-    def _recall(self, setting: _Setting, chosen: Int64Array, k: int, effort: int) -> NDArray[np.float64]:
+    def _recall(self, setting: _Setting, k: int, effort: int, *, tuning: bool) -> NDArray[np.float64]:
+        chosen = self._tuning if tuning else self._verifying
+        depth = max(k, min(LEAST_DEPTH, self._index.ntotal))
+        key = (id(setting), tuning, effort, depth)
+        if key not in self._known:
+            self._known[key] = self._search(setting, chosen, depth, effort)
+        found = self._known[key]
+        truth = Truth(setting.truth.scores[chosen], setting.truth.ids[chosen])
+        read = self._options.vectors
+        if read is None:
+            return truth.recall(found, k)
+        return truth.recall(
+            found, k, lookup=lambda query, ids: read(ids).astype(np.float32) @ self._asked.vectors[chosen[query]]
+        )
+
+    def _search(self, setting: _Setting, chosen: Int64Array, k: int, effort: int) -> Int64Array:
         own = self._asked.own
         found = np.full((len(chosen), k), -1, np.int64)
         for group, mask in enumerate(setting.masks):
@@ -258,13 +282,7 @@ class _Kind:
                 late = np.argsort(ids == own[queries, None], axis=1, kind="stable")
                 ids = np.take_along_axis(ids, late, axis=1)[:, :k]
             found[members, : ids.shape[1]] = ids
-        truth = Truth(setting.truth.scores[chosen], setting.truth.ids[chosen])
-        read = self._options.vectors
-        if read is None:
-            return truth.recall(found, k)
-        return truth.recall(
-            found, k, lookup=lambda query, ids: read(ids).astype(np.float32) @ self._asked.vectors[chosen[query]]
-        )
+        return found
 
 
 def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: float = 1.0) -> list[int]:
@@ -288,7 +306,8 @@ def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: flo
         most = 32 * default
     elif index.max_effort() == rows:
         # A graph.
-        most, least = max(1, most // _DEGREE), min(k, rows)
+        scans = isinstance(index, ScansExactly) and index.scans
+        most, least = max(1, most * (1 if scans else _READ) // _STEP), min(k, rows)
     else:
         most = max(1, most // _WORTH)
     default = max(default, least)

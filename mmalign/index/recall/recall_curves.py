@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmalign.errors import IndexFileError, InputError
 from mmalign.types import Note
+from mmalign.utils import Float32Array
 
 EXACT_ROWS = 20_000
 """Up to so many allowed rows a filter is answered exactly; measuring a recall stops there too."""
+LEAST_DEPTH = 10
+"""An index is asked for so many hits at least, however few are wanted, and measured so too."""
+# Scores of one query in batches of other sizes differ by less; so do those of float16.
+_ROUNDING = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +29,7 @@ class RecallCurve:
     Recall is the share of the true k nearest that was found; a row that ties with the k-th counts as one of them.
 
     Attributes:
-        kind: `text`, `image` or `given`.
+        kind: Of the queries, as `Query.kinds` tells them apart.
         share: Share of the rows that was allowed: 1.0 for no filter.
         k: How many hits were asked for.
         efforts: What was tried, rising; (1,) where effort means nothing.
@@ -71,12 +79,60 @@ class RecallCurve:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryRange:
+    """Where the measured queries of a kind lie; one that lies elsewhere is none of those that recall was measured for.
+
+    Attributes:
+        score: The lowest score of a nearest vector.
+        centre: Their mean, scaled to length 1, of shape (dim,).
+        nearness: The least inner product of one of them with the centre.
+    """
+
+    score: float
+    centre: tuple[float, ...]
+    nearness: float
+
+    @classmethod
+    def of(cls, vectors: Float32Array, best: Float32Array) -> QueryRange:
+        """Describe queries.
+
+        Args:
+            vectors: Shape (q, dim), float32, of length 1; at least one.
+            best: The score of the nearest vector of each, shape (q,).
+
+        Returns:
+            The range.
+        """
+        centre = vectors.mean(axis=0)
+        centre = np.round(centre / max(float(np.linalg.norm(centre)), 1e-12), 5)
+        return cls(
+            float(best.min()),
+            tuple(float(value) for value in centre),
+            float((vectors @ centre.astype(np.float32)).min()),
+        )
+
+    def holds(self, vectors: Float32Array, best: Float32Array) -> NDArray[np.bool_]:
+        """Say which queries lie where the measured ones lay, or nearer to the rows.
+
+        Args:
+            vectors: Shape (q, dim), float32, of length 1.
+            best: The score of the best hit of each, shape (q,).
+
+        Returns:
+            bool of shape (q,).
+        """
+        near: NDArray[np.bool_] = vectors @ np.asarray(self.centre, np.float32) >= self.nearness - _ROUNDING
+        return near & (best >= self.score - _ROUNDING)
+
+
+@dataclass(frozen=True, slots=True)
 class RecallProfile:
     """What was measured of an index when it was built.
 
     Attributes:
         confidence: How sure each bound is, one-sided.
         curves: What was measured.
+        ranges: By kind, where the queries lay that it was measured with; empty in what an earlier mmalign wrote.
         drift: What the check of drift compares later items with; JSON-ready.
         notes: Remarks for the person who built the index.
         min_recall: What the index was built to keep; None where nothing was asked for.
@@ -84,6 +140,7 @@ class RecallProfile:
 
     confidence: float
     curves: tuple[RecallCurve, ...]
+    ranges: Mapping[str, QueryRange] = field(default_factory=dict)
     drift: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     min_recall: float | None = None
@@ -93,7 +150,24 @@ class RecallProfile:
         """The kinds of query that were measured, in alphabetical order."""
         return tuple(sorted({curve.kind for curve in self.curves}))
 
-    def effort_for(self, min_recall: float, *, kind: str | None, k: int, share: float = 1.0) -> int | None:
+    def outside(self, vectors: Float32Array, best: Float32Array, kinds: Sequence[str] | None) -> NDArray[np.bool_]:
+        """Say which queries lie outside all that recall was measured for.
+
+        Args:
+            vectors: Shape (q, dim), float32, of length 1.
+            best: The score of the best hit of each, shape (q,).
+            kinds: The kinds that they may be of; None for any.
+
+        Returns:
+            bool of shape (q,); False for all where nothing is known of the kinds.
+        """
+        ranges = [one for kind, one in self.ranges.items() if kinds is None or kind in kinds]
+        if not ranges:
+            return np.zeros(len(vectors), np.bool_)
+        inside: NDArray[np.bool_] = np.any([one.holds(vectors, best) for one in ranges], axis=0)
+        return ~inside
+
+    def effort_for(self, min_recall: float, *, kinds: Sequence[str] | None, k: int, share: float = 1.0) -> int | None:
         """Choose the least effort at which a search keeps a promise.
 
         What lies between two measured numbers of hits, or two measured shares, takes the effort of whichever needs
@@ -101,7 +175,7 @@ class RecallProfile:
 
         Args:
             min_recall: What the mean recall over such queries must be, 0 to 1.
-            kind: `text`, `image` or `given`; None for a query that may be of any kind that was measured.
+            kinds: The kinds that the query may be of, of which those count that were measured; None for all that were.
             k: How many hits, at least 1.
             share: Share of the rows that a filter allows, above 0 and up to 1.
 
@@ -116,7 +190,7 @@ class RecallProfile:
         if k < 1 or not 0 < share <= 1:
             raise InputError(f"expected k of at least 1 and a share above 0 and up to 1, got k={k}, share={share}")
         efforts: list[int | None] = []
-        for one in self.kinds if kind is None else (kind,):
+        for one in self.kinds if kinds is None else [kind for kind in self.kinds if kind in kinds]:
             curves = [curve for curve in self.curves if curve.kind == one]
             shares = _around({curve.share for curve in curves}, share)
             if min(shares, default=2.0) > share:
@@ -137,6 +211,7 @@ class RecallProfile:
                 {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(curve).items()}
                 for curve in self.curves
             ],
+            "ranges": {kind: asdict(one) for kind, one in self.ranges.items()},
             "drift": dict(self.drift),
             "notes": [note.to_dict() for note in self.notes],
             "min_recall": self.min_recall,
@@ -172,9 +247,14 @@ class RecallProfile:
             )
             notes = tuple(Note.read(note) for note in values.get("notes", ()))
             asked = values.get("min_recall")
+            ranges = {
+                str(kind): QueryRange(float(one["score"]), tuple(map(float, one["centre"])), float(one["nearness"]))
+                for kind, one in values.get("ranges", {}).items()
+            }
             return cls(
                 confidence=_fraction(values["confidence"]),
                 curves=curves,
+                ranges=ranges,
                 drift=dict(values.get("drift", {})),
                 notes=notes,
                 min_recall=None if asked is None else _fraction(asked),

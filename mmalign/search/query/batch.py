@@ -15,6 +15,7 @@ from mmalign.errors import InputError, QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.composed import Query
 from mmalign.search.query.embedding import Stored, embed_queries, quoted_words
+from mmalign.search.query.kinds import QueryKind
 from mmalign.search.query.parsing import QueryTerm, names_picture
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
@@ -42,10 +43,11 @@ class Encoded:
     meaningless: frozenset[int] = frozenset()
 
     @property
-    def kind(self) -> str | None:
-        """What an index answers all of them as; None where they are of different kinds."""
-        kinds = {query.kind for query in distinct(self.queries)}
-        return kinds.pop() if len(kinds) == 1 else None
+    def kinds(self) -> list[tuple[QueryKind, ...]]:
+        """What an index answers each of them as."""
+        # What is asked often is the same object, whose kinds need not be told anew.
+        known = {query: query.kinds for query in distinct(self.queries)}
+        return [known[query] for query in self.queries]
 
     def part(self, places: Sequence[int]) -> Encoded:
         """Give some of the queries.

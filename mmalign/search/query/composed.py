@@ -15,6 +15,7 @@ from mmalign.encoders import Encoder
 from mmalign.errors import QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.embedding import embed_queries
+from mmalign.search.query.kinds import QueryKind, kinds_of
 from mmalign.search.query.parsing import EMPTY, PictureRef, QueryTerm, as_text, check_weight, picture_ref, terms_of
 from mmalign.types import Note
 from mmalign.utils import Float32Array
@@ -99,11 +100,9 @@ class Query:
         return any(isinstance(term.value, np.ndarray) for term in self.terms)
 
     @property
-    def kind(self) -> str:
-        """What an index answers it as: `given` where a term is a vector, else `text` where one is words, or `image`."""
-        if self.holds_vectors:
-            return "given"
-        return "text" if any(isinstance(term.value, str) for term in self.terms) else "image"
+    def kinds(self) -> tuple[QueryKind, ...]:
+        """What an index answers it as: its kind, or several where its form does not tell them apart."""
+        return kinds_of(self.terms)
 
     @property
     def is_words(self) -> bool:
