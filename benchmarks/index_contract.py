@@ -133,7 +133,7 @@ def run(case: Case, folder: Path, *, timing: bool = False) -> dict[str, Any]:
     column = "along" if case.along_clusters else "anywhere"
     allowed = None if case.share == 1 else searcher.store.row_ids(where=f"{column} < {case.share}")
     queries = world.queries(FRESH)
-    found = searcher.search(queries, K, allowed=allowed, min_recall=case.promise, kind="given")
+    found = searcher.search(queries, K, allowed=allowed, min_recall=case.promise, kinds=("given",))
     told = asdict(case) | {
         "items": searcher.items,
         "allowed": searcher.items if allowed is None else len(allowed),
@@ -199,7 +199,7 @@ def time_search(
     for i in range(_TIMED + 3):
         for name, least in (("promised", case.promise), ("exact", 1.0)):
             started = time.perf_counter()
-            searcher.search(queries[i : i + 1], K, allowed=allowed, min_recall=least, kind="given")
+            searcher.search(queries[i : i + 1], K, allowed=allowed, min_recall=least, kinds=("given",))
             if i >= 3:
                 taken[name].append(1000 * (time.perf_counter() - started))
     promised, exact = (statistics.median(taken[name]) for name in ("promised", "exact"))

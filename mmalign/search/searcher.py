@@ -376,9 +376,9 @@ class Searcher:
         if len(near):
             again = self._plan(replace(wish, allowed=int(np.count_nonzero(mask))), index)
             some = queries[near]
-            if again.way == "overfetch":
+            if again.strategy == "overfetch":
                 found = self._overfetch(again, some, k, mask, None)
-            elif again.way == "exact":
+            elif again.strategy == "exact":
                 found = self._exact(some, k, mask, None)
             else:
                 found = self._with_mask(again, some, k, mask)

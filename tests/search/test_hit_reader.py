@@ -17,7 +17,7 @@ from mmalign.collection.collection import Collection
 from mmalign.errors import DimensionError, InputError, QueryError
 from mmalign.search import hit_reader as module
 from mmalign.search.hit_reader import HitReader
-from mmalign.search.searcher import FoundRows
+from mmalign.search.searcher import FoundRows, How
 from mmalign.types import Hit, SearchResult, batch_results
 
 DIM, ROWS = 8, 60
@@ -59,7 +59,7 @@ def some(collection: Collection, seed: int) -> tuple[FoundRows, dict[int, str]]:
     chosen = rng.choice(row_ids, (7, 5))
     chosen[2, 3:] = -1
     chosen[4] = -1
-    found = FoundRows(rng.random(chosen.shape).astype(np.float32), chosen, exact=True, effort=None)
+    found = FoundRows(rng.random(chosen.shape).astype(np.float32), chosen, (How(True, None),))
     return found, dict(zip(row_ids.tolist(), table.column("id").to_pylist(), strict=True))
 
 
@@ -96,7 +96,7 @@ def test_columns_that_are_too_large_stay_on_disk(collection: Collection, monkeyp
 
 def test_nothing_found(collection: Collection) -> None:
     reader = HitReader(collection.snapshot())
-    none = FoundRows(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.int64), exact=True, effort=None)
+    none = FoundRows(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.int64), (How(True, None),))
     for _ in range(3):
         assert read(reader, none) == [[], []]
         read(reader, some(collection, 1)[0])
@@ -122,7 +122,7 @@ def result(hits: Any) -> SearchResult:
 
 
 def late(make: Callable[[int], tuple[Hit, ...]]) -> SearchResult:
-    return batch_results(make, queries="q", notes=[()], exact=True, seconds=1.0, collection="c", effort=None)[0]
+    return batch_results(make, queries="q", notes=[()], exact=[True], seconds=1.0, collection="c", effort=[None])[0]
 
 
 def test_hits_that_are_made_late_are_hits() -> None:
@@ -177,10 +177,11 @@ def test_an_error_while_hits_are_made_comes_up_each_time() -> None:
 
 def test_results_of_a_batch_are_those_of_the_constructor() -> None:
     hits = ((Hit("a", "", 0.5),), (), (Hit("b", "", 0.25), Hit("a", "", 0.0)))
-    shared: dict[str, Any] = {"exact": False, "seconds": 2.5, "collection": "c", "effort": 64}
-    made = batch_results(hits.__getitem__, queries="xyz", notes=[("n",), (), ("m", "o")], **shared)
-    for one, own, query, notes in zip(made, hits, "xyz", [("n",), (), ("m", "o")], strict=True):
-        plain = SearchResult(hits=own, query=query, notes=notes, **shared)
+    shared: dict[str, Any] = {"seconds": 2.5, "collection": "c"}
+    exact, efforts, notes = [False, True, False], [64, None, 8], [("n",), (), ("m", "o")]
+    made = batch_results(hits.__getitem__, queries="xyz", notes=notes, exact=exact, effort=efforts, **shared)
+    for at, (one, own) in enumerate(zip(made, hits, strict=True)):
+        plain = SearchResult(hits=own, query="xyz"[at], notes=notes[at], exact=exact[at], effort=efforts[at], **shared)
         assert one == plain
         assert pickle.loads(pickle.dumps(one)) == plain
         # A field that were forgotten could not be read.
@@ -189,7 +190,7 @@ def test_results_of_a_batch_are_those_of_the_constructor() -> None:
         }
         with pytest.raises(AttributeError):
             one.query = "z"  # type: ignore[misc]
-    assert batch_results(hits.__getitem__, queries=[], notes=[], **shared) == []
+    assert batch_results(hits.__getitem__, queries=[], notes=[], exact=[], effort=[], **shared) == []
 
 
 def test_a_batch_leaves_the_callers_vectors_as_they_are_and_refuses_a_wrong_one(collection: Collection) -> None:

@@ -40,32 +40,32 @@ FLAT = IndexCapabilities(MILLION, core="scan", exhaustive=True, scans=True)
     ("wish", "index", "way", "effort", "depth"),
     [
         # What was promised at the build, and what is asked for.
-        (SearchRequest(10, kind="text"), GRAPH, "index", 100, 10),
-        (SearchRequest(10, min_recall=0.98, kind="text"), GRAPH, "index", 1000, 10),
-        (SearchRequest(10, min_recall=0.5, kind="text"), GRAPH, "index", 10, 10),
-        (SearchRequest(1, kind="text"), GRAPH, "index", 100, 1),
-        (SearchRequest(50, kind="text"), GRAPH, "index", 1000, 50),
-        (SearchRequest(10, kind="image"), GRAPH, "index", 10, 10),
+        (SearchRequest(10, kinds=("text",)), GRAPH, "index", 100, 10),
+        (SearchRequest(10, min_recall=0.98, kinds=("text",)), GRAPH, "index", 1000, 10),
+        (SearchRequest(10, min_recall=0.5, kinds=("text",)), GRAPH, "index", 10, 10),
+        (SearchRequest(1, kinds=("text",)), GRAPH, "index", 100, 10),
+        (SearchRequest(50, kinds=("text",)), GRAPH, "index", 1000, 50),
+        (SearchRequest(10, kinds=("image",)), GRAPH, "index", 10, 10),
         # A vector may be anything: the most careful of what was measured.
-        (SearchRequest(10, kind="given"), GRAPH, "index", 100, 10),
-        (SearchRequest(10, kind=None), GRAPH, "index", 100, 10),
+        (SearchRequest(10, kinds=("given",)), GRAPH, "index", 100, 10),
+        (SearchRequest(10, kinds=None), GRAPH, "index", 100, 10),
         # Nothing promises that.
-        (SearchRequest(10, min_recall=0.995, kind="text"), GRAPH, "exact", None, 0),
-        (SearchRequest(10, min_recall=1.0, kind="text"), GRAPH, "exact", None, 0),
-        (SearchRequest(500, kind="text"), GRAPH, "exact", None, 0),
-        (SearchRequest(10, allowed=50_000, kind="text"), LISTS, "exact", None, 0),
+        (SearchRequest(10, min_recall=0.995, kinds=("text",)), GRAPH, "exact", None, 0),
+        (SearchRequest(10, min_recall=1.0, kinds=("text",)), GRAPH, "exact", None, 0),
+        (SearchRequest(500, kinds=("text",)), GRAPH, "exact", None, 0),
+        (SearchRequest(10, allowed=50_000, kinds=("text",)), LISTS, "exact", None, 0),
         # Few rows cost less than any way around them.
-        (SearchRequest(10, allowed=0, kind="text"), GRAPH, "exact", None, 0),
-        (SearchRequest(10, allowed=EXACT_ROWS, kind="text"), CODES, "exact", None, 0),
-        # Half: what is allowed among the first hundred.
-        (SearchRequest(10, allowed=500_000, kind="text"), GRAPH, "overfetch", 1000, 100),
-        (SearchRequest(10, allowed=500_000, kind="text"), CODES, "overfetch", 1000, 100),
-        (SearchRequest(10, allowed=500_000, min_recall=0.9, kind="text"), GRAPH, "overfetch", 100, 100),
+        (SearchRequest(10, allowed=0, kinds=("text",)), GRAPH, "exact", None, 0),
+        (SearchRequest(10, allowed=EXACT_ROWS, kinds=("text",)), CODES, "exact", None, 0),
+        # Half: what is allowed among the first forty.
+        (SearchRequest(10, allowed=500_000, kinds=("text",)), GRAPH, "overfetch", 1000, 40),
+        (SearchRequest(10, allowed=500_000, kinds=("text",)), CODES, "overfetch", 1000, 40),
+        (SearchRequest(10, allowed=500_000, min_recall=0.9, kinds=("text",)), GRAPH, "overfetch", 100, 40),
         # A tenth: a hundred would not reach; the measured selector, where there is one.
-        (SearchRequest(10, allowed=100_000, kind="text"), CODES, "prefilter", 1000, 10),
-        (SearchRequest(10, allowed=100_000, kind="text"), BLIND, "exact", None, 0),
+        (SearchRequest(10, allowed=100_000, kinds=("text",)), CODES, "prefilter", 1000, 10),
+        (SearchRequest(10, allowed=100_000, kinds=("text",)), BLIND, "exact", None, 0),
         # To copy and compare a tenth costs no more than so many steps of a graph.
-        (SearchRequest(10, allowed=30_000, min_recall=0.9, kind="text"), GRAPH, "exact", None, 0),
+        (SearchRequest(10, allowed=30_000, min_recall=0.9, kinds=("text",)), GRAPH, "exact", None, 0),
         # Exhaustive indexes are always right.
         (SearchRequest(10, min_recall=1.0), FLAT, "index", None, 10),
         (SearchRequest(10, allowed=500, min_recall=1.0), FLAT, "prefilter", None, 10),
@@ -97,21 +97,22 @@ def test_way_without_a_contract(wish: SearchRequest, index: IndexCapabilities, w
 
 
 def test_falling_back_is_told_apart_from_choosing_exact_search() -> None:
-    assert not plan_search(SearchRequest(10, allowed=500, kind="text"), GRAPH, CONTRACT).fell_back
-    plan = plan_search(SearchRequest(10, min_recall=0.995, kind="text"), GRAPH, CONTRACT)
+    assert not plan_search(SearchRequest(10, allowed=500, kinds=("text",)), GRAPH, CONTRACT).fell_back
+    plan = plan_search(SearchRequest(10, min_recall=0.995, kinds=("text",)), GRAPH, CONTRACT)
     assert plan.fell_back
     assert "recall@10 of 0.995 for text queries" in plan.reason
     assert (
-        "among 5% of the items" in plan_search(SearchRequest(10, allowed=50_000, kind="text"), LISTS, CONTRACT).reason
+        "among 5% of the items"
+        in plan_search(SearchRequest(10, allowed=50_000, kinds=("text",)), LISTS, CONTRACT).reason
     )
     unmeasured = RecallProfile(0.95, (curve(1.0, 10, 0.99, kind="image"),), min_recall=0.9)
-    assert plan_search(SearchRequest(10, kind="text"), GRAPH, unmeasured).fell_back
+    assert plan_search(SearchRequest(10, kinds=("text",)), GRAPH, unmeasured).fell_back
 
 
 def test_exact_search_is_taken_where_it_costs_no_more() -> None:
     small = IndexCapabilities(30_000, core="hnsw", default_effort=64, scans=True)
-    assert plan_search(SearchRequest(10, kind="text", min_recall=0.98), small, CONTRACT).strategy == "exact"
-    assert plan_search(SearchRequest(10, kind="image"), small, CONTRACT).strategy == "index"
+    assert plan_search(SearchRequest(10, kinds=("text",), min_recall=0.98), small, CONTRACT).strategy == "exact"
+    assert plan_search(SearchRequest(10, kinds=("image",)), small, CONTRACT).strategy == "index"
 
 
 def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
@@ -120,7 +121,7 @@ def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
     # A graph that looks for more hits than its effort goes as many steps; without an effort it goes its default.
     assert GRAPH.cost(10, 200) == 160 * 200
     assert GRAPH.cost(None, 10) == 160 * 64
-    asked = SearchRequest(10, kind="text")
+    asked = SearchRequest(10, kinds=("text",))
     for rows, way in ((16_000, "exact"), (16_001, "index")):
         plan = plan_search(asked, IndexCapabilities(rows, core="hnsw", default_effort=64, scans=True), CONTRACT)
         assert (plan.strategy, plan.fell_back) == (way, False)
@@ -132,19 +133,19 @@ def test_a_step_of_a_graph_costs_as_much_as_160_vectors() -> None:
 def test_deeper_keeps_the_promise_at_both_ends() -> None:
     curves = (curve(1.0, 10, 0.8, 0.9, 0.96), curve(1.0, 100, 0.96, 0.97, 0.98))
     plan = plan_search(
-        SearchRequest(10, allowed=500_000, kind="text"), CODES, RecallProfile(0.95, curves, min_recall=0.95)
+        SearchRequest(10, allowed=500_000, kinds=("text",)), CODES, RecallProfile(0.95, curves, min_recall=0.95)
     )
     assert (plan.strategy, plan.effort) == ("overfetch", 1000)
     curves = (curve(1.0, 10, 0.8, 0.9, 0.94), curves[1])
     assert plan_search(
-        SearchRequest(10, allowed=500_000, kind="text"), CODES, RecallProfile(0.95, curves, min_recall=0.95)
+        SearchRequest(10, allowed=500_000, kinds=("text",)), CODES, RecallProfile(0.95, curves, min_recall=0.95)
     ).fell_back
 
 
 def test_effort_means_nothing_to_some_indexes() -> None:
     scan = IndexCapabilities(MILLION, core="scan")
     single = RecallProfile(0.95, (RecallCurve("text", 1.0, 10, (1,), (0.97,), (0.96,), 240),), min_recall=0.95)
-    plan = plan_search(SearchRequest(10, kind="text"), scan, single)
+    plan = plan_search(SearchRequest(10, kinds=("text",)), scan, single)
     assert (plan.strategy, plan.effort) == ("index", None)
 
 

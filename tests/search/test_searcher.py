@@ -115,7 +115,7 @@ def test_filters_keep_the_recall(
     for name, mask in masks(share).items():
         scores, truth = brute_force(vectors, queries, mask)
         for promise in (contract, None):
-            found = searcher(store, index, promise).search(queries, K, allowed=ids[mask], kind="text")
+            found = searcher(store, index, promise).search(queries, K, allowed=ids[mask], kinds=("text",))
             least = 0.99 if found.exact else 0.4 if promise is None else 0.9
             assert recall(found.row_ids, truth, ids) >= least, (name, found.reason)
             assert (found.row_ids >= 0).sum() == sum(map(len, truth))
@@ -136,9 +136,9 @@ def test_what_comes_back_short_is_compared_with_all_that_is_allowed(
     # Half of the items, and none that is near to any query.
     near = (queries @ vectors.T).max(axis=0)
     mask = near <= np.median(near)
-    found = asked.search(queries, K, allowed=store.row_ids()[mask], kind="text")
+    found = asked.search(queries, K, allowed=store.row_ids()[mask], kinds=("text",))
     assert not found.exact
-    assert "first 100" in found.reason
+    assert "first 40" in found.reason
     assert recall(found.row_ids, brute_force(vectors, queries, mask)[1], store.row_ids()) > 0.99
     # The graph by itself finds too few of these for some queries.
     plain = graph.search(queries, 100, effort=400)[1]
@@ -151,7 +151,7 @@ def test_recall_of_one_is_exact(
     everything = np.ones(ROWS, np.bool_)
     ids = store.row_ids()
     for allowed in (None, ids[::2]):
-        found = searcher(store, index, contract).search(queries, K, allowed=allowed, min_recall=1.0, kind="text")
+        found = searcher(store, index, contract).search(queries, K, allowed=allowed, min_recall=1.0, kinds=("text",))
         mask = everything if allowed is None else np.arange(ROWS) % 2 == 0
         scores, truth = brute_force(vectors, queries, mask)
         assert found.exact
@@ -204,6 +204,76 @@ def test_filter_tail_and_tombstones_together(tmp_path: Path, monkeypatch: pytest
         scores, truth = brute_force(vectors.astype(np.float32), queries, mask)
         for least in (None, 1.0):
             allowed = None if share == 1 else ids[mask]
-            found = asked.search(queries, K, allowed=allowed, min_recall=least, kind="text")
+            found = asked.search(queries, K, allowed=allowed, min_recall=least, kinds=("text",))
             assert recall(found.row_ids, truth, ids) > 0.98, found.reason
             np.testing.assert_allclose(found.scores[:, 0], scores[:, 0], atol=2e-3)
+
+
+def test_a_deleted_topic_costs_no_recall(
+    tmp_path: Path, vectors: Float32Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_plan, "EXACT_ROWS", 50)
+    monkeypatch.setattr(search_plan.IndexCapabilities, "exact_cost", lambda self, allowed: 1e9)
+    store = Store.create(tmp_path / "items.lance", dim=DIM)
+    store.upsert([{"id": str(i)} for i in range(ROWS)], vectors)
+    graph = build_index("HNSW8,SQfp16", store.iter_embeddings, rows=ROWS, dim=DIM)[0]
+    built = searcher(store, graph, graph_contract(16))
+    topic = np.arange(ROWS) % 20 == 3
+    queries = jittered(vectors[topic], 60, seed=4)
+    store.delete(store.row_ids()[topic])
+    now = store.latest()
+    found = Searcher(now, graph, built.manifest).search(queries, K, kinds=("text",))
+    ids, left = now.embeddings()
+    truth = brute_force(left.astype(np.float32), queries, np.ones(len(left), np.bool_))[1]
+    assert recall(found.row_ids, truth, ids) > 0.99
+    # What the index finds when it skips the removed rows while it looks.
+    skipped = graph.search(queries, K, where=np.isin(graph.ids, ids), effort=16)[1]
+    assert recall(skipped, truth, ids) < recall(found.row_ids, truth, ids) - 0.01
+    # Queries that are near to nothing that is gone are answered by the index alone, as before.
+    elsewhere = jittered(vectors[np.arange(ROWS) % 20 == 11], 60, seed=5)
+    before = built.search(elsewhere, K, kinds=("text",))
+    after = Searcher(now, graph, built.manifest).search(elsewhere, K, kinds=("text",))
+    unchanged = ~np.isin(before.row_ids, np.setdiff1d(graph.ids, ids)).any(axis=1)
+    assert unchanged.mean() > 0.5
+    np.testing.assert_array_equal(after.row_ids[unchanged], before.row_ids[unchanged])
+
+
+def test_a_query_unlike_all_that_were_measured_is_answered_exactly(
+    store: Store, vectors: Float32Array, queries: Float32Array
+) -> None:
+    graph = build_index("HNSW4,SQfp16", store.iter_embeddings, rows=ROWS, dim=DIM)[0]
+    options = Measuring(ks=(10,), shares=(1.0,), start=8)
+    near = measure_recall_profile(graph, store.iter_embeddings, {"text": jittered(vectors, 200, seed=3)}, options)
+    asked = searcher(store, graph, replace(near, min_recall=0.5))
+    noise = np.random.default_rng(6).normal(size=(300, DIM)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    found = asked.search(np.concatenate([queries, noise]), K, kinds=("text",))
+    how = found.how_each()
+    assert sum(one.exact for one in how[: len(queries)]) <= 2
+    lowest = brute_force(vectors, jittered(vectors, 200, seed=3), np.ones(ROWS, np.bool_))[0][:, 0].min()
+    far = brute_force(vectors, noise, np.ones(ROWS, np.bool_))[0][:, 0] < lowest - 0.01
+    assert far.sum() > 10
+    strange = np.flatnonzero(far) + len(queries)
+    assert all(how[place].exact for place in strange)
+    assert all("unlike all queries" in how[place].notes[0] for place in strange)
+    truth = brute_force(vectors, noise, np.ones(ROWS, np.bool_))[1]
+    found_of = found.row_ids[strange]
+    assert recall(found_of, [truth[place - len(queries)] for place in strange], store.row_ids()) > 0.995
+
+
+def test_each_query_of_a_batch_is_answered_as_its_own_kind_takes(
+    store: Store, vectors: Float32Array, queries: Float32Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_plan.IndexCapabilities, "exact_cost", lambda self, allowed: 1e9)
+    graph = build_index("HNSW16,SQfp16", store.iter_embeddings, rows=ROWS, dim=DIM)[0]
+    efforts = {"sentence": 16, "word": 64, "rare": 128}
+    curves = [RecallCurve(kind, 1.0, 10, (effort,), (1.0,), (0.96,), 240) for kind, effort in efforts.items()]
+    asked = searcher(store, graph, RecallProfile(0.95, tuple(curves), min_recall=0.95))
+    kinds = [("sentence",), ("word", "rare"), ("image",), ("sentence",)] * 10
+    found = asked.search(queries, K, kinds=kinds)
+    assert [one.effort for one in found.how_each()] == [16, 128, None, 16] * 10
+    # What was not measured is answered exactly, and says so.
+    assert [bool(one.notes) for one in found.how_each()] == [False, False, True, False] * 10
+    for place, kind in enumerate(kinds):
+        single = asked.search(queries[place : place + 1], K, kinds=kind)
+        np.testing.assert_array_equal(single.row_ids[0], found.row_ids[place])

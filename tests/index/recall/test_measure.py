@@ -75,7 +75,7 @@ def test_recall_is_what_it_is(data: Data, forgetful: Forgetful) -> None:
     ]
     for curve in profile.curves:
         # Efforts of less recall than anyone asks for are left out.
-        assert min(curve.efforts) in (2, 3)
+        assert min(curve.efforts) in (2, 3, 4)
         # Full recall of the tuning queries is not trusted: efforts beyond are measured too.
         assert max(curve.efforts) >= 23
         for effort, mean, lower in zip(curve.efforts, curve.recall, curve.lower, strict=True):
@@ -99,7 +99,7 @@ def test_holds_for_queries_that_were_not_measured(data: Data, factory: str, limi
             found = index.search(fresh.queries, 10, where=mask, effort=effort)[1]
             assert recall(found, truth) >= lower - 0.02
     if limit is not None:
-        effort = profile.effort_for(0.9, kind="given", k=10)
+        effort = profile.effort_for(0.9, kinds=("given",), k=10)
         assert effort is not None
         assert effort < profile.curves[0].efforts[-1]
 
@@ -208,7 +208,8 @@ def test_shares_are_those_at_which_an_index_is_searched() -> None:
 def test_efforts_end_where_exact_search_costs_less(data: Data) -> None:
     graph = efforts_to_try(built(data, "HNSW8"), 1)
     assert graph[0] == 4
-    assert graph[-1] == ROWS // 16
+    # The graph holds the vectors, and so saves no reading.
+    assert graph[-1] == max(ROWS // 128, 64)
     assert 64 in graph
     assert efforts_to_try(built(data, "HNSW8"), 100)[0] == 100
     lists = efforts_to_try(built(data, "IVF64,Flat"), 100, start=2)
@@ -216,7 +217,7 @@ def test_efforts_end_where_exact_search_costs_less(data: Data) -> None:
     assert efforts_to_try(built(data, "SQ8"), 10) == [1]
     # A filter lets each effort look further.
     assert efforts_to_try(built(data, "IVF64,Flat"), 100, start=2, share=0.25)[-1] == 16
-    assert efforts_to_try(built(data, "HNSW8"), 1, share=0.5)[-1] == ROWS // 32
+    assert efforts_to_try(built(data, "HNSW8"), 1, share=0.5)[-1] == 64
     assert all(b / a < 1.8 for a, b in itertools.pairwise(graph))
 
 

@@ -39,27 +39,27 @@ CONTRACT = RecallProfile(
 @pytest.mark.parametrize(
     ("min_recall", "options", "effort"),
     [
-        (0.9, {"kind": "text", "k": 10}, 32),
-        (0.95, {"kind": "text", "k": 10}, 64),
-        (0.0, {"kind": "text", "k": 10}, 16),
-        (0.98, {"kind": "text", "k": 10}, None),
-        (0.95, {"kind": "text", "k": 1}, 16),
+        (0.9, {"kinds": ["text"], "k": 10}, 32),
+        (0.95, {"kinds": ["text"], "k": 10}, 64),
+        (0.0, {"kinds": ["text"], "k": 10}, 16),
+        (0.98, {"kinds": ["text"], "k": 10}, None),
+        (0.95, {"kinds": ["text"], "k": 1}, 16),
         # Between 1 and 10 hits: what ten need, since one needs less.
-        (0.95, {"kind": "text", "k": 5}, 64),
-        (0.9, {"kind": "text", "k": 11}, 64),
+        (0.95, {"kinds": ["text"], "k": 5}, 64),
+        (0.9, {"kinds": ["text"], "k": 11}, 64),
         # More hits than were measured, and a kind that was not measured: nothing is promised.
-        (0.1, {"kind": "text", "k": 101}, None),
-        (0.1, {"kind": "image", "k": 11}, None),
-        (0.1, {"kind": "given", "k": 10}, None),
+        (0.1, {"kinds": ["text"], "k": 101}, None),
+        (0.1, {"kinds": ["image"], "k": 11}, None),
+        (0.1, {"kinds": ["given"], "k": 10}, None),
         # Any kind: what the harder kind needs, and nothing where one of them misses.
-        (0.9, {"kind": None, "k": 10}, 32),
-        (0.98, {"kind": None, "k": 10}, None),
+        (0.9, {"kinds": None, "k": 10}, 32),
+        (0.98, {"kinds": None, "k": 10}, None),
         # A share between two that were measured: what the harder needs; a smaller one: nothing.
-        (0.9, {"kind": "text", "k": 10, "share": 0.5}, 32),
-        (0.95, {"kind": "text", "k": 10, "share": 0.5}, None),
-        (0.93, {"kind": "text", "k": 10, "share": 0.1}, 64),
-        (0.1, {"kind": "text", "k": 10, "share": 0.05}, None),
-        (0.1, {"kind": "image", "k": 10, "share": 0.5}, None),
+        (0.9, {"kinds": ["text"], "k": 10, "share": 0.5}, 32),
+        (0.95, {"kinds": ["text"], "k": 10, "share": 0.5}, None),
+        (0.93, {"kinds": ["text"], "k": 10, "share": 0.1}, 64),
+        (0.1, {"kinds": ["text"], "k": 10, "share": 0.05}, None),
+        (0.1, {"kinds": ["image"], "k": 10, "share": 0.5}, None),
     ],
 )
 def test_effort_for(min_recall: float, options: dict[str, Any], effort: int | None) -> None:
@@ -75,21 +75,23 @@ def test_a_bound_that_dips_ends_the_choice() -> None:
 
 def test_more_recall_never_takes_less_effort() -> None:
     """Against a plain walk over the table, over all targets and kinds."""
-    for kind, k, share in itertools.product(["text", "image", None], [1, 3, 10, 50], [1.0, 0.4, 0.1]):
-        efforts = [CONTRACT.effort_for(i / 100, kind=kind, k=k, share=share) for i in range(101)]
+    for kinds, k, share in itertools.product(
+        [("text",), ("image",), ("text", "image"), None], [1, 3, 10, 50], [1.0, 0.4, 0.1]
+    ):
+        efforts = [CONTRACT.effort_for(i / 100, kinds=kinds, k=k, share=share) for i in range(101)]
         numbers = [10**9 if effort is None else effort for effort in efforts]
         assert numbers == sorted(numbers)
 
 
 def test_an_empty_contract_promises_nothing() -> None:
-    assert RecallProfile(0.95, ()).effort_for(0.1, kind=None, k=10) is None
+    assert RecallProfile(0.95, ()).effort_for(0.1, kinds=None, k=10) is None
 
 
 @pytest.mark.parametrize(
     "options", [{"min_recall": 1.5}, {"min_recall": -0.1}, {"k": 0}, {"share": 0.0}, {"share": 1.1}]
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    given = {"min_recall": 0.9, "kind": "text", "k": 10} | options
+    given = {"min_recall": 0.9, "kinds": ["text"], "k": 10} | options
     with pytest.raises(InputError, match="got"):
         CONTRACT.effort_for(given.pop("min_recall"), **given)
 
