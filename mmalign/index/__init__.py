@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mmalign.index.recall.measure import QuerySet as QuerySet
     from mmalign.index.recall.measure import measure_recall_profile as measure_recall_profile
     from mmalign.index.recall.recall_curves import EXACT_ROWS as EXACT_ROWS
+    from mmalign.index.recall.recall_curves import LEAST_DEPTH as LEAST_DEPTH
     from mmalign.index.recall.recall_curves import RecallCurve as RecallCurve
     from mmalign.index.recall.recall_curves import RecallProfile as RecallProfile
 

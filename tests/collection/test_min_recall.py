@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from mmalign.cli import app
@@ -19,7 +18,6 @@ from mmalign.index.lifecycle import versions as publish
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.lifecycle.versions import IndexManifest
 from mmalign.index.recall.recall_curves import RecallCurve, RecallProfile
-from mmalign.search.query import Query, QueryTerm
 from mmalign.utils.similarity import Float32Array
 
 ROWS, DIM = 400, 12
@@ -88,16 +86,6 @@ def test_an_index_of_an_earlier_version_promises_nothing(collection: Collection)
 def test_what_is_no_recall_is_refused(collection: Collection, bad: float) -> None:
     with pytest.raises(InputError, match="min_recall is a number from 0 to 1"):
         collection.search(vectors(1, 2)[0], min_recall=bad)
-
-
-def test_kind_of_a_query() -> None:
-    picture = Query(Image.new("RGB", (4, 4)))
-    assert Query("two dogs").kind == "text"
-    assert picture.kind == "image"
-    assert (picture + Query("snow")).kind == "text"
-    assert (picture - picture).kind == "image"
-    assert Query(np.ones(3, np.float32)).kind == "given"
-    assert (Query("snow") + Query((QueryTerm(np.ones(3, np.float32)),))).kind == "given"
 
 
 def test_command_line(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ class RecallProfile:
                 {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(curve).items()}
                 for curve in self.curves
             ],
-            "ranges": {kind: asdict(one) for kind, one in self.ranges.items()},
+            "ranges": {kind: asdict(one) | {"centre": list(one.centre)} for kind, one in self.ranges.items()},
             "drift": dict(self.drift),
             "notes": [note.to_dict() for note in self.notes],
             "min_recall": self.min_recall,
