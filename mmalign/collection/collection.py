@@ -135,8 +135,8 @@ class Collection:
         Args:
             path: Its folder, or the `file://` URI of that.
             encoder: Only for a check, or to hand in an encoder that `load_encoder` cannot make by name.
-            index_device: `cuda` to search the index on graphics cards, where its kind can be; filters stay with the
-                processor.
+            index_device: `cuda` to search the index on graphics cards, where its kind can be; what they cannot answer,
+                such as narrow filters, the processor does, and a note says so.
 
         Returns:
             The collection.

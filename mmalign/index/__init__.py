@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mmalign.index.backends import register_backend as register_backend
     from mmalign.index.base import Index as Index
     from mmalign.index.base import ScansExactly as ScansExactly
+    from mmalign.index.base import SearchesOnDevice as SearchesOnDevice
     from mmalign.index.base import SearchesPositions as SearchesPositions
     from mmalign.index.base import TellsLayers as TellsLayers
     from mmalign.index.base import check_k as check_k
@@ -55,7 +56,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ["lifecycle"],
     submod_attrs={
         "backends": ["load_index", "register_backend"],
-        "base": ["Index", "ScansExactly", "SearchesPositions", "TellsLayers", "check_k"],
+        "base": ["Index", "ScansExactly", "SearchesOnDevice", "SearchesPositions", "TellsLayers", "check_k"],
         "faiss.gpu": ["place_index"],
         "faiss.index": ["FaissIndex", "require_gpu"],
         "faiss.library": ["check_faiss"],

@@ -279,6 +279,33 @@ class MovesToDevice(Protocol):
         ...
 
 
+@runtime_checkable
+class SearchesOnDevice(Protocol):
+    """An index that says of a search why it was not answered on the device that it was moved to."""
+
+    @property
+    def device(self) -> str:
+        """Where it is searched: `cpu` or `cuda`."""
+        ...
+
+    def search_on_device(
+        self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array, str]:
+        """Find the nearest vectors of each query, as `Index.search` does.
+
+        Args:
+            vectors: As for `Index.search`.
+            k: As for `Index.search`.
+            where: As for `Index.search`.
+            effort: As for `Index.search`.
+
+        Returns:
+            `(scores, ids, refusal)`: hits as of `Index.search`, and why the processor found them; empty where the
+            device did.
+        """
+        ...
+
+
 def check_search(k: int, effort: int | None) -> None:
     """Refuse a search that makes no sense.
 

@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.errors import IndexFileError, MissingExtraError
-from mmalign.index import Index, IndexManifest, RecallProfile, ScansExactly, SearchesPositions, lifecycle
+from mmalign.index import (
+    Index,
+    IndexManifest,
+    RecallProfile,
+    ScansExactly,
+    SearchesOnDevice,
+    SearchesPositions,
+    lifecycle,
+)
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
 from mmalign.search.plan import Plan, SearchRequest, capabilities_of, plan_search
@@ -125,6 +133,9 @@ class Searcher:
     ) -> None:
         self.store = store
         self.index = index
+        # To ask each time takes longer than some searches.
+        self._moved = index if isinstance(index, SearchesOnDevice) else None
+        self._whole = index if isinstance(index, SearchesPositions) else None
         self.manifest = manifest
         self.version = version
         self.notes = notes
@@ -254,7 +265,9 @@ class Searcher:
         if plan.strategy == "exact":
             scores, row_ids = self._exact(queries, k, mask, allowed)
             return FoundRows(as_cosines(scores), row_ids, (How(True, None, plan.reason, notes),))
-        scores, row_ids = self._by_index(wish, plan, queries, mask, allowed)
+        refusals: list[str] = []
+        scores, row_ids = self._by_index(wish, plan, queries, mask, allowed, refusals)
+        notes += tuple(Note(f"searched on the processor: {why}", about="index") for why in dict.fromkeys(refusals))
         outside = self._outside(wish, index, queries, scores)
         if len(self._unindexed):
             scores, row_ids = merge_top_k(
@@ -357,15 +370,16 @@ class Searcher:
         queries: Float32Array,
         mask: _Mask | None,
         allowed: Int64Array | None,
+        refusals: list[str],
     ) -> _Hits:
         index, k = self.index, wish.k
         assert index is not None
         if plan.strategy == "overfetch" and mask is not None:
-            return self._overfetch(plan, queries, k, mask, allowed)
-        if mask is None or allowed is not None or index.exhaustive or not isinstance(index, SearchesPositions):
-            return self._with_mask(plan, queries, k, mask)
+            return self._overfetch(plan, queries, k, mask, allowed, refusals)
+        if mask is None or allowed is not None or index.exhaustive or self._as_it_stands is None:
+            return self._with_mask(plan, queries, k, mask, refusals)
         # Removed rows are a filter only for the queries that they are near to, and for these they may be all there is.
-        scores, positions = index.search_positions(queries, plan.fetch_k, effort=plan.effort)
+        scores, positions = self._as_it_stands.search_positions(queries, plan.fetch_k, effort=plan.effort)
         scores, positions = scores[:, :k], positions[:, :k]
         near = np.flatnonzero(~(mask[positions] & (positions >= 0)).all(axis=1))
         row_ids = np.where(positions >= 0, index.ids[positions], -1)
@@ -377,34 +391,60 @@ class Searcher:
             again = self._plan(replace(wish, allowed=int(np.count_nonzero(mask))), index)
             some = queries[near]
             if again.strategy == "overfetch":
-                found = self._overfetch(again, some, k, mask, None)
+                found = self._overfetch(again, some, k, mask, None, refusals)
             elif again.strategy == "exact":
                 found = self._exact(some, k, mask, None)
             else:
-                found = self._with_mask(again, some, k, mask)
+                found = self._with_mask(again, some, k, mask, refusals)
             width = max(scores.shape[1], found[0].shape[1])
             scores, row_ids = _widen(scores, row_ids, width)
             scores[near], row_ids[near] = _widen(*found, width)
         return scores, row_ids
 
-    def _with_mask(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None) -> _Hits:
+    def _with_mask(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask | None, refusals: list[str]) -> _Hits:
         index = self.index
         assert index is not None
-        scores, row_ids = index.search(queries, max(k, plan.fetch_k), where=mask, effort=plan.effort)
+        scores, row_ids = self._ask(queries, max(k, plan.fetch_k), mask, plan.effort, refusals)
         if not index.exact_scores:
             scores, row_ids = self._rescore(queries, scores, row_ids)
         return scores[:, :k], row_ids[:, :k]
 
-    def _overfetch(self, plan: Plan, queries: Float32Array, k: int, mask: _Mask, allowed: Int64Array | None) -> _Hits:
+    def _ask(self, queries: Float32Array, k: int, mask: _Mask | None, effort: int | None, refusals: list[str]) -> _Hits:
+        """Search the index; why it was not on the device that was asked for goes into `refusals`."""
+        index = self.index
+        assert index is not None
+        if self._moved is None or self._moved.device == "cpu":
+            return index.search(queries, k, where=mask, effort=effort)
+        scores, row_ids, refusal = self._moved.search_on_device(queries, k, where=mask, effort=effort)
+        if refusal:
+            refusals.append(refusal)
+        return scores, row_ids
+
+    @property
+    def _as_it_stands(self) -> SearchesPositions | None:
+        """The index, where it can be searched with its removed rows; a device skips these by itself."""
+        moved = self._moved is not None and self._moved.device != "cpu"
+        return None if moved else self._whole
+
+    def _overfetch(
+        self,
+        plan: Plan,
+        queries: Float32Array,
+        k: int,
+        mask: _Mask,
+        allowed: Int64Array | None,
+        refusals: list[str],
+    ) -> _Hits:
         """Search without the filter and keep what is allowed; what comes back short is compared with all that is."""
         index = self.index
         assert index is not None
-        if isinstance(index, SearchesPositions):
-            scores, positions = index.search_positions(queries, plan.fetch_k, effort=plan.effort)
+        whole = self._as_it_stands
+        if whole is not None:
+            scores, positions = whole.search_positions(queries, plan.fetch_k, effort=plan.effort)
             kept = (positions >= 0) & mask[positions]
             row_ids = np.where(kept, index.ids[positions], -1)
         else:
-            scores, row_ids = index.search(queries, plan.fetch_k, where=self._mask, effort=plan.effort)
+            scores, row_ids = self._ask(queries, plan.fetch_k, self._mask, plan.effort, refusals)
             kept = (row_ids >= 0) & (True if allowed is None else np.isin(row_ids, allowed))
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(kept, order, axis=1)

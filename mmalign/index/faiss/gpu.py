@@ -1,7 +1,11 @@
 """FAISS on graphics cards: what is there, copies of an index to search, and building with their help.
 
-Functions take the `faiss` module as an argument, so that importing this file does not import FAISS. Saved files know
-nothing of cards: an index stays what it is in memory, and a card holds a copy of it that searches without a filter.
+Importing this file does not import FAISS. Saved files know nothing of cards: an index stays what it is in memory, and a
+card holds a copy of it. FAISS's copies know no filters; where few vectors are not allowed, as after removals, more are
+fetched and those dropped. What a copy refuses, the processor answers, and the caller learns why.
+
+Limits are those of FAISS's sources without cuVS, which are the tighter ones: `validateKSelect` and `validateNProbe` in
+`faiss/gpu/impl/IndexUtils.cu`, and `verifyPQSettings_` in `faiss/gpu/GpuIndexIVFPQ.cu`.
 
 Sources: Johnson, Douze, Jegou, "Billion-scale similarity search with GPUs", 2017 (flat and lists); Ootomo et al.,
 "CAGRA: Highly Parallel Graph Construction and Approximate Nearest Neighbor Search for GPUs", 2023.
@@ -9,6 +13,7 @@ Sources: Johnson, Douze, Jegou, "Billion-scale similarity search with GPUs", 201
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +21,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
+from mmalign.errors import EnvironmentConflictError, RecipeError
 from mmalign.index.base import Index, MovesToDevice
 from mmalign.index.faiss.io import reason
 from mmalign.index.faiss.library import load_faiss
@@ -26,7 +32,11 @@ from mmalign.utils import Float32Array, Int64Array
 Spread: TypeAlias = Literal["auto", "replicas", "shards"]
 """How several cards share: each holds all (`replicas`), or a part (`shards`); `auto` takes the first that fits."""
 MOST_K = 2048
-"""More neighbours than this a card cannot find at once."""
+"""More neighbours than this a card cannot find at once, nor probe more lists."""
+# So many more than are wanted are fetched at least where some vectors are not allowed.
+_SPARE = 32
+# How much deeper the next search looks where the dropped ones crowded the first.
+_DEEPER = 4
 # Vectors that are decoded at once on their way to a card.
 _CHUNK = 65_536
 # A graph is searched with a list of candidates whose length is a multiple of this.
@@ -122,7 +132,7 @@ def place_index(index: Index, device: str) -> str | None:
 
 
 class GpuReplica:
-    """A copy of an index on graphics cards, for searches without a filter.
+    """A copy of an index on graphics cards, for searches that look past few vectors or none.
 
     Args:
         index: The FAISS index, downcast; it has to outlive the copy where it ends in a refinement, which stays on the
@@ -131,7 +141,7 @@ class GpuReplica:
 
     Raises:
         EnvironmentConflictError: There is no card, no cuVS where it is needed, or too little memory.
-        RecipeError: This kind of index has no copy on a card.
+        RecipeError: This kind of index has no copy on a card, or FAISS refuses this one.
     """
 
     def __init__(self, index: Any, *, spread: Spread = "auto") -> None:
@@ -147,6 +157,39 @@ class GpuReplica:
         copy = _copier(inner, self._resources)
         self._base, self.spread = _first_that_fits(copy, len(self._resources), spread)
         self._index = faiss.IndexRefine(self._base, index.refine_index) if self._refined else self._base
+
+    def find(
+        self, queries: Float32Array, k: int, mask: NDArray[np.bool_] | None, *, effort: int | None, k_factor: float
+    ) -> tuple[tuple[Float32Array, Int64Array] | None, str]:
+        """Find neighbours among the allowed: more are fetched than are wanted, and the others dropped.
+
+        Args:
+            queries: Shape (q, dim), float32.
+            k: How many, at least 1 and at most the number of allowed positions.
+            mask: Which positions are allowed, bool of shape (n,); None for all.
+            effort: As for `search`.
+            k_factor: As for `search`.
+
+        Returns:
+            The hits as of `search`, and an empty text; or None, and why a card cannot find them.
+        """
+        excluded = 0 if mask is None else len(mask) - int(np.count_nonzero(mask))
+        if mask is not None and 2 * excluded > len(mask):
+            return None, "a filter leaves less than half of the vectors"
+        most = k + excluded
+        fetch = min(most, k + max(k, _SPARE))
+        while True:
+            refusal = self.refusal(fetch, effort, k_factor)
+            if refusal:
+                return None, refusal
+            try:
+                found = self.search(queries, fetch, effort=effort, k_factor=k_factor)
+            except RuntimeError as error:
+                return None, f"the card refuses: {reason(error)}"
+            scores, positions = keep_allowed(*found, mask)
+            if fetch == most or (positions[:, k - 1] >= 0).all():
+                return (scores[:, :k], positions[:, :k]), ""
+            fetch = min(_DEEPER * fetch, most)
 
     def search(
         self, queries: Float32Array, k: int, *, effort: int | None, k_factor: float
@@ -176,9 +219,48 @@ class GpuReplica:
             scores, positions = self._index.search(queries, k, params=parameters)
         return scores, positions
 
-    def serves(self, k: int, k_factor: float) -> bool:
-        """Whether so many neighbours can be found on a card."""
-        return k * (k_factor if self._refined else 1) <= MOST_K
+    def refusal(self, k: int, effort: int | None, k_factor: float) -> str:
+        """Say why a search cannot run on a card, or nothing where it can.
+
+        Args:
+            k: How many neighbours.
+            effort: As for `search`.
+            k_factor: As for `search`.
+
+        Returns:
+            A text; empty where nothing is known against it.
+        """
+        candidates = math.ceil(k * k_factor) if self._refined else k
+        if candidates > MOST_K:
+            return f"it takes {candidates:,} candidates, and a card finds at most {MOST_K:,}"
+        if effort is not None and effort > MOST_K and not self._cagra:
+            probes = max((min(effort, part.nlist) for part in _parts(self._base)), default=0)
+            if probes > MOST_K:
+                return f"it takes {probes:,} lists, and a card looks into at most {MOST_K:,}"
+        return ""
+
+
+def keep_allowed(
+    scores: Float32Array, positions: Int64Array, mask: NDArray[np.bool_] | None
+) -> tuple[Float32Array, Int64Array]:
+    """Drop hits that are not allowed; the others move up, and the places left over are last.
+
+    Args:
+        scores: Shape (q, k), float32, changed in place.
+        positions: Shape (q, k), int64, changed in place; -1 marks an empty place.
+        mask: Which positions are allowed, bool of shape (n,); None for all.
+
+    Returns:
+        `(scores, positions)` of the same shape; empty places hold -inf and -1.
+    """
+    good = positions >= 0
+    if mask is not None:
+        good &= mask[np.maximum(positions, 0)]
+    if good.all():
+        return scores, positions
+    scores[~good], positions[~good] = -np.inf, -1
+    order = np.argsort(~good, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
 
 def _copier(index: Any, resources: list[Any]) -> Callable[[bool], Any]:
@@ -257,8 +339,11 @@ def _first_that_fits(copy: Callable[[bool], Any], count: int, spread: Spread) ->
             return copy(shard), "shards" if shard and count > 1 else "replicas"
         except RuntimeError as error:
             message = reason(error)
-            if "memory" not in message.lower():
-                raise InputError(f"FAISS cannot copy the index to a graphics card: {message}") from error
+            # FAISS speaks of shared memory where a code is too long, which another card would not mend.
+            if "memory" not in message.lower() or "shared memory" in message.lower():
+                raise RecipeError(
+                    f"FAISS refuses this index for graphics cards: {message}; build gpu-flat or gpu-ivf-pq for them"
+                ) from error
     raise EnvironmentConflictError(
         f"the index does not fit the memory of {count} graphics card(s): {message}; "
         "use a recipe of shorter codes such as gpu-ivf-pq, more cards, or one for device cpu"

@@ -282,8 +282,8 @@ class FaissIndex:
     def to_device(self, device: str, *, spread: faiss_gpu.Spread = "auto") -> None:
         """Search on graphics cards from now on, or on the processor again.
 
-        A card searches what has no filter; filters, removed rows and more than 2,048 candidates are for the
-        processor, which keeps the index. What is saved does not depend on this.
+        Filters that leave less than half of the vectors, and more than 2,048 candidates or lists, are for the
+        processor, which keeps the index; `search_on_device` says so. What is saved does not depend on this.
 
         Args:
             device: `cpu` or `cuda`.
@@ -292,7 +292,7 @@ class FaissIndex:
         Raises:
             InputError: Another device.
             EnvironmentConflictError: There is no card, or the index does not fit.
-            RecipeError: This kind of index is not for cards.
+            RecipeError: This kind of index is not for cards, or FAISS refuses this one.
         """
         if device not in ("cpu", "cuda"):
             raise InputError(f"device must be cpu or cuda, got {device!r}")
@@ -300,7 +300,7 @@ class FaissIndex:
 
     @property
     def device(self) -> str:
-        """Where a search without a filter runs: `cpu` or `cuda`."""
+        """Where searches run, if they can: `cpu` or `cuda`."""
         return "cpu" if self._cards is None else "cuda"
 
     def training_on_gpu(self) -> AbstractContextManager[None]:
@@ -320,6 +320,13 @@ class FaissIndex:
         Where a search comes back with fewer hits than there are allowed rows, it is repeated with more effort for
         the queries concerned. Only a graph that cannot reach a row may still return fewer.
         """
+        scores, ids, _ = self.search_on_device(vectors, k, where=where, effort=effort)
+        return scores, ids
+
+    def search_on_device(
+        self, vectors: ArrayLike, k: int, *, where: AllowedRows | None = None, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array, str]:
+        """Find the nearest vectors of each query, and say where the processor had to; see `SearchesOnDevice`."""
         check_search(k, effort)
         queries = as_matrix(vectors, dim=self.dim, name="queries")
         if not self.is_trained:
@@ -328,15 +335,19 @@ class FaissIndex:
         rows = len(self._map)
         allowed = rows if mask is None else int(np.count_nonzero(mask))
         scores, positions = no_hits(len(queries), min(k, self.ntotal))
-        want = min(k, allowed)
+        want, refusal = min(k, allowed), ""
         if want and len(queries):
             effort = effort if effort is not None else self.default_effort
-            if mask is not None and self.filter_support == "none":
-                found = self._over_fetch(queries, want, mask, effort=effort, share=allowed / rows)
-            else:
-                found = self._select(queries, want, mask, effort=effort, share=allowed / rows)
+            share = allowed / rows
+            found = None
+            if self._cards is not None:
+                found, refusal = self._on_cards(queries, want, mask, effort=effort, share=share)
+            if found is None and mask is not None and self.filter_support == "none":
+                found = self._over_fetch(queries, want, mask, effort=effort, share=share)
+            elif found is None:
+                found = self._select(queries, want, mask, effort=effort, share=share)
             scores[:, :want], positions[:, :want] = found
-        return scores, self._map.at(positions)
+        return scores, self._map.at(positions), refusal
 
     def search_positions(
         self, vectors: ArrayLike, k: int, *, effort: int | None = None
@@ -375,6 +386,22 @@ class FaissIndex:
         if want and len(queries):
             scores[:, :want], positions[:, :want] = faiss_scan.scan(self._held, queries, want, mask)
         return scores, self._map.at(positions)
+
+    def _on_cards(
+        self, queries: Float32Array, want: int, mask: NDArray[np.bool_] | None, *, effort: int | None, share: float
+    ) -> tuple[tuple[Float32Array, Int64Array] | None, str]:
+        """Let graphics cards look; None, and why, where they cannot. What comes back short, the processor completes."""
+        assert self._cards is not None
+        k_factor = float(effort if self.effort_name == "k_factor" and effort is not None else self._k_factor)
+        widened = anatomy.widened(self._structure, effort, share, len(self._map))
+        found, refusal = self._cards.find(queries, want, mask, effort=widened, k_factor=k_factor)
+        if found is None:
+            return None, refusal
+        scores, positions = found
+        short = np.flatnonzero(positions[:, -1] < 0)
+        if short.size:
+            scores[short], positions[short] = self._select(queries[short], want, mask, effort=effort, share=share)
+        return found, ""
 
     def _select(
         self, queries: Float32Array, want: int, mask: NDArray[np.bool_] | None, *, effort: int | None, share: float
@@ -443,22 +470,11 @@ class FaissIndex:
                 selector=selector,
             )
         )
-        to_gpu = None if scan or mask is not None else self._cards
         try:
-            if to_gpu is not None and to_gpu.serves(k, k_factor):
-                scores, positions = to_gpu.search(queries, k, effort=effort, k_factor=float(k_factor))
-            else:
-                scores, positions = searched.search(queries, k, params=parameters)
+            scores, positions = searched.search(queries, k, params=parameters)
         except RuntimeError as error:
             raise InputError(f"index {self.factory!r} cannot be searched like this: {reason(error)}") from error
-        good = positions >= 0
-        if mask is not None:
-            good &= mask[np.maximum(positions, 0)]
-        if not good.all():
-            scores[~good], positions[~good] = -np.inf, -1
-            order = np.argsort(~good, axis=1, kind="stable")
-            scores, positions = np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
-        return scores, positions
+        return faiss_gpu.keep_allowed(scores, positions, mask)
 
     def _pack(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         known, bits = self._packed

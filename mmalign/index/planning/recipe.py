@@ -19,6 +19,8 @@ _PACKAGE = "mmalign.recipes"
 _PER_CENTROID = 64
 # Lists get at least this many vectors each; FAISS warns below.
 _ROWS_PER_LIST = 39
+# Numbers of codes of a byte that a graphics card takes without cuVS (`IVFPQ::isSupportedPQCodeLength` of FAISS).
+_GPU_CODES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 Device: TypeAlias = Literal["cpu", "cuda"]
 Storage: TypeAlias = Literal["memory", "disk"]
 
@@ -76,6 +78,7 @@ class Recipe:
 
         {dim} is their width; {nlist} the number of lists, 4 * sqrt(rows) and no more than one for every 39 rows; {m},
         {m4} and {m8} numbers of codes: half, a quarter and an eighth of the width, or the next divisor of it below;
+        {m8_gpu} the same as {m8}, or the next divisor below that graphics cards take without cuVS, 96 at most;
         {reduced} the recipe's `reduced`, or the width where that is smaller.
 
         Args:
@@ -93,6 +96,7 @@ class Recipe:
             "m": dim // 2 if dim % 2 == 0 else dim,
             "m4": _divisor(dim, dim // 4),
             "m8": _divisor(dim, dim // 8),
+            "m8_gpu": max(codes for codes in _GPU_CODES if codes <= max(1, dim // 8) and dim % codes == 0),
             "dim": dim,
         }
         if self.reduced is not None:

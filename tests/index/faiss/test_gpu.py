@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmalign.collection import Collection
 from mmalign.errors import EnvironmentConflictError, InputError, RecipeError
 from mmalign.index.backends import load_index
 from mmalign.index.faiss import gpu as faiss_gpu
@@ -195,14 +196,28 @@ def test_an_index_that_fits_no_card_is_refused(
         GpuReplica(flat._inner, spread=asked)
 
 
-def test_an_error_that_is_not_about_memory_is_told(monkeypatch: pytest.MonkeyPatch, flat: FaissIndex) -> None:
+SHARED_MEMORY = "Device 0 has 49152 bytes of shared memory, while 8 bits per code and 128 sub-quantizers requires 65536"
+NO_SUCH_CODES = "Number of bytes per encoded vector / sub-quantizers (80) is not supported"
+
+
+@pytest.mark.parametrize("words", [SHARED_MEMORY, NO_SUCH_CODES, "no kernel image is available"])
+def test_what_faiss_refuses_stays_on_the_processor(
+    monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, data: Data, words: str
+) -> None:
     def fail(self: Any, vectors: np.ndarray) -> None:
-        raise RuntimeError("Error: no kernel image is available")
+        raise RuntimeError(f"Error in void faiss::gpu::copy() const at /x/y.cu:3: Error: {words}")
 
     monkeypatch.setattr(FakeFlat, "add", fail)
     fake(monkeypatch, cards=2)
-    with pytest.raises(InputError, match="no kernel image"):
+    with pytest.raises(RecipeError, match="build gpu-flat or gpu-ivf-pq"):
         GpuReplica(flat._inner)
+    fake(monkeypatch, cards=2)
+    remark = faiss_gpu.place_index(flat, "cuda")
+    assert remark is not None
+    assert remark.startswith("searched on the processor: ")
+    assert words in remark
+    assert flat.device == "cpu"
+    assert recall(flat.search(data.vectors[:5], 1)[1], data.ids[:5, None]) == 1
 
 
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF8,PQ4x4fs", "SQ8", "PQ4"])
@@ -218,33 +233,129 @@ def test_kinds_that_are_not_for_cards(monkeypatch: pytest.MonkeyPatch, factory: 
         GpuReplica(index)
 
 
-def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: Data) -> None:
-    """Filters, removed rows and too many neighbours are the processor's; added rows need another copy."""
-    index = FaissIndex("SQfp16", DIM)
-    index.train(data.vectors)
-    index.add(data.ids[:-1], data.vectors[:-1])
-    asked: list[int] = []
+class Asked:
+    """An index on a made-up card, and how many neighbours the card was asked for."""
 
-    def to_gpu() -> GpuReplica:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, index: FaissIndex) -> None:
         fake(monkeypatch, cards=1)
         copy = GpuReplica(index._inner)
         search = copy.search
-        monkeypatch.setattr(copy, "search", lambda q, k, **o: (asked.append(k), search(q, k, **o))[1])
-        return copy
+        self.depths: list[int] = []
+        monkeypatch.setattr(copy, "search", lambda q, k, **o: (self.depths.append(k), search(q, k, **o))[1])
+        index._cards = copy
 
-    index._cards = to_gpu()
+
+def nearest(data: Data, queries: np.ndarray, k: int, allowed: np.ndarray) -> np.ndarray:
+    """Ids of the nearest of some rows, by brute force on what float16 keeps of them."""
+    scores = queries @ data.vectors[allowed].astype(np.float16).astype(np.float32).T
+    return np.asarray(data.ids[allowed[np.argsort(-scores, axis=1)[:, :k]]])
+
+
+def test_a_card_gets_only_what_it_can_do(monkeypatch: pytest.MonkeyPatch, data: Data) -> None:
+    """Narrow filters and too many neighbours are the processor's, and it is said why; added rows need another copy."""
+    index = FaissIndex("SQfp16", DIM)
+    index.train(data.vectors)
+    index.add(data.ids[:-1], data.vectors[:-1])
+    asked = Asked(monkeypatch, index)
     assert index.device == "cuda"
-    index.search(data.queries, 5)
-    index.search(data.queries, 6, where=data.ids[:50])
-    index.search(data.queries, MOST_K + 1)
-    assert asked == [5]
+    assert index.search_on_device(data.queries, 5)[2] == ""
+    assert index.search_on_device(data.queries, 6, where=data.ids[:50])[2] == (
+        "a filter leaves less than half of the vectors"
+    )
+    scores, ids, refusal = index.search_on_device(data.queries, MOST_K + 1)
+    assert refusal == "it takes 2,049 candidates, and a card finds at most 2,048"
+    assert asked.depths == [5]
+    index.to_device("cpu")
+    expected = index.search(data.queries, MOST_K + 1)
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_array_equal(scores, expected[0])
+    Asked(monkeypatch, index)
     index.add(data.ids[-1:], data.vectors[-1:])
     assert index.device == "cpu"
     assert index.search(data.vectors[-1:], 1)[1][0, 0] == data.ids[-1]
-    index._cards = to_gpu()
-    index.remove(data.ids[:1])
-    assert data.ids[0] not in index.search(data.vectors[:1], 10)[1]
-    assert asked == [5]
+
+
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_a_card_looks_past_what_was_removed(
+    monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, data: Data, as_mask: bool
+) -> None:
+    """Removed rows, and rows that a collection masks, cost a few more candidates on the card and nothing else."""
+    gone = np.random.default_rng(5).choice(ROWS, 300, replace=False)
+    asked = Asked(monkeypatch, flat)
+    mask = np.ones(ROWS, np.bool_)
+    mask[gone] = False
+    if not as_mask:
+        flat.remove(data.ids[gone])
+    scores, ids, refusal = flat.search_on_device(data.queries, 10, where=mask if as_mask else None)
+    assert refusal == ""
+    assert asked.depths == [10 + 32]
+    assert recall(ids, nearest(data, data.queries, 10, np.flatnonzero(mask))) > 0.995
+    assert not np.isin(ids, data.ids[gone]).any()
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_a_card_looks_deeper_where_removed_rows_are_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, data: Data
+) -> None:
+    query = data.queries[:1]
+    order = np.argsort(-(query @ data.vectors.T)[0])
+    flat.remove(data.ids[order[:200]])
+    asked = Asked(monkeypatch, flat)
+    ids, refusal = flat.search_on_device(query, 10)[1:]
+    assert refusal == ""
+    assert asked.depths == [42, 168, 210]
+    assert recall(ids, nearest(data, query, 10, np.sort(order[200:]))) > 0.85
+    # All the nearest that a card finds at once are removed.
+    flat.to_device("cpu")
+    more = FaissIndex("SQfp16", DIM)
+    more.train(data.vectors)
+    twice = np.concatenate([data.vectors] * 2)
+    more.add(np.arange(len(twice)), twice)
+    order = np.argsort(-(query @ twice.T)[0])
+    more.remove(order[: MOST_K + 50])
+    fake(monkeypatch, cards=1, rows=len(twice))
+    more._cards = GpuReplica(more._inner)
+    scores, ids, refusal = more.search_on_device(query, 10)
+    assert "a card finds at most 2,048" in refusal
+    np.testing.assert_allclose(scores[0], (query @ twice.T)[0][order[MOST_K + 50 :][:10]], atol=1e-3)
+
+
+def test_a_search_that_a_card_refuses_is_the_processors(
+    monkeypatch: pytest.MonkeyPatch, flat: FaissIndex, data: Data
+) -> None:
+    """Older builds take 1,024 neighbours, and memory may run out: whatever a card says, the search is answered."""
+    expected = flat.search(data.queries, 10)
+    Asked(monkeypatch, flat)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Error: GPU index only supports min/max-K selection up to 1024 (requested 2000)")
+
+    monkeypatch.setattr(flat._cards, "search", refuse)
+    scores, ids, refusal = flat.search_on_device(data.queries, 10)
+    assert refusal == "the card refuses: GPU index only supports min/max-K selection up to 1024 (requested 2000)"
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_array_equal(scores, expected[0])
+
+
+def test_a_collection_says_what_the_processor_answered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Data
+) -> None:
+    collection = Collection.create(tmp_path / "c.mm", encoder=None, dim=DIM)
+    collection.add_embeddings([str(number) for number in range(ROWS)], data.vectors)
+    collection.build_index("flat-fp16", progress=False)
+    fake(monkeypatch, cards=2)
+    opened = Collection.open(tmp_path / "c.mm", index_device="cuda")
+    assert opened.search(data.queries[0]).notes == ()
+    expected = collection.search(data.queries[0], k=ROWS)
+    found = opened.search(data.queries[0], k=ROWS)
+    assert [note.text for note in found.notes] == [
+        f"searched on the processor: it takes {ROWS:,} candidates, and a card finds at most 2,048"
+    ]
+    assert [hit.id for hit in found] == [hit.id for hit in expected]
+    collection.remove([expected[0].id])
+    found = opened.search(data.queries[0], k=5)
+    assert found.notes == ()
+    assert [hit.id for hit in found] == [hit.id for hit in expected[1:6]]
 
 
 def test_options_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +410,12 @@ def test_effort_and_candidates_reach_the_card(monkeypatch: pytest.MonkeyPatch) -
     copy = GpuReplica(IndexRefineFlat())
     copy.search(np.zeros((1, 4), np.float32), 3, effort=50, k_factor=7.0)
     assert (lists.nprobe, seen.pop()) == (20, ("refined", 7.0))
-    assert (copy.serves(10, 8.0), copy.serves(300, 8.0)) == (True, False)
+    assert copy.refusal(10, 50, 8.0) == ""
+    assert "takes 2,400 candidates" in copy.refusal(300, 50, 8.0)
+    # More lists than there are cannot be looked into.
+    assert copy.refusal(10, 5000, 8.0) == ""
+    lists.nlist = 4000
+    assert copy.refusal(10, 3000, 8.0) == "it takes 3,000 lists, and a card looks into at most 2,048"
     assert [type(part) for part in faiss_gpu._parts(SimpleNamespace(count=lambda: 2, at=lambda i: Lists()))] == [
         Lists,
         Lists,

@@ -177,6 +177,13 @@ def test_placeholders() -> None:
         "RR13,PQ1x1",
         "RR1,PQ1x1",
     ]
+    # Sizes of FAISS's `IVFPQ::isSupportedPQCodeLength` names, whose tables fit 48 KiB of shared memory as float16.
+    cards = load_recipe("gpu-ivf-pq")
+    sizes = {384: 48, 512: 64, 640: 64, 768: 96, 1024: 64, 1152: 96, 1280: 64, 4096: 64, 100: 4, 13: 1, 1: 1}
+    for dim, count in sizes.items():
+        assert cards.resolve(rows=100, dim=dim) == f"IVF2,PQ{count}np,Refine(SQfp16)"
+        assert 2 * count * 256 <= 48 << 10
+        assert dim % count == 0
     reduced = Recipe(name="x", summary="", factory="PCA{reduced},HNSW32,SQ8,Refine(SQfp16)", reduced=160)
     assert reduced.resolve(rows=10, dim=384) == "PCA160,HNSW32,SQ8,Refine(SQfp16)"
     assert reduced.resolve(rows=10, dim=64) == "PCA64,HNSW32,SQ8,Refine(SQfp16)"
