@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmalign.index.base import SearchesPositions as SearchesPositions
     from mmalign.index.base import TellsLayers as TellsLayers
     from mmalign.index.base import check_k as check_k
+    from mmalign.index.compare import compare_all as compare_all
     from mmalign.index.faiss.gpu import place_index as place_index
     from mmalign.index.faiss.index import FaissIndex as FaissIndex
     from mmalign.index.faiss.index import require_gpu as require_gpu
@@ -57,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "backends": ["load_index", "register_backend"],
         "base": ["Index", "ScansExactly", "SearchesOnDevice", "SearchesPositions", "TellsLayers", "check_k"],
+        "compare": ["compare_all"],
         "faiss.gpu": ["place_index"],
         "faiss.index": ["FaissIndex", "require_gpu"],
         "faiss.library": ["check_faiss"],

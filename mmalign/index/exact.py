@@ -10,17 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import IndexFileError, InputError, RecipeError
 from mmalign.index.base import AllowedRows, FilterSupport, check_search, no_hits
+from mmalign.index.compare import compare_all
 from mmalign.index.files import read_header, write_header
 from mmalign.index.ids import IdMap, load_array
-from mmalign.utils import Float32Array, Int64Array, as_matrix, exact_top_k, merge_top_k, storage_errors
+from mmalign.utils import Float32Array, Int64Array, as_matrix, storage_errors
 
 if TYPE_CHECKING:
     from mmalign.index.backends import BuildRequest
 
 _VECTORS = "vectors.npy"
 _KIND = "exact"
-# Allowed rows are gathered in pieces of this many, so that a filter over a large memory map stays small in memory.
-_GATHER = 65_536
 # A unit vector's entries are at most 1; anything near float16's limit of 65,504 is not an embedding.
 _LARGEST = 6e4
 
@@ -104,26 +103,15 @@ class ExactIndex:
         """Find the nearest vectors of each query; see `Index.search`."""
         check_search(k, effort)
         queries = as_matrix(vectors, dim=self.dim, name="queries")
-        mask = self._map.allowed(where)
-        scores, ids = no_hits(len(queries), min(k, self.ntotal))
-        if not scores.size:
+        known = self._map
+        scores, positions = compare_all(queries, self._buffer[: len(known)], k, mask=known.allowed(where))
+        found, ids = scores.shape[1], known.ids[positions]
+        if found == min(k, known.count):
             return scores, ids
-        if mask is None:
-            best = exact_top_k(queries, self._buffer[: len(self._map)], k)
-        else:
-            best = self._search_allowed(queries, np.flatnonzero(mask), k)
-        found = best[0].shape[1]
-        scores[:, :found] = best[0]
-        ids[:, :found] = self._map.at(best[1])
-        return scores, ids
-
-    def _search_allowed(self, queries: Float32Array, allowed: Int64Array, k: int) -> tuple[Float32Array, Int64Array]:
-        best = no_hits(len(queries), 0)
-        for start in range(0, len(allowed), _GATHER):
-            positions = allowed[start : start + _GATHER]
-            scores, order = exact_top_k(queries, self._buffer[positions], k)
-            best = merge_top_k(best, (scores, positions[order]), k)
-        return best
+        # A filter leaves fewer.
+        all_scores, all_ids = no_hits(len(queries), min(k, known.count))
+        all_scores[:, :found], all_ids[:, :found] = scores, ids
+        return all_scores, all_ids
 
     def save(self, folder: Path) -> None:
         """Write `vectors.npy`, the ids and `index.json`; see `Index.save`."""
@@ -148,7 +136,8 @@ class ExactIndex:
                 f"{folder / _VECTORS}: expected float16 of shape {shape}, got {vectors.dtype} of shape {vectors.shape}"
             )
         index = cls(header["dim"])
-        index._buffer = vectors.astype(np.float16, copy=False)
+        # As a plain view: each slice of an `np.memmap` takes longer than a small search.
+        index._buffer = vectors.view(np.ndarray).astype(np.float16, copy=False)
         index._map = IdMap.load(folder, rows=header["rows"], mmap=mmap)
         return index
 

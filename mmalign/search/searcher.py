@@ -26,6 +26,7 @@ from mmalign.index import (
 )
 from mmalign.search.coverage import Coverage, belongs
 from mmalign.search.flat_scan import ExactRows
+from mmalign.search.masks import Masks
 from mmalign.search.plan import Plan, SearchRequest, capabilities_of, plan_search
 from mmalign.store import Copies, Store
 from mmalign.types import Note, check_share
@@ -150,6 +151,7 @@ class Searcher:
             covered = Coverage.look(store, index, since=since) if known is None else known.follow(store, index)
             self._coverage, self._unindexed, self._mask = covered, covered.unindexed, covered.mask
         self._rows = ExactRows(store, self._unindexed)
+        self._masks = Masks()
         self._plans: dict[SearchRequest, Plan] = {}
 
     @classmethod
@@ -349,6 +351,9 @@ class Searcher:
 
     def _allowed(self, allowed: Int64Array) -> _Mask:
         """Which positions of the index a filter lets through."""
+        return self._masks.of(allowed, self._mask_of)
+
+    def _mask_of(self, allowed: Int64Array) -> _Mask:
         mask = np.zeros(0 if self.index is None else len(self.index.ids), np.bool_)
         if self._coverage is not None:
             mask[self._coverage.positions.of(allowed)] = True
