@@ -1,12 +1,12 @@
 """Comparing queries with every vector, or every allowed one: the exact search of indexes and collections.
 
-Few queries are answered by FAISS's scan of float16 where FAISS is installed, many by matrix products. To import FAISS
-takes longer than a small search, so that the first one of a process does without.
+Few queries are answered by FAISS's scan of float16 where FAISS is installed, many by matrix products, and so are small
+collections, which need not wait for the import of FAISS. Scores differ in the last bits between the two: how many
+vectors and queries there are decides, and nothing else, so that the same search gives the same scores.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeAlias
@@ -19,15 +19,14 @@ from mmalign.utils import Float32Array, Int64Array, exact_top_k, merge_top_k
 
 # From so many queries on, matrix products are faster.
 _MANY = 16
-# Values that NumPy compares with in about the time that FAISS takes to be imported.
-_SMALL = 1 << 24
+# Fewer values than this NumPy compares with in a tenth of a millisecond.
+_SMALL = 1 << 17
 # One allowed row in so many, or fewer, are copied and the copy compared with.
 _COPY_ONE_IN = 8
 # Allowed rows are copied in pieces of this many, so that a filter over a large memory map stays small in memory.
 _GATHER = 65_536
 _Hits: TypeAlias = tuple[Float32Array, Int64Array]
 _Scan: TypeAlias = Callable[[Float32Array, NDArray[Any], int, NDArray[np.bool_] | None], _Hits | None]
-_searches = 0
 
 
 def compare_all(
@@ -45,8 +44,8 @@ def compare_all(
         `(scores, positions)` of shape (q, min(k, allowed)): float32, best first, and int64.
     """
     k = min(k, len(vectors) if mask is None else int(np.count_nonzero(mask)))
-    few = 0 < len(queries) < _MANY and k > 0 and vectors.dtype == np.float16 and vectors.flags.c_contiguous
-    scan = _scan_of(vectors.size) if few else None
+    few = 0 < len(queries) < _MANY and k > 0 and vectors.size >= _SMALL
+    scan = _load_scan() if few and vectors.dtype == np.float16 and vectors.flags.c_contiguous else None
     if mask is None:
         return _compare(queries, vectors, k, scan)
     allowed = np.flatnonzero(mask)
@@ -65,15 +64,6 @@ def compare_all(
 def _compare(queries: Float32Array, vectors: NDArray[Any], k: int, scan: _Scan | None) -> _Hits:
     found = None if scan is None else scan(queries, vectors, k, None)
     return exact_top_k(queries, vectors, k) if found is None else found
-
-
-def _scan_of(values: int) -> _Scan | None:
-    """FAISS's scan; None where it is not worth its import, or there is none."""
-    global _searches
-    if "faiss" not in sys.modules and values < _SMALL and not _searches:
-        _searches += 1
-        return None
-    return _load_scan()
 
 
 @cache

@@ -36,6 +36,13 @@ def oracle(
     return np.take_along_axis(scores, order, axis=1), order
 
 
+@pytest.fixture(autouse=True)
+def scans_all(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small vectors are scanned here as large ones are, but where that is what a test is about."""
+    if "same_search" not in request.node.name:
+        monkeypatch.setattr(compare, "_SMALL", 0)
+
+
 @pytest.mark.parametrize("dim", WIDTHS)
 @pytest.mark.parametrize("queries", [1, 3, 40])
 @pytest.mark.parametrize("share", [None, 1.0, 0.6, 0.02, 0.0])
@@ -104,19 +111,29 @@ def test_threads_do_not_share_a_query() -> None:
     np.testing.assert_array_equal(np.stack(found), truth)
 
 
-def test_the_first_small_search_of_a_process_does_without_faiss() -> None:
+def test_small_searches_do_without_faiss() -> None:
     code = """
 import sys
 import numpy as np
 from mmalign.index import compare_all
-vectors, query = np.eye(9, dtype=np.float16), np.eye(9, dtype=np.float32)[4:5]
-first = compare_all(query, vectors, 2)
-print("faiss" in sys.modules)
-second = compare_all(query, vectors, 2)
-print("faiss" in sys.modules, first[1].tolist() == second[1].tolist() == [[4, 0]])
+query = np.eye(64, dtype=np.float32)[4:5]
+few, many = (np.tile(np.eye(64, dtype=np.float16), (times, 1)) for times in (2, 40))
+first = compare_all(query, few, 2)[1].tolist()
+print("faiss" in sys.modules, first == [[4, 68]])
+second = compare_all(query, many, 2)[1].tolist()
+print("faiss" in sys.modules, second == [[4, 68]])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "True"]
+    assert done.stdout.split() == ["False", "True", "True", "True"]
+
+
+def test_the_same_search_gives_the_same_scores() -> None:
+    """Bit for bit, whatever was searched before."""
+    for rows in (100, 5000):
+        vectors, asked = made(rows, 48, 1)
+        first = compare_all(asked, vectors, 10)[0]
+        compare_all(asked, made(9000, 48, 1)[0], 10)
+        np.testing.assert_array_equal(compare_all(asked, vectors, 10)[0], first)
 
 
 @pytest.mark.parametrize("fault", [AttributeError("no attribute"), TypeError("wrong number of arguments")])
