@@ -63,6 +63,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.index_costs
 	$(BIN)/python -m benchmarks.index_overhead build build/overhead.mm
 	$(BIN)/python -m benchmarks.index_overhead time build/overhead.mm
+	$(BIN)/python -m benchmarks.exact_search
 	$(BIN)/python -m benchmarks.index_contract build/contract --timing --summary
 	$(BIN)/python -m benchmarks.index_load build/load
 	$(BIN)/python -m benchmarks.query_batches build/queries
