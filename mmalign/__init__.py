@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmalign.encoders import Encoder, EncoderBase, load_encoder
     from mmalign.errors import MMAlignError
     from mmalign.evaluation import (
+        audit,
         evaluate_calibration,
         evaluate_captions,
         evaluate_classes,
@@ -66,6 +67,7 @@ _HOMES = {
     "StoredItem": "mmalign.types",
     "TextStore": "mmalign.captioning",
     "align": "mmalign.alignment",
+    "audit": "mmalign.evaluation",
     "evaluate_calibration": "mmalign.evaluation",
     "evaluate_captions": "mmalign.evaluation",
     "evaluate_classes": "mmalign.evaluation",
@@ -103,6 +105,7 @@ __all__ = [
     "TextStore",
     "__version__",
     "align",
+    "audit",
     "evaluate_calibration",
     "evaluate_captions",
     "evaluate_classes",

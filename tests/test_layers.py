@@ -47,7 +47,11 @@ HOMES = {
     "sqlglot": ("mmalign.store",),
     "networkx": ("mmalign.matching", "mmalign.alignment"),
     "spacy": ("mmalign.parsing.spacy_parser",),
-    "pymilvus": ("mmalign.index.milvus",),
+    "hnswlib": ("mmalign.evaluation.index_audit",),
+    "lancedb": ("mmalign.evaluation.index_audit",),
+    "psycopg": ("mmalign.evaluation.index_audit",),
+    "pymilvus": ("mmalign.index.milvus", "mmalign.evaluation.index_audit"),
+    "qdrant_client": ("mmalign.evaluation.index_audit",),
     "fastapi": ("mmalign.service",),
     "torch": (
         "mmalign.encoders",

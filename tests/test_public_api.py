@@ -36,6 +36,7 @@ PUBLIC = [
     "TextStore",
     "__version__",
     "align",
+    "audit",
     "evaluate_calibration",
     "evaluate_captions",
     "evaluate_classes",

@@ -9,6 +9,7 @@ import typer
 
 from mmalign.cli import (
     aligning,
+    auditing,
     benching,
     calibration,
     captioning,
@@ -29,6 +30,7 @@ _STOPPED = {
     "index": "stopped; what was committed until then is kept. Go on with the same command.",
     "demo": "stopped; what was encoded is kept. Go on with the same command.",
     "bench": "stopped; what was built and measured is kept in --out. Go on with the same command.",
+    "audit": "stopped; the database is as it was, and nothing is kept",
     "eval": "stopped; no figures were written",
     "train": "stopped; what was computed and saved until then is kept in --out. Go on with the same command.",
 }
@@ -111,6 +113,7 @@ for verb in (
     models.models,
     planning.recipes,
     planning.plan,
+    auditing.audit,
     doctor.doctor,
     demo.demo,
 ):

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from mmalign.evaluation.existence import file_half as file_half
     from mmalign.evaluation.existence import is_named as is_named
     from mmalign.evaluation.grounding import evaluate_grounding as evaluate_grounding
+    from mmalign.evaluation.index_audit.audit import AuditOptions as AuditOptions
+    from mmalign.evaluation.index_audit.audit import audit as audit
+    from mmalign.evaluation.index_audit.report import AuditReport as AuditReport
+    from mmalign.evaluation.index_audit.target import AuditTarget as AuditTarget
+    from mmalign.evaluation.index_audit.target import RowFilter as RowFilter
+    from mmalign.evaluation.index_audit.target import SearchMode as SearchMode
+    from mmalign.evaluation.index_audit.targets.opening import Place as Place
+    from mmalign.evaluation.index_audit.targets.opening import register_target as register_target
     from mmalign.evaluation.index_bench import BenchOptions as BenchOptions
     from mmalign.evaluation.index_bench import bench_indexes as bench_indexes
     from mmalign.evaluation.index_bench_data import open_bench_source as open_bench_source
@@ -40,6 +48,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "captions": ["CaptionEvalOptions", "evaluate_captions"],
         "classes": ["PROMPTS", "evaluate_classes"],
         "grounding": ["evaluate_grounding"],
+        "index_audit.audit": ["AuditOptions", "audit"],
+        "index_audit.report": ["AuditReport"],
+        "index_audit.target": ["AuditTarget", "RowFilter", "SearchMode"],
+        "index_audit.targets.opening": ["Place", "register_target"],
         "index_bench": ["BenchOptions", "bench_indexes"],
         "index_bench_data": ["open_bench_source"],
         "index_plots": ["draw_recall_speed"],

@@ -123,7 +123,7 @@ def _captions(collection: Collection, count: int, rng: np.random.Generator) -> F
 
 def _file_chunks(path: Path) -> Callable[[], Iterable[VectorChunk]]:
     """Read a file of vectors piece by piece, as unit rows numbered from 0."""
-    read = _read_parquet if path.suffix == ".parquet" else _read_array
+    read = read_parquet if path.suffix == ".parquet" else read_array
 
     def chunks() -> Iterator[VectorChunk]:
         start = 0
@@ -136,7 +136,18 @@ def _file_chunks(path: Path) -> Callable[[], Iterable[VectorChunk]]:
     return chunks
 
 
-def _read_array(path: Path) -> Iterator[NDArray[Any]]:
+def read_array(path: Path) -> Iterator[NDArray[Any]]:
+    """Read a `.npy` or `.npz` file of vectors piece by piece, as they are.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Floats of shape (n, dim).
+
+    Raises:
+        SourceError: It cannot be read, or holds no vectors.
+    """
     try:
         held = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
         if path.suffix == ".npz":
@@ -155,7 +166,8 @@ def _read_array(path: Path) -> Iterator[NDArray[Any]]:
         yield held[start : start + _CHUNK]
 
 
-def _read_parquet(path: Path) -> Iterator[NDArray[Any]]:
+def read_parquet(path: Path) -> Iterator[NDArray[Any]]:
+    """Read a `.parquet` file with one column of lists of floats; see `read_array`."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from mmalign.index.faiss.gpu import place_index as place_index
     from mmalign.index.faiss.index import FaissIndex as FaissIndex
     from mmalign.index.faiss.index import require_gpu as require_gpu
+    from mmalign.index.faiss.io import read_faiss as read_faiss
     from mmalign.index.faiss.library import check_faiss as check_faiss
+    from mmalign.index.faiss.library import load_faiss as load_faiss
     from mmalign.index.lifecycle.build import build_index as build_index
     from mmalign.index.lifecycle.extend import extend_index as extend_index
     from mmalign.index.lifecycle.versions import IndexManifest as IndexManifest
@@ -61,7 +63,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "compare": ["compare_all"],
         "faiss.gpu": ["place_index"],
         "faiss.index": ["FaissIndex", "require_gpu"],
-        "faiss.library": ["check_faiss"],
+        "faiss.io": ["read_faiss"],
+        "faiss.library": ["check_faiss", "load_faiss"],
         "lifecycle.build": ["build_index"],
         "lifecycle.extend": ["extend_index"],
         "lifecycle.versions": ["IndexManifest"],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import InputError
-from mmalign.index.base import Index, ScansExactly
+from mmalign.index.base import ScansExactly
 from mmalign.index.chunks import Chunks
 from mmalign.index.recall.bounds import lower_bound
 from mmalign.index.recall.ground_truth import Truth, exact_truth
@@ -62,6 +63,9 @@ class Measuring:
         where: Rows of the index that can be found at all, a mask over its positions; None for all.
         vectors: Reads vectors by id, shape (m,) to (m, dim), so that any number of ties is counted as found.
         advance: Called with 1 after each of `steps` steps.
+        efforts: What to try, rising; None for what suits the index.
+        always: Efforts that are measured however low their recall is.
+        record: Given kind, share, number of hits and effort, and the recall of each verifying query, shape (q,).
     """
 
     ks: tuple[int, ...] = (1, 10, 100)
@@ -72,6 +76,9 @@ class Measuring:
     where: Mask | None = None
     vectors: Callable[[Int64Array], NDArray[np.floating]] | None = None
     advance: Callable[[int], None] | None = None
+    efforts: Sequence[int] | None = None
+    always: tuple[int, ...] = ()
+    record: Callable[[str, float, int, int, NDArray[np.float64]], None] | None = None
 
     def shares_for(self, rows: int) -> tuple[float, ...]:
         """Return the shares to measure for a number of rows, falling."""
@@ -85,6 +92,40 @@ class Measuring:
         return kinds * len(self.ks) * len(self.shares_for(rows))
 
 
+class Measurable(Protocol):
+    """What has to be known of an index to measure it; `Index` says what each part is."""
+
+    @property
+    def ntotal(self) -> int:
+        """How many vectors can be found."""
+        ...
+
+    @property
+    def ids(self) -> Int64Array:
+        """The id at each position."""
+        ...
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether the hits are certain to be the true nearest ones."""
+        ...
+
+    @property
+    def default_effort(self) -> int | None:
+        """The effort of a search that names none."""
+        ...
+
+    def max_effort(self, share: float = 1.0) -> int | None:
+        """Return the effort beyond which nothing more is found; see `Index.max_effort`."""
+        ...
+
+    def search(
+        self, vectors: ArrayLike, k: int, *, where: Mask | None = None, effort: int | None = None
+    ) -> tuple[Float32Array, Int64Array]:
+        """Find the nearest vectors of each query; see `Index.search`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """One kind of filter at one share: what each group of queries may find, and the truth."""
@@ -94,7 +135,7 @@ class _Setting:
 
 
 def measure_recall_profile(
-    index: Index, chunks: Chunks, queries: Mapping[str, QuerySet | Float32Array], options: Measuring | None = None
+    index: Measurable, chunks: Chunks, queries: Mapping[str, QuerySet | Float32Array], options: Measuring | None = None
 ) -> RecallProfile:
     """Measure the recall of an index against exact search, for each kind of query, number of hits and share.
 
@@ -149,7 +190,7 @@ def measure_recall_profile(
 class _Rows:
     """The rows of an index: where each id is, and filters over them."""
 
-    def __init__(self, index: Index, where: Mask | None) -> None:
+    def __init__(self, index: Measurable, where: Mask | None) -> None:
         self.ids = index.ids
         self.where = where
         self._order = np.argsort(self.ids, kind="stable")
@@ -216,12 +257,14 @@ class _Kind:
     """Queries of one kind with their truth under one share."""
 
     def __init__(
-        self, index: Index, asked: QuerySet, order: Int64Array, settings: Sequence[_Setting], options: Measuring
+        self, index: Measurable, asked: QuerySet, order: Int64Array, settings: Sequence[_Setting], options: Measuring
     ) -> None:
         self._index = index
         self._asked = asked
         self._settings = settings
         self._options = options
+        # An index of mmalign's is asked for so many at least; whoever names the efforts asks for what is wanted.
+        self._least_depth = 1 if options.efforts else LEAST_DEPTH
         # What was found, by setting, effort and depth: fewer hits are the first of more.
         self._known: dict[tuple[int, bool, int, int], Int64Array] = {}
         tuning = max(1, round(_TUNING_SHARE * len(order)))
@@ -229,10 +272,15 @@ class _Kind:
 
     def curve(self, kind: str, share: float, k: int) -> RecallCurve:
         """Choose efforts with the tuning queries, and measure them with the others."""
-        efforts = sorted({effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)})
+        efforts = sorted(
+            {effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)}
+            | {*self._options.always}
+        )
         recall, lower = [], []
         for effort in efforts:
             values = [self._recall(setting, k, effort, tuning=False) for setting in self._settings]
+            if self._options.record is not None:
+                self._options.record(kind, share, k, effort, min(values, key=np.mean))
             recall.append(min(float(one.mean()) for one in values))
             lower.append(min(lower_bound(one, confidence=self._options.confidence) for one in values))
         # Rounded down: what is written must not promise more than was measured.
@@ -241,7 +289,9 @@ class _Kind:
     def _worth_a_look(self, setting: _Setting, k: int, share: float) -> list[int]:
         tried: list[int] = []
         means: list[float] = []
-        for effort in efforts_to_try(self._index, max(k, LEAST_DEPTH), start=self._options.start, share=share):
+        given = self._options.efforts
+        depth = max(k, self._least_depth)
+        for effort in given or efforts_to_try(self._index, depth, start=self._options.start, share=share):
             tried.append(effort)
             means.append(float(self._recall(setting, k, effort, tuning=True).mean()))
             # Below the default, an index that comes back short looks again by itself, so that recall need not rise.
@@ -254,7 +304,7 @@ class _Kind:
 
     def _recall(self, setting: _Setting, k: int, effort: int, *, tuning: bool) -> NDArray[np.float64]:
         chosen = self._tuning if tuning else self._verifying
-        depth = max(k, min(LEAST_DEPTH, self._index.ntotal))
+        depth = max(k, min(self._least_depth, self._index.ntotal))
         key = (id(setting), tuning, effort, depth)
         if key not in self._known:
             self._known[key] = self._search(setting, chosen, depth, effort)
@@ -285,7 +335,7 @@ class _Kind:
         return found
 
 
-def efforts_to_try(index: Index, k: int, *, start: int | None = None, share: float = 1.0) -> list[int]:
+def efforts_to_try(index: Measurable, k: int, *, start: int | None = None, share: float = 1.0) -> list[int]:
     """Return efforts worth trying, rising in steps of about the square root of 2.
 
     Args:

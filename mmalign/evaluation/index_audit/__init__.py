@@ -1,0 +1,1 @@
+"""The recall of the indexes that people have: FAISS and hnswlib files, LanceDB, pgvector, Milvus and Qdrant."""
