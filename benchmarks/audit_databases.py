@@ -30,7 +30,7 @@ from mmalign.evaluation import AuditOptions, Place, audit
 from mmalign.evaluation.index_audit.targets.opening import open_target
 
 Array = NDArray[np.float32]
-K, TARGET, COUNT, FRESH = 10, 0.95, 240, 300
+K, TARGET, COUNT, FRESH, SHARES = 10, 0.95, 160, 300, (0.01,)
 FILTER = "price < 0.05"
 
 
@@ -92,7 +92,7 @@ def milvus_collection(vectors: Array, folder: Path) -> Iterator[tuple[str, Place
         index = client.prepare_index_params()
         index.add_index("vector", index_type="IVF_FLAT", metric_type="COSINE", params={"nlist": 128})
         client.create_index("pictures", index)
-    yield path, Place(), {"filters": (FILTER,), "shares": (0.01,)}
+    yield path, Place(), {"filters": (FILTER,)}
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def measure(engine: str, vectors: Array, inputs: Path, work: Path) -> dict[str, 
     began = time.perf_counter()
     with BUILDERS[engine](vectors, folder) as (source, place, special):
         built = time.perf_counter() - began
-        options = AuditOptions(**{"count": COUNT, **special})
+        options = AuditOptions(**{"count": COUNT, "shares": SHARES, **special})
         began = time.perf_counter()
         words = inputs / "queries-test.npy"
         report = audit(source, queries={"words": words}, k=K, target=TARGET, place=place, options=options)

@@ -10,7 +10,7 @@ import typer
 from mmalign.cli.output import JsonOption, print_fact, print_json, print_table, say, shows_progress
 
 if TYPE_CHECKING:
-    from mmalign.evaluation import AuditReport
+    from mmalign.evaluation import AuditReport, MeasuredSetting
 
 _COLUMN = 12
 
@@ -162,10 +162,16 @@ def _print(report: AuditReport, *, every: bool) -> None:
                 f"{one.chosen.words} keeps recall@{report.k} of {report.target:g} for every kind of query, "
                 f"{one.chosen.speed.median_ms:.2f} ms instead of {one.now.speed.median_ms:.2f}"
                 if one.chosen
-                else f"none that was tried keeps recall@{report.k} of {report.target:g}; most is found by "
-                f"{one.best.words}"
+                else f"none that was tried is sure to keep recall@{report.k} of {report.target:g}; most is found by "
+                f"{one.best.words}{_undecided(one.best, report.target)}"
             ),
             column=_COLUMN,
         )
     for note in report.notes:
         say(f"note: {note}")
+
+
+def _undecided(setting: MeasuredSetting, target: float) -> str:
+    """What to do where so few queries cannot tell."""
+    told = {found.verdict(target) for found in setting.recall.values()}
+    return ", which may keep it: ask more queries (--count)" if "undecided" in told and "missed" not in told else ""

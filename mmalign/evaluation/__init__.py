@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmalign.evaluation.index_audit.audit import AuditOptions as AuditOptions
     from mmalign.evaluation.index_audit.audit import audit as audit
     from mmalign.evaluation.index_audit.report import AuditReport as AuditReport
+    from mmalign.evaluation.index_audit.report import MeasuredSetting as MeasuredSetting
     from mmalign.evaluation.index_audit.target import AuditTarget as AuditTarget
     from mmalign.evaluation.index_audit.target import RowFilter as RowFilter
     from mmalign.evaluation.index_audit.target import SearchMode as SearchMode
@@ -49,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classes": ["PROMPTS", "evaluate_classes"],
         "grounding": ["evaluate_grounding"],
         "index_audit.audit": ["AuditOptions", "audit"],
-        "index_audit.report": ["AuditReport"],
+        "index_audit.report": ["AuditReport", "MeasuredSetting"],
         "index_audit.target": ["AuditTarget", "RowFilter", "SearchMode"],
         "index_audit.targets.opening": ["Place", "register_target"],
         "index_bench": ["BenchOptions", "bench_indexes"],

@@ -42,7 +42,7 @@ class MeasuredSetting:
     Attributes:
         setting: What to set.
         default: Whether that is what the database does when nobody says anything.
-        recall: By kind of query; a kind whose recall was full at less effort may lack.
+        recall: By kind of query.
         speed: How long its searches take.
     """
 
@@ -86,8 +86,7 @@ class FilteredAudit:
     @property
     def best(self) -> MeasuredSetting:
         """What finds most, by the bound of the kind that it finds least of; for where no setting keeps the target."""
-        whole = [one for one in self.settings if len(one.recall) == max(len(each.recall) for each in self.settings)]
-        return max(whole, key=lambda one: min(found.lower for found in one.recall.values()))
+        return max(self.settings, key=lambda one: min(found.lower for found in one.recall.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class Measuring:
         where: Rows of the index that can be found at all, a mask over its positions; None for all.
         vectors: Reads vectors by id, shape (m,) to (m, dim), so that any number of ties is counted as found.
         advance: Called with 1 after each of `steps` steps.
-        efforts: What to try, rising; None for what suits the index.
+        efforts: What to try, rising, the same for all kinds; None for what suits the index and the kind.
         always: Efforts that are measured however low their recall is.
         record: Given kind, share, number of hits and effort, and the recall of each verifying query, shape (q,).
     """
@@ -176,12 +176,17 @@ def measure_recall_profile(
                 settings[kind].append(_Setting(masks, truth))
                 if share == 1 and truth.scores.shape[1]:
                     ranges[kind] = QueryRange.of(asked[kind].vectors, truth.scores[:, 0])
-        for kind, one in asked.items():
-            order = orders[kind] if share == 1 else orders[kind][:_FILTERED]
-            measured = _Kind(index, one, order, settings[kind], options)
+        many = None if share == 1 or options.efforts else _FILTERED
+        measured = {
+            kind: _Kind(index, one, orders[kind][:many], settings[kind], options) for kind, one in asked.items()
+        }
+        for kind, own in measured.items():
             for k in options.ks:
                 if k <= index.ntotal:
-                    curves.append(measured.curve(kind, share, k))
+                    # Efforts that were given are compared across kinds.
+                    looked = [own] if options.efforts is None else measured.values()
+                    efforts = {effort for each in looked for effort in each.efforts(k, share)}
+                    curves.append(own.curve(kind, share, k, sorted({*efforts, *options.always})))
                 if options.advance is not None:
                     options.advance(1)
     return RecallProfile(options.confidence, tuple(curves), ranges)
@@ -267,15 +272,19 @@ class _Kind:
         self._least_depth = 1 if options.efforts else LEAST_DEPTH
         # What was found, by setting, effort and depth: fewer hits are the first of more.
         self._known: dict[tuple[int, bool, int, int], Int64Array] = {}
+        self._chosen: dict[tuple[int, float], set[int]] = {}
         tuning = max(1, round(_TUNING_SHARE * len(order)))
         self._tuning, self._verifying = np.sort(order[:tuning]), np.sort(order[tuning:])
 
-    def curve(self, kind: str, share: float, k: int) -> RecallCurve:
-        """Choose efforts with the tuning queries, and measure them with the others."""
-        efforts = sorted(
-            {effort for setting in self._settings for effort in self._worth_a_look(setting, k, share)}
-            | {*self._options.always}
-        )
+    def efforts(self, k: int, share: float) -> set[int]:
+        """Choose efforts with the tuning queries."""
+        if (k, share) not in self._chosen:
+            looks = (self._worth_a_look(setting, k, share) for setting in self._settings)
+            self._chosen[k, share] = {effort for look in looks for effort in look}
+        return self._chosen[k, share]
+
+    def curve(self, kind: str, share: float, k: int, efforts: Sequence[int]) -> RecallCurve:
+        """Measure efforts with the queries that have not chosen them."""
         recall, lower = [], []
         for effort in efforts:
             values = [self._recall(setting, k, effort, tuning=False) for setting in self._settings]
