@@ -15,9 +15,10 @@ from mmalign.evaluation.index_audit.spool import Spool
 from mmalign.evaluation.index_audit.target import AuditTarget
 from mmalign.utils import Float32Array, exact_top_k
 
-# Of each setting: single queries until there are so many or so much time has gone by, but some in any case.
-_SINGLES, _SECONDS, _LEAST = 200, 1.0, 20
-_BATCH, _BATCHES = 100, 3
+# Of each setting: single queries until there are so many or so much time has gone by; of slow ones some in any case.
+_SINGLES, _SECONDS, _LEAST, _MOST_SECONDS = 200, 1.0, 20, 10.0
+# A batch is of so many queries, of fewer where single ones take long.
+_BATCH, _LEAST_BATCH, _BATCHES = 100, 10, 3
 # Exact search is timed where the vectors are no larger, in bytes.
 _IN_MEMORY = 1 << 30
 
@@ -29,7 +30,8 @@ class Speed:
     Attributes:
         median_ms: Of a single query, in milliseconds.
         p95_ms: What 95 of 100 single queries took at most.
-        batch_per_s: Queries a second in batches of up to 100; None where the engine takes no batches.
+        batch_per_s: Queries a second in batches of up to 100, of fewer where they take long; None where the engine
+            takes no batches.
     """
 
     median_ms: float
@@ -54,14 +56,16 @@ def time_searches(
     """
     singles: list[float] = []
     target.search(queries[:1], k, parameters, where)
-    while len(singles) < _LEAST or (len(singles) < _SINGLES and sum(singles) < _SECONDS):
+    while sum(singles) < (_MOST_SECONDS if len(singles) < _LEAST else _SECONDS) and len(singles) < _SINGLES:
         one = queries[len(singles) % len(queries)][None]
         singles.append(_seconds(lambda one=one: target.search(one, k, parameters, where)))  # type: ignore[misc]
     told = 1e3 * np.quantile(singles, [0.5, 0.95])
     rate = None
     if target.batches:
-        batch = queries[:_BATCH]
-        times = [_seconds(lambda: target.search(batch, k, parameters, where)) for _ in range(_BATCHES)]
+        batch = queries[: min(_BATCH, max(_LEAST_BATCH, int(_SECONDS / max(statistics.median(singles), 1e-9))))]
+        times: list[float] = []
+        while not times or (len(times) < _BATCHES and sum(times) < _SECONDS):
+            times.append(_seconds(lambda: target.search(batch, k, parameters, where)))
         rate = round(len(batch) / statistics.median(times), 1)
     return Speed(round(float(told[0]), 3), round(float(told[1]), 3), rate)
 

