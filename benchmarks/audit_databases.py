@@ -124,14 +124,14 @@ def pgvector_table(vectors: Array, folder: Path) -> Iterator[tuple[str, Place, d
 
 @contextmanager
 def qdrant_collection(vectors: Array, folder: Path) -> Iterator[tuple[str, Place, dict[str, Any]]]:
-    """The local mode of Qdrant's client, which has no index; under filters it takes seconds a query."""
+    """The local mode of Qdrant's client, which has no index, so that filters are of no interest."""
     from qdrant_client import QdrantClient, models
 
     with closing(QdrantClient(path=str(folder / "qdrant"))) as client:
         size = models.VectorParams(size=vectors.shape[1], distance=models.Distance.COSINE)
         client.create_collection("pictures", vectors_config=size)
         client.upload_collection("pictures", vectors=vectors, ids=range(len(vectors)))
-    yield str(folder / "qdrant"), Place(), {"shares": (), "count": 60}
+    yield str(folder / "qdrant"), Place(), {"shares": ()}
 
 
 BUILDERS: dict[str, Callable[[Array, Path], Any]] = {
@@ -247,11 +247,12 @@ def main(words: list[str] | None = None) -> None:
         reports = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
         missing = sorted(set(BUILDERS) - set(reports))
         made_by = (asked.vectors / "encoder.txt").read_text(encoding="utf-8").strip()
+        most = max(max(report["kinds"].values()) for report in reports.values())
         commits = sorted({report["commit"] for report in reports.values()})
         write(
             "audit_databases",
             f"{len(held):,} vectors of width {held.shape[1]} by {made_by}, grown from pictures and crops "
-            f"(`benchmarks.vectors`), up to {COUNT} sentences and as many queries near the data, recall@{K}, "
+            f"(`benchmarks.vectors`), up to {most} sentences and as many queries near the data, recall@{K}, "
             f"each bound with 95% confidence; audited at {', '.join(commits)}"
             + (f"; not measured: {', '.join(missing)}" if missing else ""),
             figures(reports),

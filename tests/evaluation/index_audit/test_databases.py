@@ -84,7 +84,7 @@ def build_milvus(world: World, folder: Path) -> Iterator[Database]:
         index = client.prepare_index_params()
         index.add_index("vector", index_type="IVF_FLAT", metric_type="L2", params={"nlist": 256})
         client.create_index("items", index)
-    yield Database(path, "l2", False, True, filter="price < 0.2")
+    yield Database(path, "l2", False, filter="price < 0.2")
 
 
 def build_qdrant(world: World, folder: Path) -> Iterator[Database]:
