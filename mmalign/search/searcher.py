@@ -263,7 +263,9 @@ class Searcher:
     ) -> FoundRows:
         """Search for queries of the same kinds."""
         k, plan = wish.k, self._plan(wish, index)
-        notes = (Note(plan.reason, remedy=plan.remedy, about="index"),) if plan.fell_back else ()
+        notes: tuple[Note, ...] = ()
+        if plan.fell_back:
+            notes = (Note(plan.reason, remedy=plan.remedy, about="index"),)
         if plan.strategy == "exact":
             scores, row_ids = self._exact(queries, k, mask, allowed)
             return FoundRows(as_cosines(scores), row_ids, (How(True, None, plan.reason, notes),))

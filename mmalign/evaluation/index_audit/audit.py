@@ -296,7 +296,7 @@ class _Audit:
             )
             for effort, kinds in sorted(values.items())
         }
-        effort = profile.effort_for(self._recall, kind=None, k=self._k)
+        effort = profile.effort_for(self._recall, kinds=None, k=self._k)
         return list(settings.values()), None if effort is None else settings[effort]
 
     @staticmethod
