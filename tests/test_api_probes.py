@@ -172,7 +172,18 @@ def aligned() -> mmalign.Alignment:
 
 probe("search", lambda c, value: one_of(c.search(value)))
 probe("search in a list", lambda c, value: one_of(c.search([value, "red"])))
-for name in ("k", "where", "min_recall", "min_probability", "explain", "rerank", "allow_media", "policy"):
+for name in (
+    "k",
+    "where",
+    "min_recall",
+    "min_probability",
+    "min_score",
+    "offset",
+    "explain",
+    "rerank",
+    "allow_media",
+    "policy",
+):
     probe(f"search {name}", lambda c, value, name=name: one_of(c.search("red", **{name: value})))
 probe("search where of each", lambda c, value: one_of(c.search(["red", "blue"], where=value)))
 probe("search where of one", lambda c, value: one_of(c.search(["red", "blue"], where=[None, value])))

@@ -112,6 +112,14 @@ def search(
             help="Leave out hits that are less likely, 0 to 1, to be the picture that the words describe; perhaps all."
         ),
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(help="Leave out hits with a lower score, -1 to 1; scores differ from encoder to encoder."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="With --min-score: all hits from it on, instead of -k; 10,000 at most.")
+    ] = False,
+    offset: Annotated[int, typer.Option(help="Leave out so many of the best hits; -k counts those after them.")] = 0,
     explain: Annotated[
         bool,
         typer.Option(
@@ -161,6 +169,8 @@ def search(
 
         mmalign search two dogs playing in the snow --min-probability 0.5
 
+        mmalign search photo.jpg --min-score 0.9 --all
+
         mmalign search a dog left of a bicycle --rerank relations --explain
 
         mmalign search photo.jpg --captions
@@ -174,9 +184,12 @@ def search(
             rerank=rerank,
             copies=copies,
             min_probability=min_probability,
+            page=min_score is not None or every or bool(offset),
         )
     elif group_by is not None and view in (None, "image"):
         raise InputError("pictures are one hit each; leave out --group-by without --captions")
+    if every and min_score is None:
+        raise InputError("--all gives all hits from --min-score on; give that too, or say how many hits with -k")
     opened = open_collection(collection)
     words = " ".join(query)
     policy = media_policy(allow_private=allow_private)
@@ -185,15 +198,18 @@ def search(
         paths_only=paths_only,
         quiet=as_json,
         ordered=rerank is not None and _says_where(words),
+        before=offset,
     )
     stopped = False
     try:
         result = opened.search(
             words,
-            k=k,
+            k=None if every else k,
             where=where,
             min_recall=min_recall,
             min_probability=min_probability,
+            min_score=min_score,
+            offset=offset,
             explain=explain,
             rerank=rerank,
             on_hit=shown.come if explain or rerank else None,
@@ -211,7 +227,9 @@ def search(
 
         say(f"wrote {write_contact_sheet([result], contact_sheet)}")
     if as_json:
-        print_json(result.to_dict())
+        # What was asked for, where it was.
+        asked = {"min_score": min_score, "offset": offset or None}
+        print_json(result.to_dict() | {name: value for name, value in asked.items() if value is not None})
     else:
         shown.rest(result)
     if stopped:
@@ -223,7 +241,7 @@ def search(
 
 
 def _check_captions(
-    asked: str, *, explain: bool, rerank: str | None, copies: bool, min_probability: float | None
+    asked: str, *, explain: bool, rerank: str | None, copies: bool, min_probability: float | None, page: bool
 ) -> None:
     """Refuse options about pictures, by the names that they have on the command line, as `asked` is one."""
     if copies:
@@ -232,6 +250,8 @@ def _check_captions(
         raise InputError(f"--explain looks for words in pictures; leave it out with {asked}")
     if rerank is not None:
         raise InputError(f"--rerank looks for words in pictures; leave it out with {asked}")
+    if page:
+        raise InputError(f"--min-score, --all and --offset are for pictures; leave them out with {asked}")
     if min_probability is not None:
         raise InputError(f"--min-probability was measured for pictures; leave it out with {asked}")
 
@@ -266,13 +286,17 @@ class _Shown:
         paths_only: Print paths alone.
         quiet: Print nothing before all is known.
         ordered: Whether the order of the hits is not known before all were looked at.
+        before: How many hits come before the first.
     """
 
-    def __init__(self, begin: Callable[[], None], *, paths_only: bool, quiet: bool, ordered: bool) -> None:
+    def __init__(
+        self, begin: Callable[[], None], *, paths_only: bool, quiet: bool, ordered: bool, before: int = 0
+    ) -> None:
         self._begin: Callable[[], None] | None = begin
         self._paths_only, self._quiet, self._ordered = paths_only, quiet, ordered
+        self._before = before
         self._printed = 0
-        self._width = 2
+        self._width = max(2, len(str(before + 1)))
 
     def come(self, hit: Hit) -> None:
         """A hit that was looked at: a result where its place among the others is known, else a remark."""
@@ -294,7 +318,7 @@ class _Shown:
         if not result.hits and not self._paths_only:
             print("nothing found")
         if not self._printed:
-            self._width = len(str(len(result)))
+            self._width = len(str(self._before + len(result)))
         for rank, hit in enumerate(result, 1):
             if rank > self._printed:
                 self._print(rank, hit)
@@ -311,7 +335,7 @@ class _Shown:
         likely = "" if hit.probability is None else f"{hit.probability:>4.0%}  "
         more = len(hit.copies)
         alike = f"  (+{more:,} cop{'y' if more == 1 else 'ies'})" if more else ""
-        print(f"{rank:>{self._width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}{alike}")
+        print(f"{self._before + rank:>{self._width}}.  {hit.score:.3f}  {likely}{hit.uri or hit.id}{alike}")
         indent = f"{'':>{self._width}}          {' ' * len(likely)}"
         for caption in (hit.metadata.get("captions") or [])[:1]:
             print(f"{indent}{caption}")

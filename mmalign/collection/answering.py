@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmalign.collection.relations import relations_of
 from mmalign.errors import FilterError, InputError
-from mmalign.search import Encoded, FoundRows, HitReader, Ranking, Reranker, Searcher, with_copies
+from mmalign.search import Encoded, FoundRows, HitReader, Ranking, Reranker, ScoreRange, Searcher, with_copies
 from mmalign.types import Hit, Note, SearchResult, batch_results, describe
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def answer(
     searcher: Searcher,
     reader: HitReader,
     *,
+    wanted: ScoreRange,
     fetch: int,
     where: str | None,
     min_recall: float | None,
@@ -123,7 +124,8 @@ def answer(
         asked: The queries.
         searcher: What finds rows.
         reader: What makes hits of them.
-        fetch: How many hits.
+        wanted: Which hits are wanted.
+        fetch: How many hits at most.
         where: The filter; None for none.
         min_recall: As for `Collection.search`.
         copies: As for `Collection.search`.
@@ -133,11 +135,15 @@ def answer(
     """
     allowed = None if where is None else searcher.store.row_ids(where=where)
     alike = None if copies or not searcher.copies else searcher.copies.among(allowed)
-    found = (
-        searcher.search_distinct(asked.vectors, fetch, alike, allowed=allowed, min_recall=min_recall, kinds=asked.kinds)
-        if alike
-        else searcher.search(asked.vectors, fetch, allowed=allowed, min_recall=min_recall, kinds=asked.kinds)
-    )
+
+    def look(k: int) -> FoundRows:
+        if alike:
+            return searcher.search_distinct(
+                asked.vectors, k, alike, allowed=allowed, min_recall=min_recall, kinds=asked.kinds
+            )
+        return searcher.search(asked.vectors, k, allowed=allowed, min_recall=min_recall, kinds=asked.kinds)
+
+    found = wanted.find(look, fetch)
 
     def read(found: FoundRows, probabilities: Any) -> Callable[[int], tuple[Hit, ...]]:
         hits = reader.read(found, probabilities)

@@ -647,10 +647,12 @@ class Collection:
         self,
         query: list[Any] | np.ndarray[tuple[int, int], np.dtype[Any]],
         *,
-        k: int = 10,
+        k: int | None = 10,
         where: Filters = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
+        min_score: float | None = None,
+        offset: int = 0,
         explain: bool = False,
         rerank: str | Reranker | Sequence[str | Reranker] | None = None,
         on_hit: Callable[[Hit], None] | None = None,
@@ -666,10 +668,12 @@ class Collection:
         self,
         query: QueryLike,
         *,
-        k: int = 10,
+        k: int | None = 10,
         where: str | None = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
+        min_score: float | None = None,
+        offset: int = 0,
         explain: bool = False,
         rerank: str | Reranker | Sequence[str | Reranker] | None = None,
         on_hit: Callable[[Hit], None] | None = None,
@@ -685,10 +689,12 @@ class Collection:
         self,
         query: QueryLike | list[Any] | NDArray[Any],
         *,
-        k: int = 10,
+        k: int | None = 10,
         where: Filters = None,
         min_recall: float | None = None,
         min_probability: float | None = None,
+        min_score: float | None = None,
+        offset: int = 0,
         explain: bool = False,
         rerank: str | Reranker | Sequence[str | Reranker] | None = None,
         on_hit: Callable[[Hit], None] | None = None,
@@ -705,7 +711,8 @@ class Collection:
             query: Words, a picture (path or PIL), a vector of shape (dim,), or a `Query`; a list of them, or an array
                 of shape (n, dim), gives a list of results. The words of a list go through the encoder together, which
                 takes a fraction of the time; scores may differ from those of single queries in the last bits.
-            k: How many hits; fewer where there are fewer items.
+            k: How many hits; fewer where there are fewer items. None, with a `min_score`, for all from that on, 10,000
+                at most; a note says where there are more.
             where: SQL over the columns that hits must meet, such as `year >= 2020 AND label = 'dog'`: columns as they
                 are or in double quotes, texts and dates in single ones; `docs/filters.md` says what else it may hold.
                 For a list of queries it may be a list of as many, one for each, None for no filter; queries with the
@@ -716,6 +723,10 @@ class Collection:
             min_probability: Leave out hits that are less likely to be the picture that the words describe, 0 to 1.
                 Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
                 left, a note says how likely the best hit was.
+            min_score: Leave out hits with a lower score, -1 to 1. Scores are cosines, which differ from encoder to
+                encoder and from words to pictures: a `min_probability` means the same everywhere. Where nothing is
+                left, a note says what the best hit has.
+            offset: Leave out so many of the hits that there would be, the best ones; `k` counts those after them.
             explain: Look for the query's words in the pictures of the `k` hits, and give each its `regions`; their
                 order stays. Takes as long as to align so many pictures.
             rerank: What puts the hits in another order, one after the other: `relations` compares the best 20 pictures
@@ -729,8 +740,8 @@ class Collection:
                 `where` stands for all; its `copies` names the others, and `k` counts it once.
             view: What the query is compared with: `image`, the items themselves, or `captions`, what is said of them,
                 where each caption is a hit: `id` and `uri` of its item, and `metadata["captions"]` holding it alone.
-                Captions that are new are embedded first. `min_probability`, `explain`, `rerank` and `copies` are about
-                pictures.
+                Captions that are new are embedded first. `min_probability`, `min_score`, `offset`, `explain`, `rerank`
+                and `copies` are about pictures.
             group_by: With captions: `item` for one hit an item, that of its nearest caption; None for one a caption.
             allow_media: Whether a query may name pictures by path or URL. Otherwise a text is words, whatever it looks
                 like, and no file and no server is looked at; a path is an error.
@@ -740,9 +751,10 @@ class Collection:
             The hits, best first; those of a query in words have a `probability` where the encoder was calibrated.
 
         Raises:
-            InputError: `k` is negative, `min_recall` or `min_probability` is not from 0 to 1, `where` is a list of
-                another length than `query`, `explain` with an encoder that does not take both words and pictures, no
-                view is called so, or it has no use for an option.
+            InputError: `k` is negative, or None without `min_score`, `min_recall` or `min_probability` is not from 0 to
+                1, `min_score` not from -1 to 1, `offset` negative, `where` is a list of another length than `query`,
+                `explain` with an encoder that does not take both words and pictures, no view is called so, or it has no
+                use for an option.
             QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
                 words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.
@@ -754,6 +766,8 @@ class Collection:
             where=where,
             min_recall=min_recall,
             min_probability=min_probability,
+            min_score=min_score,
+            offset=offset,
             explain=explain,
             rerank=rerank,
             on_hit=on_hit,

@@ -25,6 +25,7 @@ from mmalign.search import (
     QueryLike,
     Reranker,
     RerankRequest,
+    ScoreRange,
     as_queries,
     encode_queries,
     fetch_sizes,
@@ -38,10 +39,12 @@ class SearchOptions:
     """How to search; each as for `Collection.search`.
 
     Attributes:
-        k: How many hits.
+        k: How many hits; None for all from `min_score` on.
         where: A filter, or one for each query.
         min_recall: Share of the true nearest that is to be found on average.
         min_probability: Least probability of a hit.
+        min_score: Least score of a hit.
+        offset: How many of the best hits are left out.
         explain: Whether to look for the words in the pictures of the hits.
         rerank: What puts the hits in another order.
         on_hit: Called with each hit that was looked at.
@@ -53,10 +56,12 @@ class SearchOptions:
         policy: What may be read.
     """
 
-    k: int = 10
+    k: int | None = 10
     where: Filters = None
     min_recall: float | None = None
     min_probability: float | None = None
+    min_score: float | None = None
+    offset: int = 0
     explain: bool = False
     rerank: str | Reranker | Sequence[str | Reranker] | None = None
     on_hit: Callable[[Hit], None] | None = None
@@ -68,7 +73,10 @@ class SearchOptions:
     policy: MediaPolicy | None = None
 
     def __post_init__(self) -> None:
-        check_k(self.k)
+        if self.k is not None:
+            check_k(self.k)
+        # Refuses what makes none.
+        ScoreRange.checked(self.k, self.min_score, self.offset)
         check_flag("explain", self.explain)
         check_flag("copies", self.copies)
         check_flag("allow_media", self.allow_media)
@@ -80,6 +88,11 @@ class SearchOptions:
         check_choice("view", self.view, VIEWS)
         self._check_view()
 
+    @property
+    def wanted(self) -> ScoreRange:
+        """Which hits are given of those that are found."""
+        return ScoreRange.checked(self.k, self.min_score, self.offset)
+
     def _check_view(self) -> None:
         """Refuse what belongs to another view than the one that is searched."""
         if self.view == IMAGE:
@@ -90,6 +103,9 @@ class SearchOptions:
             "explain": (self.explain, "looks for words in pictures"),
             "rerank": (self.rerank is not None, "looks at the pictures of hits"),
             "min_probability": (self.min_probability is not None, "was measured for pictures"),
+            "k=None": (self.k is None, "gives all pictures from min_score on"),
+            "min_score": (self.min_score is not None, "bounds the scores of pictures"),
+            "offset": (self.offset != 0, "pages through pictures"),
             "copies": (self.copies, f"is about identical files, and their {self.view} are hits of their own"),
         }
         for name, (given, reason) in reasons.items():
@@ -143,12 +159,13 @@ def _search_items(
     """The results of queries that are compared with the items themselves; `groups` has their places by filter."""
     started = time.perf_counter()
     probable = Probability(generation.calibration, options.min_probability)
-    explaining = [Explain(generation.aligner)] if options.explain else []
-    rerankers = (*rerankers_of(options.rerank, generation.aligner), *explaining)
-    asked = _encode(generation, queries, groups, options, made_with=made_with, rerankers=(probable, *rerankers))
+    explaining = (Explain(generation.aligner),) if options.explain else ()
+    rerankers, wanted = rerankers_of(options.rerank, generation.aligner), options.wanted
+    looks = (probable, *rerankers, *explaining)
+    asked = _encode(generation, queries, groups, options, made_with=made_with, rerankers=looks)
     searcher = generation.searcher()
     reader = generation.hit_reader(searcher.store)
-    fetch, *depths = fetch_sizes((probable, *rerankers), options.k, asked.queries)
+    fetch, *depths = fetch_sizes((probable, *rerankers), wanted.depth, asked.queries)
     answers = []
     for one, places in groups.items():
         part = asked if len(groups) == 1 else asked.part(places)
@@ -157,19 +174,25 @@ def _search_items(
             part,
             searcher,
             reader,
+            wanted=wanted,
             fetch=fetch,
             where=one,
             min_recall=options.min_recall,
             copies=options.copies,
         )
-        likely = probable.apply(RerankRequest(k=depths[0]), found.ranking)
+        likely = wanted.keep(probable.apply(RerankRequest(k=depths[0]), found.ranking))
         answers.append(Answer(places, part, found.found, likely))
     # In the order of the queries, whichever of them were served together.
     ranking = merged(answers)
-    for reranker, wanted in zip(rerankers, depths[1:], strict=True):
-        request = RerankRequest(k=wanted, on_hit=options.on_hit, progress=options.progress)
+    for reranker, depth in zip(rerankers, depths[1:], strict=True):
+        request = RerankRequest(k=depth, on_hit=options.on_hit, progress=options.progress)
         ranking = reranker.apply(request, ranking)
-    if alone and not rerankers and (remarks := hint(asked.queries[0])):
+    ranking = wanted.cut(ranking)
+    for explain in explaining:
+        # Nobody sees the pictures of another page.
+        request = RerankRequest(k=wanted.page, on_hit=options.on_hit, progress=options.progress)
+        ranking = explain.apply(request, ranking)
+    if alone and not rerankers and not explaining and (remarks := hint(asked.queries[0])):
         ranking = ranking.with_notes([remarks])
     results = results_of(
         answers,
@@ -203,7 +226,7 @@ def _search_captions(
             for place in places:
                 found[place] = searcher.search(
                     asked.vectors[place],
-                    options.k,
+                    options.wanted.page,
                     allowed=allowed,
                     grouped=options.group_by == "item",
                     min_recall=options.min_recall,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmalign.search.rerank import Reranker as Reranker
     from mmalign.search.rerank import RerankRequest as RerankRequest
     from mmalign.search.rerank import fetch_sizes as fetch_sizes
+    from mmalign.search.score_range import ScoreRange as ScoreRange
     from mmalign.search.searcher import FoundRows as FoundRows
     from mmalign.search.searcher import How as How
     from mmalign.search.searcher import Searcher as Searcher
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "probability": ["Probability", "find_calibration"],
         "query": ["Encoded", "Query", "QueryLike", "as_queries", "encode_queries", "stored_picture"],
         "rerank": ["Ranking", "RerankRequest", "Reranker", "fetch_sizes"],
+        "score_range": ["ScoreRange"],
         "searcher": ["FoundRows", "How", "Searcher"],
     },
 )

@@ -109,6 +109,28 @@ def test_captions_are_grouped_by_item_on_request(run: Run, indexed: Path) -> Non
     assert "leave out --group-by without --captions" in run("search", "red", "--group-by", "item").err
 
 
+def test_search_from_a_score_on_and_by_pages(run: Run, indexed: Path) -> None:
+    hits = run("search", "green", "--json").json["hits"]  # type: ignore[index]
+    least = hits[1]["score"]
+    told = run("search", "green", "--min-score", str(least), "--all", "--json").json
+    assert told["hits"] == [hit for hit in hits if hit["score"] >= least]  # type: ignore[index]
+    assert (told["min_score"], "offset" in told) == (least, False)  # type: ignore[index, operator]
+    page = run("search", "green", "-k", "1", "--offset", "1", "--json").json
+    assert (page["hits"], page["offset"]) == (hits[1:2], 1)  # type: ignore[index]
+    assert run("search", "green", "-k", "1", "--offset", "1").out.startswith("2.  ")
+    none = run("search", "green", "--min-score", "0.9999", "--all")
+    assert (none.code, none.out) == (1, "nothing found\n")
+    assert "below min_score 0.9999" in none.err
+    for words, error in (
+        (["--all"], "give that too, or say how many hits with -k"),
+        (["--min-score", "2"], "from -1 to 1"),
+        (["--offset", "-1"], "offset is an integer of at least 0"),
+        (["--captions", "--offset", "1"], "leave them out with --captions"),
+    ):
+        refused = run("search", "green", *words)
+        assert (refused.code, error in refused.err) == (2, True), refused.err
+
+
 def test_search_leaves_out_what_is_unlikely(run: Run, indexed: Path, encoder: ColorEncoder) -> None:
     encoder.calibration = FITTED  # type: ignore[attr-defined]
     hits = run("search", "green", "--json").json["hits"]  # type: ignore[index]

@@ -120,7 +120,8 @@ def test_what_belongs_to_another_view_is_refused(tmp_path: Path) -> None:
         collection.search("x", view="pages")  # type: ignore[call-overload]
     with pytest.raises(InputError, match="leave group_by out without view='captions'"):
         collection.search("x", group_by="item")
-    for option, value in {"explain": True, "rerank": "relations", "min_probability": 0.5, "copies": True}.items():
+    refused = {"explain": True, "rerank": "relations", "min_probability": 0.5, "copies": True}
+    for option, value in {**refused, "min_score": 0.5, "offset": 1}.items():
         with pytest.raises(InputError, match=rf"^{option} .*; leave it out with view='captions'$"):
             collection.search("x", view="captions", **{option: value})
     assert not (collection.path / "views").exists()
