@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mmalign.errors import DamagedError, StorageError
 from mmalign.store.compaction import reads_long
+from mmalign.store.filter_cache import FilterCache
 from mmalign.store.item_columns import base_schema
 from mmalign.store.names import renamed_columns
 from mmalign.store.sizes import size_columns
@@ -42,6 +43,7 @@ class OpenedTable:
         self._checked = False
         self._is_alone = False
         self._passed_over: frozenset[int] = frozenset()
+        self._filters = FilterCache()
 
     def at(self, version: int) -> Self | None:
         """Return the store at an earlier version, or None where that was cleaned away or cannot be relied on any more.
@@ -141,6 +143,11 @@ class OpenedTable:
             fragments: Their ids.
         """
         self._passed_over = frozenset(fragments)
+
+    @property
+    def _state(self) -> tuple[lance.LanceDataset, int, frozenset[int]]:
+        """What answers to filters depend on, beside their texts; writing through a dataset changes its version."""
+        return self._dataset, self._dataset.version, self._passed_over
 
     @property
     def _fragments(self) -> list[lance.LanceFragment] | None:

@@ -139,15 +139,28 @@ class ScannedTable(OpenedTable):
             also: A further condition in Lance's own dialect, written by mmalign itself.
 
         Returns:
-            Array of shape (n,), int64.
+            Array of shape (n,), int64. That of a filter alone is not to be written to: one that comes again at the same
+            version is not evaluated again.
 
         Raises:
             FilterError: The filter cannot be understood, or cannot be answered for some item.
             StorageError: The items cannot be read.
         """
+        if isinstance(where, str) and since is None and fragments is None and also is None:
+            return self._filters.get(where, lambda: self._state, lambda: self._evaluate(where))
         newer = None if since is None else f"_row_last_updated_at_version > {int(since)}"
-        condition = _both(_both(self._filter_sql(where), newer), also)
-        if where is not None or also is not None:
+        return self._evaluate(where, _both(newer, also), fragments, check=also is not None)
+
+    def _evaluate(
+        self,
+        where: str | None,
+        also: str | None = None,
+        fragments: Sequence[lance.LanceFragment] | None = None,
+        *,
+        check: bool = True,
+    ) -> Int64Array:
+        condition = _both(self._filter_sql(where), also)
+        if where is not None or check:
             self.verify()
         with self._filtering(where):
             scanner = self._dataset.scanner(
@@ -164,7 +177,8 @@ class ScannedTable(OpenedTable):
         Raises:
             FilterError: The filter cannot be understood; the text says what the columns hold.
         """
-        self._filter_sql(where)
+        if not (isinstance(where, str) and self._filters.knows(where, self._state)):
+            self._filter_sql(where)
 
     def _filter_sql(self, where: str | None) -> str | None:
         """The filter in Lance's own dialect."""
