@@ -37,6 +37,7 @@ from mmalign import (
     Skip,
     StoredItem,
     align,
+    audit,
     evaluate_retrieval,
     load_encoder,
     write_contact_sheet,
@@ -291,6 +292,7 @@ probe("align() encoder", lambda c, value: align(PICTURE, "a red wall", encoder=v
 probe("explain", lambda c, value: aligned().explain(value))
 probe("draw", lambda c, value: aligned().draw(value))
 
+probe("audit", lambda c, value: audit(value))
 probe("load_encoder", lambda c, value: load_encoder(value))
 probe("load_encoder device", lambda c, value: load_encoder(ColorEncoder(), device=value))
 probe("evaluate_retrieval", lambda c, value: evaluate_retrieval(value, encoder=ColorEncoder(), **QUICK))

@@ -22,7 +22,7 @@ from mmalign.evaluation.index_audit.spool import Spool, spool, temporary_folder
 from mmalign.evaluation.index_audit.target import AuditTarget, RowFilter, SearchMode
 from mmalign.evaluation.index_audit.targets.opening import Place, open_target
 from mmalign.index import Measuring, QuerySet, lower_bound, measure_recall_profile
-from mmalign.types import Note
+from mmalign.types import Note, as_path
 from mmalign.utils import Float32Array, Int64Array, track
 
 
@@ -92,6 +92,8 @@ def audit(
     options = options or AuditOptions()
     _check(k, target, options)
     rng = np.random.default_rng(options.seed)
+    if not isinstance(source, AuditTarget):
+        as_path("source", source)
     opened = source if isinstance(source, AuditTarget) else open_target(source, place or Place())
     with closing(opened), temporary_folder() as folder:
         files = {} if queries is None else dict(queries) if isinstance(queries, Mapping) else {"given": queries}

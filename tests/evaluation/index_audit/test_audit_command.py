@@ -58,7 +58,7 @@ def test_errors_say_what_to_do(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "postgresql://" in done.stderr
     twice = run(str(folder / "x.faiss"), "-q", str(folder / "words.npy"), "-q", str(folder / "words.npy"))
-    assert twice.returncode == 1
+    assert twice.returncode == 2
     assert "KIND=PATH" in twice.stderr
 
 

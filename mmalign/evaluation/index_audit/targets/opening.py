@@ -122,7 +122,10 @@ def guess_engine(source: str) -> str:
         SourceError: Nothing is there.
         InputError: It could be for several engines, or is for none.
     """
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:
+        raise InputError(f"{source} is no address: {error}") from error
     if parts.scheme in ("postgresql", "postgres"):
         return "pgvector"
     if parts.scheme in ("http", "https", "tcp", "grpc"):
