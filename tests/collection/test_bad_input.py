@@ -106,9 +106,11 @@ def test_queries_of_other_types_find_the_same(collection: Collection) -> None:
 
 @pytest.mark.parametrize("k", COUNTS)
 def test_numbers_of_hits_that_are_none(collection: Collection, k: Any) -> None:
-    with pytest.raises(InputError, match="k must be"):
+    # None asks for all hits from a score on, and here is none.
+    expected = "k=None gives all hits from min_score on" if k is None else "k must be"
+    with pytest.raises(InputError, match=expected):
         collection.search(GOOD, k=k)
-    with pytest.raises(InputError, match="k must be"):
+    with pytest.raises(InputError, match=r"k must be|k=None|min_score"):
         collection.search_captions(GOOD, k=k)
 
 

@@ -93,7 +93,7 @@ def test_a_recipe_for_an_unknown_backend_says_so(tmp_path: Path) -> None:
     recipe = tmp_path / "other.toml"
     recipe.write_text(RECIPE.replace('backend = "reversed"', 'backend = "milvus9"'), encoding="utf-8")
     with pytest.raises(
-        RecipeError, match=r"no index backend is called 'milvus9'; known are .*exact, faiss, .*reversed"
+        RecipeError, match=r"(?s)no index backend is called 'milvus9'; known are .*exact, faiss, .*reversed"
     ):
         collection.build_index(str(recipe), progress=False)
 
