@@ -76,7 +76,7 @@ def synthetic_queries(count: int = 2000, *, seed: int = 0) -> list[str]:
         The sentences in no order, the same ones for the same count and seed.
 
     Example:
-        >>> len(set(query_bank(500)))
+        >>> len(set(synthetic_queries(500)))
         500
     """
     rng = np.random.default_rng(seed)
