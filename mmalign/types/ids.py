@@ -20,7 +20,7 @@ def as_ids(ids: Any, *, name: str = "ids") -> list[str]:
         The identifiers in their order.
 
     Raises:
-        InputError: A text or number alone, or an entry that is neither text nor an integer.
+        InputError: A text or number alone, or an entry that is no identifier; see `as_id`.
 
     Example:
         >>> as_ids(["a", 12])
@@ -49,7 +49,7 @@ def as_id(value: Any, *, name: str = "id") -> str:
         The text; of an integer, its digits.
 
     Raises:
-        InputError: It is neither, or text that UTF-8 cannot hold.
+        InputError: It is neither, text that UTF-8 cannot hold, or text with a NUL character.
     """
     if isinstance(value, str):
         text = str.__str__(value)
@@ -57,6 +57,9 @@ def as_id(value: Any, *, name: str = "id") -> str:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(f"{name} must be text that UTF-8 can hold: {error}") from error
+        if "\0" in text:
+            # No filter can name it, so that the item could never be looked up.
+            raise InputError(f"{name} must be text without NUL characters, got {text!r:.60}; leave them out of it")
         return text
     # NumPy's and torch's truth values say that they are indices.
     if not isinstance(value, bool) and "bool" not in str(getattr(value, "dtype", "")):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from mmalign.errors import DimensionError, InputError, MMAlignError, RecipeError
 from mmalign.index.base import Index
 from mmalign.index.lifecycle.build import build_index
 from mmalign.index.planning.recipe import list_recipes
+from mmalign.types import Item
 from mmalign.utils.similarity import l2_normalize
+from tests.tools.color_encoder import ColorEncoder, paint
 
 DIM, ROWS = 16, 400
 GOOD = np.random.default_rng(3).standard_normal(DIM).astype(np.float32)
@@ -84,13 +87,36 @@ def test_vectors_that_cannot_be_added(collection: Collection, vectors: np.ndarra
     mixed[2, 5] = np.nan
     with pytest.raises(InputError, match="1 of 3 rows hold NaN or infinity, the first is row 2"):
         collection.add_embeddings(["a", "b", "c"], mixed)
-    ids: list[Any] = [["a", "a"], ["a", ""], ["a"], ["a", None], "ab", ["a", "\ud800"]]
+    ids: list[Any] = [["a", "a"], ["a", ""], ["a"], ["a", None], "ab", ["a", "\ud800"], ["a", "b\0"]]
     for names in ids:
         with pytest.raises(InputError, match="ids"):
             collection.add_embeddings(names, vectors[:2])
     with pytest.raises(InputError, match="0 ids but 2 vectors"):
         # Else they would be lost in silence.
         collection.add_embeddings([], vectors[:2])
+
+
+def test_a_nul_in_an_id_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
+    """No filter can name it, so that the item could neither be found nor replaced."""
+    made = Collection.create(tmp_path / "c.mm", encoder=ColorEncoder())
+    red, green, blue = (str(paint(tmp_path / f"{color}.png", color)) for color in ("red", "green", "blue"))
+    rows = [{"path": red, "id": "good"}, {"path": green, "id": "ba\0d"}, {"path": blue, "id": "\0"}]
+    table = tmp_path / "table.jsonl"
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    for source in (table, rows, [Item(str(row["path"]), id=row["id"]) for row in rows]):
+        report = made.add(source, progress=False)
+        assert report.added + report.unchanged == len(made) == 1
+        assert len(report.skipped) == 2
+        assert all("id must be text without NUL characters, got" in skip.reason for skip in report.skipped)
+    asked: list[Callable[[], Any]] = [
+        lambda: made.get("ba\0d"),
+        lambda: made.has("ba\0d"),
+        lambda: made.remove(["ba\0d"]),
+        lambda: made.update(["ba\0d"], {"year": 1}),
+    ]
+    for ask in asked:
+        with pytest.raises(InputError, match="text without NUL characters"):
+            ask()
 
 
 def test_queries_of_other_types_find_the_same(collection: Collection) -> None:
@@ -106,12 +132,12 @@ def test_queries_of_other_types_find_the_same(collection: Collection) -> None:
 
 @pytest.mark.parametrize("k", COUNTS)
 def test_numbers_of_hits_that_are_none(collection: Collection, k: Any) -> None:
-    # None asks for all hits from a score on, and here is none.
-    expected = "k=None gives all hits from min_score on" if k is None else "k must be"
-    with pytest.raises(InputError, match=expected):
+    # None asks for all hits from a score on, and here is none; captions have no use for one.
+    with pytest.raises(InputError, match="k=None gives all hits from min_score on" if k is None else "k must be"):
         collection.search(GOOD, k=k)
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match="^k=None is for pictures; say how many" if k is None else "k must be") as told:
         collection.search_captions(GOOD, k=k)
+    assert "min_score" not in str(told.value)
 
 
 def test_as_many_hits_as_nobody_has(collection: Collection) -> None:

@@ -71,6 +71,7 @@ def test_an_empty_id_is_none(identity: str | None) -> None:
         ({"path": "a.jpg", "captions": ["a", None]}, "column 'captions' must hold"),
         ({"path": "a.jpg", "id": 1.5}, "id must be text or an integer, got 1.5"),
         ({"path": "a.jpg", "id": True}, "id must be text or an integer"),
+        ({"path": "a.jpg", "id": "a\0"}, "id must be text without NUL characters"),
         ({"path": "a.jpg", "raw": b"x"}, "column 'raw' holds bytes"),
         ({"path": "a.jpg", "note": "caf\udce9"}, "column 'note' is not UTF-8; save the table as UTF-8"),
         ({"path": "a.jpg", "caption": "\ud83d"}, "column 'caption' holds half of a character"),

@@ -49,13 +49,18 @@ def test_the_remedy_for_one_item() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [None, True, np.bool_(False), 1.0, np.float32(1), float("nan"), b"a", "a\ud83d", ["a"], object()]
+    "entry", [None, True, np.bool_(False), 1.0, np.float32(1), float("nan"), b"a", "a\ud83d", "a\0", ["a"], object()]
 )
 def test_entries_that_are_no_ids(entry: Any) -> None:
     with pytest.raises(InputError, match=r"ids\[1\] must be text"):
         as_ids(["a", entry])
     with pytest.raises(InputError, match="id must be text"):
         as_id(entry)
+
+
+def test_an_id_that_could_not_be_found_again_is_named() -> None:
+    with pytest.raises(InputError, match=r"^ids\[2\] must be text without NUL characters, got 'b\\x00c'; leave them"):
+        as_ids(["a", "b", "b\0c"])
 
 
 def test_a_count_knows_which_ids_were_unknown() -> None:
