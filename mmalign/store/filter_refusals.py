@@ -6,6 +6,8 @@ import re
 
 import lance
 
+from mmalign.store.names import renamed_columns
+
 
 def why_text(dataset: lance.LanceDataset, column: str, number: str) -> str:
     """Say why a column that is compared with a number is text.
@@ -16,24 +18,32 @@ def why_text(dataset: lance.LanceDataset, column: str, number: str) -> str:
         number: What it is compared with, as the filter has it.
 
     Returns:
-        The first row that makes it text, or that none does, and what to write.
+        The first row that makes it text, that none does or that it holds nothing yet; and what to write.
     """
     row = 0
-    some = "x"
-    for batch in dataset.to_batches(columns=["id", column]):
-        for name, value in zip(*(part.to_pylist() for part in batch.columns), strict=True):
+    some = None
+    given = renamed_columns(dataset.schema).get(column)
+    other = "" if given is None else f"; what was given as {column} is the column {_quoted(given)}"
+    # Each once: the column may be that of the ids.
+    for batch in dataset.to_batches(columns=list(dict.fromkeys(["id", column]))):
+        for name, value in zip(*(batch.column(part).to_pylist() for part in ("id", column)), strict=True):
             row += 1
             if value is not None and not _is_number(value):
                 shown = value if len(value) <= 60 else value[:57] + "..."
                 return (
                     f"{column} is text, because of row {row}: {shown!r} (item {name!r}), and {number} is a "
                     f"number; compare it with a text, {number!r}, or write TRY_CAST({_quoted(column)} AS "
-                    f"DOUBLE), which is NULL where there is no number"
+                    f"DOUBLE), which is NULL where there is no number{other}"
                 )
             some = some if value is None else value
+    if some is None:
+        return (
+            f"{column} is text and holds no value at all yet, and {number} is a number; compare it with a text, "
+            f"{number!r}{other}"
+        )
     return (
         f"{column} is text, though it holds nothing but numbers, such as {some!r}, and {number} is a number; "
-        f"compare it with a text, {number!r}, or write CAST({_quoted(column)} AS DOUBLE)"
+        f"compare it with a text, {number!r}, or write CAST({_quoted(column)} AS DOUBLE){other}"
     )
 
 

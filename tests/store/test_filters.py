@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mmalign import Collection
 from mmalign.collection.item_schema import item_schema
 from mmalign.errors import FilterError
 from mmalign.store import filter_functions
@@ -602,6 +603,35 @@ def test_a_renamed_column_is_found_by_the_name_that_it_had(tmp_path: Path) -> No
         assert to_lance(where, schema) == "`exif_iso` >= 101"
     with pytest.raises(FilterError, match=r"did you mean exif\.iso"):
         to_lance('"exif.isso" > 100', schema)
+
+
+def test_a_number_beside_the_ids_says_which_column_may_be_meant(tmp_path: Path) -> None:
+    made = Collection.create(tmp_path / "a.mm", encoder=None, dim=2)
+    made.add_embeddings(["a", "b"], np.eye(2), metadata={"id": [7, 8]})
+    calls: list[Callable[[], Any]] = [
+        lambda: made.search(np.ones(2), where='"id" = 7'),
+        lambda: made.remove(where="id = 7"),
+        lambda: made.to_arrow(where="7 < id"),
+    ]
+    for call in calls:
+        with pytest.raises(FilterError, match=r"id is text, because of row 1: 'a' .*given as id is the column id_"):
+            call()
+    assert [hit.id for hit in made.search(np.ones(2), where="id_ = 7")] == ["a"]
+    digits = Collection.create(tmp_path / "b.mm", encoder=None, dim=2)
+    digits.add_embeddings([1, 2], np.eye(2))
+    with pytest.raises(FilterError, match=r"id is text, though it holds nothing but numbers, such as '\d', and 2 is"):
+        digits.search(np.ones(2), where="id = 2")
+
+
+def test_a_column_without_a_value_is_told_as_such(tmp_path: Path) -> None:
+    made = Store.create(tmp_path / "items.lance", dim=4, schema=item_schema)
+    made.ensure_columns(COLUMNS)
+    for rows in ([], [{"id": "a"}, {"id": "b"}]):
+        if rows:
+            made.upsert(rows, np.ones((len(rows), 4)))
+        with pytest.raises(FilterError, match="brand is text and holds no value at all yet, and 3 is a") as told:
+            made.scan(["id"], where="brand > 3")
+        assert "'x'" not in str(told.value)
 
 
 # Random filters ------------------------------------------------------------------------------------------------------
