@@ -162,13 +162,11 @@ def _open_to_index(
 
 def _target(source: str, collection: Path | None) -> Path:
     """The collection that `index` means."""
-    from mmalign.collection import VARIABLE
+    from mmalign.collection import VARIABLE, locate_collection
     from mmalign.media import default_collection_path
 
-    if collection is not None:
-        return collection
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
+    if collection is not None or os.environ.get(VARIABLE):
+        return locate_collection(collection)
     default = default_collection_path(source)
     if default is None:
         if not Path(source).exists() and source != "-" and not any(sign in source for sign in "*?["):

@@ -105,7 +105,7 @@ class Collection:
         """Make an empty collection.
 
         Args:
-            path: Its folder, or the `file://` URI of that; by custom the name ends in `.mm`.
+            path: Its folder, or the `file://` URI of that, `~` for the home folder; by custom the name ends in `.mm`.
             encoder: Spec or encoder; None for a collection of vectors from elsewhere, which then needs `dim`.
             dim: Width of the vectors, where there is no encoder.
             overwrite: Replace a collection that is there.

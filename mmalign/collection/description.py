@@ -204,7 +204,7 @@ def as_folder(path: str | Path) -> Path:
     """Understand where a collection is, or is to be.
 
     Args:
-        path: A path, or a `file://` URI.
+        path: A path, or a `file://` URI; `~` is the home folder.
 
     Returns:
         The folder.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmalign.collection.description import FILE
+from mmalign.collection.description import FILE, as_folder
 from mmalign.errors import CollectionNotFoundError
 
 VARIABLE = "MMALIGN_COLLECTION"
@@ -30,12 +30,13 @@ def locate_collection(
 
     Raises:
         CollectionNotFoundError: None was found, or several are equally near; the text lists them.
+        InputError: What was named is no folder of this machine.
     """
     if explicit is not None:
-        return Path(explicit)
+        return as_folder(explicit)
     named = (os.environ if environ is None else environ).get(VARIABLE)
     if named:
-        return Path(named)
+        return as_folder(named)
     start = (Path.cwd() if folder is None else folder).resolve()
     inside: str | None = None
     for parent in (start, *start.parents):

@@ -15,7 +15,9 @@ _S3 = "s3://"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 # Also with one slash: `Path`, as the command line has it, takes the other one out.
 _KNOWN = re.compile(r"(s3|file):/+", re.IGNORECASE)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+# By RFC 8089 it names this machine.
+_THIS_MACHINE = re.compile(r"localhost(?=/)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Location:
         """Understand a path, a `file://` URI or an `s3://` URI.
 
         Args:
-            place: The place.
+            place: The place. A path may begin with `~` or `~USER`, as in a shell, and be named like a URI
+                (`x:y`).
 
         Returns:
             The location.
@@ -51,12 +54,18 @@ class Location:
         known = _KNOWN.match(text)
         if known is None:
             if _SCHEME.match(text):
-                raise InputError(f"{text} is no place to use; give a folder of this machine, or s3://BUCKET/KEY")
-            return cls(text)
+                raise InputError(
+                    f"{text} is no place to use; give a folder of this machine, by its whole path where its name has "
+                    "a colon, or s3://BUCKET/KEY"
+                )
+            return cls(_as_local(text))
         rest = text[known.end() :]
         if known[1].lower() == "file":
             if known[0].endswith("://") and not known[0].endswith(":///"):
-                raise InputError(f"{text} is on another machine; give file:///FOLDER, or s3://BUCKET/KEY")
+                machine = _THIS_MACHINE.match(rest)
+                if machine is None:
+                    raise InputError(f"{text} is on another machine; give file:///FOLDER, or s3://BUCKET/KEY")
+                rest = rest[machine.end() :].lstrip("/")
             return cls("/" + os.fsdecode(unquote_to_bytes(rest)))
         bucket, _, key = rest.rstrip("/").partition("/")
         if not bucket or not key:
@@ -103,3 +112,14 @@ class Location:
         system = S3FileSystem(endpoint_override=endpoint, region=os.environ.get("AWS_REGION"))
         with system.open_input_stream(self.uri.removeprefix(_S3)) as file:
             return bytes(file.read())
+
+
+def _as_local(text: str) -> str:
+    """A path as Lance and Python understand alike."""
+    # Not pathlib: it raises on a "~name" that is no user, which a shell takes as it is.
+    path = os.path.expanduser(text)  # noqa: PTH111
+    first = Path(path).parts[:1]
+    # Lance would read what stands before the colon as the scheme of a URI, and any "~" as the home folder.
+    if first and (":" in first[0] or first[0].startswith("~")):
+        return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+    return path

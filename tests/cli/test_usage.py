@@ -143,6 +143,20 @@ def test_the_collection_that_answered_is_named(run: Run, photos: Path, monkeypat
     assert "photos.mm" in run("search", "red").err
 
 
+def test_a_tilde_that_the_shell_left_is_the_home_folder(
+    run: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of `--collection=~/a.mm`, and in the environment."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "empty").mkdir()
+    assert run("index", "photos", "--collection=~/a.mm").code == 0
+    assert run("search", "red", "--collection=~/a.mm").code == 0
+    monkeypatch.setenv("MMALIGN_COLLECTION", "~/b.mm")
+    assert run("index", "empty").code == 1
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["a.mm"], "a failed first run leaves nothing"
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_collection_among_the_words_is_told(run: Run, photos: Path) -> None:
     done = run("search", "red", "photos.mm")
     assert "photos.mm is taken as words of the query; to search in it: --collection photos.mm" in done.err

@@ -21,6 +21,12 @@ def test_the_order_of_the_rule(tmp_path: Path) -> None:
     assert locate_collection(environ={}, folder=tmp_path) == near
 
 
+def test_what_is_named_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate_collection(Path("~/x.mm")) == tmp_path / "x.mm"
+    assert locate_collection(environ={"MMALIGN_COLLECTION": "~/y.mm"}) == tmp_path / "y.mm"
+
+
 def test_nearest_of_the_parents(tmp_path: Path) -> None:
     make(tmp_path / "far.mm")
     (tmp_path / "a" / "b").mkdir(parents=True)

@@ -163,6 +163,7 @@ def test_one_file_is_read(bucket: str, tmp_path: Path) -> None:
 def test_paths_and_their_uris(tmp_path: Path) -> None:
     assert Location.of((tmp_path / "a b%").as_uri()).path == tmp_path / "a b%"
     assert Location.of("FILE:///a/b").path == Location.of(Path("file:///a/b")).path == Path("/a/b")
+    assert Location.of("file://localhost/a%20b").path == Location.of("FILE://LocalHost//a b").path == Path("/a b")
     assert str(Location.of(tmp_path) / "x") == str(tmp_path / "x")
     assert str(Location.of("s3://b/k/") / "x") == "s3://b/k/x"
     assert Location.of(Path("s3://b/k")) == Location.of("S3://b/k") == Location("s3://b/k")
@@ -170,7 +171,10 @@ def test_paths_and_their_uris(tmp_path: Path) -> None:
         _ = Location.of("s3://b/k").path
 
 
-@pytest.mark.parametrize("place", ["ftp://host/x", "s3://", "s3://bucket", "s3://bucket/", "memory://x", "file://h/x"])
+OTHERS = ["ftp://host/x", "ftp:/host/x", "s3://", "s3://bucket", "s3://bucket/", "memory://x", "file://h/x"]
+
+
+@pytest.mark.parametrize("place", [*OTHERS, "file://localhost.example/x", "file://localhost"])
 def test_other_places_are_refused(place: str) -> None:
     with pytest.raises(InputError, match="s3://BUCKET/KEY"):
         Location.of(place)
@@ -195,3 +199,41 @@ def test_a_collection_at_a_file_uri(tmp_path: Path) -> None:
     made.add_embeddings(["x"], vectors(1))
     assert made.path == folder
     assert len(Collection.open(folder.as_uri())) == len(Collection.open(folder)) == 1
+
+
+@pytest.mark.parametrize("uri", ["file://localhost", "FILE://LOCALHOST", "file://"])
+def test_a_file_uri_may_name_this_machine(tmp_path: Path, uri: str) -> None:
+    made = Collection.create(uri + (tmp_path / "a.mm").as_uri().removeprefix("file://"), encoder=None, dim=DIM)
+    assert made.path == tmp_path / "a.mm"
+
+
+@pytest.mark.parametrize(
+    "name", ["x:y.mm", "file:rel.mm", "s3:y.mm", "a+b:c.mm", "./memory:y.mm", "1:2.mm", "~.mm", "~/~"]
+)
+def test_a_name_that_looks_like_another_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / name.replace("~/", "home/")
+    made = Collection.create(name, encoder=None, dim=DIM)
+    made.add_embeddings(["x"], vectors(1))
+    assert made.path.absolute() == folder
+    for place in (name, Path(name), folder):
+        assert [hit.id for hit in Collection.open(place).search(vectors(1)[0])] == ["x"]
+    store = Store.open(Location.of(name) / "items.lance")
+    assert len(store.latest()) == 1
+    inside = [path.relative_to(folder.parent).parts[0] for path in tmp_path.rglob("*") if path.is_file()]
+    assert set(inside) == {folder.name}, "nothing lies elsewhere"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    made = Collection.create("~/photos/a.mm", encoder=None, dim=DIM)
+    assert made.path == tmp_path / "home" / "photos" / "a.mm"
+    assert Collection.open(Path("~/photos/a.mm")).path == Collection.open_or_create("~/photos/a.mm").path == made.path
+    # As a shell does with a user whom nobody knows, and with one that does not stand at the beginning.
+    assert Location.of("~nobody-of-this-name/a").path == tmp_path / "here" / "~nobody-of-this-name" / "a"
+    assert str(Location.of("a/~/b")) == "a/~/b"
+    assert list((tmp_path / "here").iterdir()) == []
