@@ -188,7 +188,8 @@ def search(
         )
     elif group_by is not None and view in (None, "image"):
         raise InputError("pictures are one hit each; leave out --group-by without --captions")
-    if every and min_score is None:
+    # Whether there is such a view is told by the search.
+    if every and min_score is None and view in (None, "image"):
         raise InputError("--all gives all hits from --min-score on; give that too, or say how many hits with -k")
     opened = open_collection(collection)
     words = " ".join(query)

@@ -86,7 +86,7 @@ class Generation:
         self._builder = IndexBuilder(
             self.index, self.writer, dim=description.dim, fingerprint=fingerprint, queries=self.sample_eval_queries
         )
-        self.captions = captions_view(self.data, description, lambda: self.encoder, self.latest)
+        self.captions = captions_view(self.data, description, lambda: self.caption_encoder, self.latest)
         self._aligner: Aligner | None = None
         self._reader: HitReader | None = None
 
@@ -138,7 +138,8 @@ class Generation:
             name = self.description.encoder
             if name is None:
                 raise CollectionError(
-                    f"{self.path} holds vectors from elsewhere and has no encoder; search it by vector"
+                    f"{self.path} holds vectors from elsewhere and has no encoder for words and pictures; search it by "
+                    "vector, and add to it with add_embeddings"
                 )
             try:
                 loaded = self._load(name)
@@ -150,6 +151,20 @@ class Generation:
             self.description.check_encoder(self.path, loaded)
             self._encoder = loaded
         return self._encoder
+
+    @property
+    def caption_encoder(self) -> Encoder:
+        """The encoder, for captions, which are embedded with it also where they are searched by vector.
+
+        Raises:
+            As `encoder`.
+        """
+        if self._encoder is None and self.description.encoder is None:
+            raise CollectionError(
+                f"{self.path} holds vectors from elsewhere and has no encoder, without which captions cannot be "
+                f"searched; search the items, with view={IMAGE!r}, or make a collection with an encoder"
+            )
+        return self.encoder
 
     @property
     def loaded_encoder(self) -> Encoder | None:

@@ -73,20 +73,21 @@ class SearchOptions:
     policy: MediaPolicy | None = None
 
     def __post_init__(self) -> None:
+        check_flag("explain", self.explain)
+        check_flag("copies", self.copies)
+        check_flag("allow_media", self.allow_media)
+        # Before what a view may have no use for: advice on that would mislead.
+        check_choice("view", self.view, VIEWS)
+        if self.group_by is not None:
+            check_choice("group_by", self.group_by, ("item",))
+        self._check_view()
         if self.k is not None:
             check_k(self.k)
         # Refuses what makes none.
         ScoreRange.checked(self.k, self.min_score, self.offset)
-        check_flag("explain", self.explain)
-        check_flag("copies", self.copies)
-        check_flag("allow_media", self.allow_media)
-        if self.group_by is not None:
-            check_choice("group_by", self.group_by, ("item",))
         if self.min_recall is not None:
             check_share("min_recall", self.min_recall)
         check_policy(self.policy)
-        check_choice("view", self.view, VIEWS)
-        self._check_view()
 
     @property
     def wanted(self) -> ScoreRange:
@@ -99,11 +100,12 @@ class SearchOptions:
             if self.group_by is not None:
                 raise InputError(f"items are one hit each; leave group_by out without view={CAPTIONS!r}")
             return
+        if self.k is None:
+            raise InputError(f"k=None is for pictures; say how many {self.view}, such as k=10")
         reasons = {
             "explain": (self.explain, "looks for words in pictures"),
             "rerank": (self.rerank is not None, "looks at the pictures of hits"),
             "min_probability": (self.min_probability is not None, "was measured for pictures"),
-            "k=None": (self.k is None, "gives all pictures from min_score on"),
             "min_score": (self.min_score is not None, "bounds the scores of pictures"),
             "offset": (self.offset != 0, "pages through pictures"),
             "copies": (self.copies, f"is about identical files, and their {self.view} are hits of their own"),
@@ -272,7 +274,7 @@ def _encode(
 
     return encode_queries(
         asked,
-        lambda: generation.encoder,
+        lambda: generation.encoder if options.view == IMAGE else generation.caption_encoder,
         dim=generation.description.dim,
         check=check,
         allow_media=options.allow_media,

@@ -11,7 +11,7 @@ import pytest
 
 from mmalign import Collection
 from mmalign.encoders import EncoderBase
-from mmalign.errors import FilterError, InputError, MetadataError, StorageError
+from mmalign.errors import CollectionError, FilterError, InputError, MetadataError, StorageError
 from mmalign.store.lance_store import Store
 from tests.tools.color_encoder import COLORS, ColorEncoder, paint
 
@@ -118,6 +118,11 @@ def test_what_belongs_to_another_view_is_refused(tmp_path: Path) -> None:
     collection = captioned(tmp_path / "a.mm", WordEncoder())
     with pytest.raises(InputError, match=r"^view must be image or captions, got 'pages'$"):
         collection.search("x", view="pages")  # type: ignore[call-overload]
+    for options in ({"k": None}, {"k": None, "group_by": "item"}, {"min_score": 2}, {"offset": -1}, {"k": -1}):
+        with pytest.raises(InputError, match=r"^view must be image or captions, got 'pages'$"):
+            collection.search("x", view="pages", **options)  # type: ignore[call-overload]
+    with pytest.raises(InputError, match=r"^k=None is for pictures; say how many captions, such as k=10$"):
+        collection.search("x", view="captions", k=None, min_score=0.5)
     with pytest.raises(InputError, match="leave group_by out without view='captions'"):
         collection.search("x", group_by="item")
     refused = {"explain": True, "rerank": "relations", "min_probability": 0.5, "copies": True}
@@ -153,6 +158,20 @@ def test_captions_of_vectors_are_what_a_caption_is_written_from(tmp_path: Path) 
     vectors = ColorEncoder().encode_text(list(COLORS))
     collection.add_embeddings(list(COLORS), vectors, captions=[f"all {color}" for color in COLORS])
     assert collection.caption(paint(tmp_path / "x.png", "green"), mode="nearest").text == "all green"
+
+
+def test_captions_without_an_encoder_advise_what_helps(tmp_path: Path) -> None:
+    collection = Collection.create(tmp_path / "a.mm", encoder=None, dim=DIM)
+    vectors = np.random.default_rng(4).normal(size=(2, DIM))
+    collection.add_embeddings(["a", "b"], vectors, captions=["one", "two"])
+    for query in (vectors[0], "words"):
+        with pytest.raises(CollectionError, match="no encoder, without which captions cannot be searched") as told:
+            collection.search_captions(query)
+        assert "search it by vector" not in str(told.value)
+        assert "view='image'" in str(told.value)
+    with pytest.raises(CollectionError, match="search it by vector, and add to it with add_embeddings"):
+        collection.search("words")
+    assert collection.search(vectors[0], view="image", k=1)[0].id == "a"
 
 
 def test_what_is_no_caption_is_refused(tmp_path: Path) -> None:
