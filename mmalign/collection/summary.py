@@ -52,13 +52,15 @@ def owner_notes(generation: Generation) -> list[Note]:
     notes = reencode_notes(generation.path, generation.description)
     try:
         manifest = lifecycle.read_manifest(generation.index)
-        cost = {} if manifest is None else manifest.cost()
     except IndexFileError:
         return notes
     profile = profile_of(manifest)
     notes += () if profile is None else profile.notes
     notes += drift_notes(generation.latest(), manifest)
-    return notes + (check_estimate(cost["estimated"], cost["taken"]) if cost else [])
+    if manifest is None:
+        return notes
+    cost = manifest.cost()
+    return notes + check_estimate(cost["estimated"], cost["taken"], rows=manifest.rows)
 
 
 def _bytes_under(folder: Path) -> int:

@@ -39,7 +39,11 @@ def test_a_build_keeps_both_and_they_agree(recipe: str, collection: Collection) 
     assert not [note for note in collection.notes() if "estimate" in note]
 
 
-def test_an_estimate_that_was_off_is_told(collection: Collection, tmp_path: Path) -> None:
+def test_an_estimate_that_was_off_is_told(tmp_path: Path) -> None:
+    # An index of more than a megabyte.
+    collection = Collection.create(tmp_path / "wide.mm", encoder=None, dim=16 * DIM)
+    vectors = np.random.default_rng(0).normal(size=(ROWS, 16 * DIM))
+    collection.add_embeddings([f"v{i}" for i in range(ROWS)], vectors)
     collection.build_index("sq8", progress=False)
     folder = publish.current(collection.path / "index")
     assert folder is not None
@@ -53,6 +57,14 @@ def test_an_estimate_that_was_off_is_told(collection: Collection, tmp_path: Path
     assert len(notes) == 1
     assert notes[0].startswith("the index took ")
     assert "a vector on disk, 2 times the estimate" in notes[0]
+
+
+@pytest.mark.parametrize("recipe", ["hnsw", "sq8", "flat"])
+def test_few_items_have_no_estimate_that_was_off(tmp_path: Path, recipe: str) -> None:
+    few = Collection.create(tmp_path / "few.mm", encoder=None, dim=DIM)
+    few.add_embeddings(range(11), np.random.default_rng(0).normal(size=(11, DIM)))
+    assert few.build_index(recipe, progress=False) is not None
+    assert not [note for note in few.notes() if "bytes a vector" in note]
 
 
 def test_a_manifest_of_before_has_no_cost(collection: Collection) -> None:

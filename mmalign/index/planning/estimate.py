@@ -30,9 +30,10 @@ _K = 10
 # How far an estimate may be off before it is told.
 _OFF = 1.5
 _Shown = tuple[str, float, Callable[[float], str]]
-# What is compared after a build: in words, from which value on, and how it is written.
+# What is compared after a build: in words, from which value on, and how it is written. Of a small index, what does not
+# grow with the vectors is most of its bytes, so that it counts from a size of the whole on.
 _CHECKED: dict[str, _Shown] = {
-    "bytes_per_vector": ("a vector on disk", 0.0, show_bytes),
+    "bytes_per_vector": ("a vector on disk", 1e6, show_bytes),
     "seconds": ("to build", 1.0, show_seconds),
     "memory": ("of memory to build", 256e6, show_bytes),
 }
@@ -250,21 +251,23 @@ class Meter:
         return figures
 
 
-def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float]) -> list[Note]:
+def check_estimate(estimated: Mapping[str, float], taken: Mapping[str, float], *, rows: int) -> list[Note]:
     """Compare what a build took with what it was estimated to take.
 
     Args:
         estimated: Name to value, as a manifest holds it.
         taken: The same; names that are missing from either are passed over.
+        rows: How many vectors the index was built over.
 
     Returns:
-        A sentence for each that is off by more than 1.5 times; times below a second, and memory below what any
-        process needs, are too small to tell.
+        A sentence for each that is off by more than 1.5 times; indexes below a megabyte, times below a second, and
+        memory below what any process needs, are too small to tell.
     """
     notes = []
     for name, (label, least, show) in _CHECKED.items():
         foreseen, found = estimated.get(name), taken.get(name)
-        if not foreseen or not found or max(foreseen, found) < least:
+        whole = rows if name == "bytes_per_vector" else 1
+        if not foreseen or not found or whole * max(foreseen, found) < least:
             continue
         ratio = found / foreseen
         if ratio > _OFF or ratio < 1 / _OFF:

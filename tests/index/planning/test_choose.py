@@ -242,17 +242,25 @@ def test_costs_that_come_with_the_package() -> None:
 
 def test_estimates_that_were_off_are_told() -> None:
     foreseen = {"bytes_per_vector": 100.0, "seconds": 10.0, "memory": 1e9}
-    assert check_estimate(foreseen, foreseen) == []
-    assert check_estimate(foreseen, {"bytes_per_vector": 149.0, "seconds": 6.7, "memory": 1.4e9}) == []
-    told = check_estimate(foreseen, {"bytes_per_vector": 151.0, "seconds": 6.0, "memory": 2e9})
+    rows = 10_000
+    assert check_estimate(foreseen, foreseen, rows=rows) == []
+    near = {"bytes_per_vector": 149.0, "seconds": 6.7, "memory": 1.4e9}
+    assert check_estimate(foreseen, near, rows=rows) == []
+    told = check_estimate(foreseen, {"bytes_per_vector": 151.0, "seconds": 6.0, "memory": 2e9}, rows=rows)
     assert told == [
         "the index took 151 bytes a vector on disk, 1.5 times the estimate of 100 bytes",
         "the index took 6 s to build, 0.6 times the estimate of 10 s",
         "the index took 2 GB of memory to build, 2 times the estimate of 1 GB",
     ]
     # What is too small to tell, and what was not kept.
-    assert check_estimate({"seconds": 0.01, "memory": 1e6}, {"seconds": 0.5, "memory": 1e8}) == []
-    assert check_estimate({}, foreseen) == check_estimate(foreseen, {}) == []
+    assert check_estimate({"seconds": 0.01, "memory": 1e6}, {"seconds": 0.5, "memory": 1e8}, rows=rows) == []
+    assert check_estimate({}, foreseen, rows=rows) == check_estimate(foreseen, {}, rows=rows) == []
+
+
+@pytest.mark.parametrize(("rows", "notes"), [(0, 0), (11, 0), (4_999, 0), (5_000, 1)])
+def test_the_size_of_a_small_index_is_no_matter(rows: int, notes: int) -> None:
+    """What does not grow with the vectors is most of it; a megabyte in all is told of."""
+    assert len(check_estimate({"bytes_per_vector": 100.0}, {"bytes_per_vector": 200.0}, rows=rows)) == notes
 
 
 def test_meter() -> None:
