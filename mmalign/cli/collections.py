@@ -254,13 +254,15 @@ def info(
     payload["views"] = {
         view: f"{one['rows']:,} rows" + ("" if one["index"] is None else f" ({one['index']} over {one['indexed']:,})")
         for view, one in payload["views"].items()
+        # Of one that nobody has asked for there is nothing to say.
+        if one["rows"] or one["index"] is not None
     }
     for name, value in payload.items():
         if name == "columns":
             value = _columns(opened, value)
         elif isinstance(value, dict):
             if not value:
-                # No name was changed, no recall measured: there is nothing to say.
+                # No name was changed, no recall measured, no view searched: there is nothing to say.
                 continue
             value = ", ".join(f"{key} {kind}" for key, kind in value.items())
         print_fact(name.replace("_", " "), "none" if value is None else str(value), column=15)

@@ -178,6 +178,9 @@ def test_info_and_remove(run: Run, indexed: Path) -> None:
     (columns,) = (line for line in lines if line.startswith("columns "))
     assert columns.split(maxsplit=1)[1].startswith("of every item id, uri, ")
     assert not [line for line in lines if line.startswith(("renamed ", "recall "))], "there is nothing to say of these"
+    assert not [line for line in lines if line.startswith("views ")], "nobody has searched captions"
+    assert run("search", "something red", "--captions").code == 0
+    assert "views          captions 3 rows" in run("info").out.splitlines()
     assert run("remove", "photos/red.png", "--json").json == {"removed": 1}
     assert run("remove", "--where", "width > height", "--purge", "--json").json == {"removed": 4}
     assert run("info", "--json").json["items"] == 4  # type: ignore[index]
