@@ -21,6 +21,8 @@ _PER_CENTROID = 64
 _ROWS_PER_LIST = 39
 # Numbers of codes of a byte that a graphics card takes without cuVS (`IVFPQ::isSupportedPQCodeLength` of FAISS).
 _GPU_CODES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
+# How alike a name is to one that may be meant, 0 to 1; among names as short as these, less is chance.
+_NEAR = 0.65
 Device: TypeAlias = Literal["cpu", "cuda"]
 Storage: TypeAlias = Literal["memory", "disk"]
 
@@ -215,7 +217,7 @@ def load_recipe(spec: str) -> Recipe:
     if spec == "exact":
         return recipes["flat"]
     names = [*recipes, "auto"]
-    near = difflib.get_close_matches(spec.lower(), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(spec.lower(), names, n=3, cutoff=_NEAR)
     remedy = f"did you mean {' or '.join(near)}?" if near else f"the recipes are {', '.join(names)}."
     if not spec or spec[0].islower():
         # FAISS's factory strings begin with a capital, recipes do not; this needs no FAISS to say so.

@@ -202,7 +202,10 @@ def test_unknown_placeholder(factory: str) -> None:
     [
         ("hnws", "did you mean hnsw"),
         ("IVF-PQ", "did you mean ivf-pq"),
+        ("ivf", "did you mean ivf-pq"),
         ("zzz", "the recipes are flat, hnsw"),
+        # Four of seven letters are those of opq, and it is not meant.
+        ("nope", "unknown index recipe 'nope'; the recipes are flat, hnsw"),
         ("", "unknown index recipe ''"),
         ("IVF64,Flatt", "Nor is it for FAISS"),
         ("auto", "mmalign plan"),
