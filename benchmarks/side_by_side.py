@@ -121,11 +121,13 @@ def compare(checkouts: dict[str, Path], folder: Path, work: Path, name: str) -> 
         process = subprocess.Popen(
             command, env=surroundings(checkout), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert process.stdout and process.stdout.readline() == "ready\n", f"{side} did not come up"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", f"{side} did not come up"
         running[side] = process
 
     def turn(process: subprocess.Popen[str]) -> list[float]:
-        assert process.stdin and process.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write("\n")
         process.stdin.flush()
         spent: list[float] = json.loads(process.stdout.readline())

@@ -21,6 +21,7 @@ from mmalign.collection.sample_queries import synthetic_queries
 from mmalign.encoders import Encoder, encode_query
 from mmalign.errors import MMAlignError
 from mmalign.index import QuerySet, exact_truth
+from mmalign.media import Picture, is_url, load_pictures
 from mmalign.store import Store
 from mmalign.types import Note
 from mmalign.utils import Float32Array, Int64Array, l2_normalize, track
@@ -29,6 +30,11 @@ from mmalign.utils import Float32Array, Int64Array, l2_normalize, track
 _QUERIES = 440
 # Fewer captioned items than this are no picture of what will be asked.
 _CAPTIONED = 50
+# Fewer pictures than this that can be read tell nothing of parts of them.
+_CROPPED = 50
+# A part of a picture has at least this share of its width, and of its height.
+_LEAST_SIDE = 0.4
+_CROPS_AT_ONCE = 32
 # Rows whose distance to their nearest neighbour says how far apart two pictures of the like are.
 _NEIGHBOURS = 64
 # Words at which a phrase neither begins nor ends.
@@ -70,7 +76,7 @@ def sample_eval_queries(
     Phrases and words: of these sentences, and words that hardly any caption holds. Other languages and nonsense. Sums
     and differences of all these and of pictures. Pictures: items drawn at random, each moved towards another one until
     it is as far from where it was as items are from their nearest neighbours, so that it stands for another picture of
-    the like; the item itself is not looked for.
+    the like; the item itself is not looked for. Crops: parts of items drawn at random, of those whose files are there.
 
     Args:
         store: The items.
@@ -100,6 +106,9 @@ def sample_eval_queries(
     if encoder is not None:
         try:
             loaded = encoder()
+            crops = _crops(store, loaded, rng, progress=progress)
+            if len(crops.vectors) >= _CROPPED:
+                asked["crop"] = crops
             if "text" in loaded.modalities:
                 texts = _texts(_sentences(store, _QUERIES + sample, rng, captions=captions), sample, rng)
                 embedded = _encode(loaded, texts, progress=progress)
@@ -248,6 +257,32 @@ def _composed(texts: Mapping[str, Float32Array], pictures: QuerySet, rng: np.ran
         if len(order) > 1:
             made[kind] = QuerySet(l2_normalize(vectors[order]), own[order])
     return made
+
+
+def _crops(store: Store, encoder: Encoder, rng: np.random.Generator, *, progress: bool) -> QuerySet:
+    """Parts of pictures, encoded; of those alone whose files are on this machine and can be read."""
+    seen = "image" in encoder.modalities
+    rows = store.row_ids(also="kind = 'image' AND uri IS NOT NULL") if seen else np.zeros(0, np.int64)
+    chosen = np.sort(rng.permutation(rows)[:_QUERIES])
+    uris = store.take(chosen, ["uri"]).column("uri").to_pylist() if len(chosen) else []
+    uris = [uri for uri in uris if not is_url(uri)]
+    sides = rng.uniform(_LEAST_SIDE, 1.0, (len(uris), 2))
+    corners = rng.random((len(uris), 2))
+    parts, vectors = [], []
+    with track("Encoding crops", len(uris), enabled=progress and bool(uris)) as advance:
+        for side, corner, read in zip(sides, corners, load_pictures(uris), strict=False):
+            if isinstance(read, Picture) and read.image is not None:
+                size = np.array(read.image.size)
+                start = np.floor(corner * (1 - side) * size)
+                stop = np.maximum(np.ceil(start + side * size), start + 1)
+                parts.append(read.image.crop((*start.astype(int).tolist(), *stop.astype(int).tolist())))
+            if len(parts) == _CROPS_AT_ONCE:
+                vectors.append(encoder.encode_image(parts))
+                parts = []
+            advance(1)
+    if parts:
+        vectors.append(encoder.encode_image(parts))
+    return QuerySet(l2_normalize(np.concatenate(vectors)) if vectors else np.zeros((0, store.dim), np.float32))
 
 
 def _pictures(store: Store, rng: np.random.Generator) -> QuerySet:

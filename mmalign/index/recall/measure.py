@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmalign.errors import InputError
-from mmalign.index.base import ScansExactly
+from mmalign.index.base import ScansExactly, TellsLayers
 from mmalign.index.chunks import Chunks
 from mmalign.index.recall.bounds import lower_bound
 from mmalign.index.recall.ground_truth import Truth, exact_truth
@@ -32,6 +32,8 @@ _STEP, _READ = 128, 8
 _WORTH = 2
 # A filter lets different rows through for so many groups of queries.
 _GROUPS = 4
+# A query that found all at so many efforts in a row is left alone at larger ones, but for one in so many.
+_RESTED, _ASKED_AGAIN = 2, 8
 # Ties at the last place are found among so many further rows without a look at the vectors.
 _SPARE = 32
 
@@ -270,8 +272,8 @@ class _Kind:
         self._options = options
         # An index of mmalign's is asked for so many at least; whoever names the efforts asks for what is wanted.
         self._least_depth = 1 if options.efforts else LEAST_DEPTH
-        # What was found, by setting, effort and depth: fewer hits are the first of more.
-        self._known: dict[tuple[int, bool, int, int], Int64Array] = {}
+        # By setting, whether they are the tuning queries, and depth.
+        self._answers: dict[tuple[int, bool, int], _Answers] = {}
         self._chosen: dict[tuple[int, float], set[int]] = {}
         tuning = max(1, round(_TUNING_SHARE * len(order)))
         self._tuning, self._verifying = np.sort(order[:tuning]), np.sort(order[tuning:])
@@ -314,26 +316,84 @@ class _Kind:
     def _recall(self, setting: _Setting, k: int, effort: int, *, tuning: bool) -> NDArray[np.float64]:
         chosen = self._tuning if tuning else self._verifying
         depth = max(k, min(self._least_depth, self._index.ntotal))
-        key = (id(setting), tuning, effort, depth)
-        if key not in self._known:
-            self._known[key] = self._search(setting, chosen, depth, effort)
-        found = self._known[key]
-        truth = Truth(setting.truth.scores[chosen], setting.truth.ids[chosen])
-        read = self._options.vectors
+        key = (id(setting), tuning, depth)
+        if key not in self._answers:
+            self._answers[key] = _Answers(self._index, self._asked, setting, chosen, depth, self._options.vectors)
+        return self._answers[key].recall(effort, k)
+
+
+class _Answers:
+    """What an index answers to some queries under one filter, as efforts rise.
+
+    A query all of whose neighbours were found at two efforts in a row is not asked again at larger ones, where a graph,
+    or lists of the vectors themselves, find them, too: the few that need large efforts are what takes long. One in
+    eight is asked nevertheless, and where one of these finds less, all are asked at that effort.
+    """
+
+    def __init__(
+        self,
+        index: Measurable,
+        asked: QuerySet,
+        setting: _Setting,
+        chosen: Int64Array,
+        depth: int,
+        vectors: Callable[[Int64Array], NDArray[np.floating]] | None,
+    ) -> None:
+        self._index, self._asked, self._setting, self._chosen, self._depth = index, asked, setting, chosen, depth
+        self._vectors = vectors
+        self._truth = Truth(setting.truth.scores[chosen], setting.truth.ids[chosen])
+        self._found = np.full((len(chosen), depth), -1, np.int64)
+        # At how many efforts in a row, up to the last one, all was found.
+        self._full = np.zeros(len(chosen), np.int64)
+        self._always = np.arange(len(chosen)) % _ASKED_AGAIN == 0
+        # Below the default, an index that comes back short looks again by itself, so that more effort may find less;
+        # so it may, too, where candidates are taken by their codes.
+        keeps = isinstance(index, TellsLayers) and not index.layers.refines and index.layers.exact_scores
+        self._rising_from = (index.default_effort or 1) if keeps else math.inf
+        self._last = 0
+        # By effort; fewer hits are the first of more.
+        self._known: dict[int, Int64Array] = {}
+
+    def recall(self, effort: int, k: int) -> NDArray[np.float64]:
+        """The recall of each query among the first k hits, shape (q,)."""
+        if effort not in self._known:
+            self._known[effort] = self._ask(effort)
+        return self._share(self._known[effort], k)
+
+    def _ask(self, effort: int) -> Int64Array:
+        if effort <= self._last:
+            return self._search(np.arange(len(self._chosen)), effort)
+        self._last = effort
+        rested = self._full >= _RESTED
+        rows = np.flatnonzero(~rested | self._always)
+        found = self._found.copy()
+        found[rows] = self._search(rows, effort)
+        full = self._share(found, self._depth) >= 1
+        if not full[rested].all():
+            self._full[:] = 0
+            found = self._search(np.arange(len(self._chosen)), effort)
+            full = self._share(found, self._depth) >= 1
+        self._full = np.where(full & (effort >= self._rising_from), self._full + 1, 0)
+        self._found = found
+        return found
+
+    def _share(self, found: Int64Array, k: int) -> NDArray[np.float64]:
+        read, queries = self._vectors, self._asked.vectors
         if read is None:
-            return truth.recall(found, k)
-        return truth.recall(
-            found, k, lookup=lambda query, ids: read(ids).astype(np.float32) @ self._asked.vectors[chosen[query]]
+            return self._truth.recall(found, k)
+        return self._truth.recall(
+            found, k, lookup=lambda query, ids: read(ids).astype(np.float32) @ queries[self._chosen[query]]
         )
 
-    def _search(self, setting: _Setting, chosen: Int64Array, k: int, effort: int) -> Int64Array:
-        own = self._asked.own
-        found = np.full((len(chosen), k), -1, np.int64)
-        for group, mask in enumerate(setting.masks):
-            members = np.flatnonzero(chosen % len(setting.masks) == group)
+    def _search(self, rows: Int64Array, effort: int) -> Int64Array:
+        """Search for some of the queries, given by their places."""
+        own, masks, k = self._asked.own, self._setting.masks, self._depth
+        found = np.full((len(rows), k), -1, np.int64)
+        for group, mask in enumerate(masks):
+            members = np.flatnonzero(self._chosen[rows] % len(masks) == group)
             if not members.size:
                 continue
-            queries = chosen[members]
+            queries = self._chosen[rows[members]]
             extra = 0 if own is None else 1
             ids = self._index.search(self._asked.vectors[queries], k + extra, where=mask, effort=effort)[1]
             if own is not None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from mmalign.search.query.parsing import QueryTerm
 
 QueryKind: TypeAlias = Literal[
-    "sentence", "keywords", "phrase", "word", "rare", "foreign", "sum", "difference", "image", "given"
+    "sentence", "keywords", "phrase", "word", "rare", "foreign", "sum", "difference", "image", "crop", "given"
 ]
 """`sentence`: four words or more that make one. `keywords`: as many that make none. `phrase`: two or three. `word`: one
 that captions hold. `rare`: one that hardly any caption holds. `foreign`: of other languages than English, or of none.
-`sum`: terms that are added up. `difference`: one taken away from others. `image`: a picture. `given`: a vector of the
-caller's own."""
+`sum`: terms that are added up. `difference`: one taken away from others. `image`: a picture. `crop`: a part of one.
+`given`: a vector of the caller's own."""
 
 # A text with one of these is an English sentence.
 _ENGLISH = {
@@ -45,7 +45,7 @@ def kinds_of(terms: tuple[QueryTerm, ...]) -> tuple[QueryKind, ...]:
         return ("given",)
     if len(values) > 1:
         return ("sum",) if all(term.weight >= 0 for term in terms) else ("difference",)
-    return _text_kinds(values[0]) if isinstance(values[0], str) else ("image",)
+    return _text_kinds(values[0]) if isinstance(values[0], str) else ("image", "crop")
 
 
 def _text_kinds(text: str) -> tuple[QueryKind, ...]:

@@ -227,3 +227,49 @@ def test_too_few_queries_are_refused(data: Data) -> None:
         measure_recall_profile(index, chunks_of(data), {"given": near(data, 1, 1)})
     with pytest.raises(DimensionError):
         measure_recall_profile(index, chunks_of(data), {"given": np.zeros((5, DIM + 1), np.float32)})
+
+
+class Counted(FaissIndex):
+    """Counts queries by effort."""
+
+    asked: dict[int, int]
+
+    def search(self, vectors: Any, k: int, *, where: Any = None, effort: int | None = None) -> Any:
+        self.asked = getattr(self, "asked", {})
+        self.asked[effort or 0] = self.asked.get(effort or 0, 0) + len(vectors)
+        return super().search(vectors, k, where=where, effort=effort)
+
+
+@pytest.mark.parametrize("factory", ["HNSW16,Flat", "IVF32,Flat"])
+def test_queries_that_found_all_are_left_alone_and_no_recall_changes(
+    data: Data, factory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = {"near": near(data, 200, 1), "far": near(data, 200, 2, spread=3.0)}
+    index = Counted(factory, DIM, default_effort=2)
+    index.train(data.vectors)
+    index.add(data.ids, data.vectors)
+    options = Measuring(ks=(10,), shares=(1.0,))
+    resting = measure_recall_profile(index, chunks_of(data), queries, options)
+    few, index.asked = index.asked, {}
+    monkeypatch.setattr("mmalign.index.recall.measure._RESTED", 1_000)
+    asking = measure_recall_profile(index, chunks_of(data), queries, options)
+    assert resting == asking
+    assert sum(few.values()) < sum(index.asked.values())
+
+
+def test_an_index_that_forgets_is_asked_everything_again(data: Data) -> None:
+    class Forgets(Counted):
+        """Finds all with little effort, and nothing with much."""
+
+        def search(self, vectors: Any, k: int, *, where: Any = None, effort: int | None = None) -> Any:
+            scores, ids = super().search(vectors, k, where=where, effort=32)
+            return (scores, np.full_like(ids, -1)) if effort == 16 else (scores, ids)
+
+    index = Forgets("IVF32,Flat", DIM, default_effort=1)
+    index.train(data.vectors)
+    index.add(data.ids, data.vectors)
+    options = Measuring(ks=(10,), shares=(1.0,), efforts=(1, 2, 4, 8), always=(16,))
+    curve = measure_recall_profile(index, chunks_of(data), {"near": near(data, 200, 1)}, options).curves[0]
+    assert curve.efforts[-1] == 16
+    assert min(curve.recall[:-1]) > 0.99
+    assert curve.recall[-1] == 0

@@ -36,7 +36,7 @@ def test_texts(text: str, kinds: tuple[str, ...]) -> None:
 
 def test_pictures_and_vectors() -> None:
     picture = Query(Image.new("RGB", (8, 8)))
-    assert picture.kinds == ("image",)
+    assert picture.kinds == ("image", "crop")
     assert (picture + Query("snow")).kinds == ("sum",)
     assert (picture - Query("snow")).kinds == ("difference",)
     assert Query(np.ones(4, np.float32)).kinds == ("given",)
