@@ -176,6 +176,7 @@ class IndexBuilder:
             taken=taken,
             contract=profile.to_dict(),
             dataset=self._table().mark(),
+            ef_construction=None if index.factory == "exact" else design.ef_construction,
         )
         published = lifecycle.publish(self.root, index, manifest)
         lifecycle.clean(self.root)

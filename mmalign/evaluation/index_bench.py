@@ -126,7 +126,9 @@ def _file_name(recipe: str) -> str:
 
 
 def _index_folder(out: Path, recipe: Recipe, source: BenchSource) -> Path:
-    return out / f"{_file_name(recipe.name)}-{source.digest}.index"
+    # A graph that was built with another effort is another index, whatever the recipe is called.
+    built_with = "" if recipe.ef_construction is None else f"-ef{recipe.ef_construction}"
+    return out / f"{_file_name(recipe.name)}{built_with}-{source.digest}.index"
 
 
 def _recipe_folder() -> Path:
@@ -239,6 +241,7 @@ def _circumstances(source: BenchSource, recipe: Recipe, k: int) -> dict[str, Any
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "factory": recipe.resolve(rows=source.rows, dim=source.dim),
+        **({} if recipe.ef_construction is None else {"ef_construction": recipe.ef_construction}),
         "k": k,
         "rows": source.rows,
         "dim": source.dim,

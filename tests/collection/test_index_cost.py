@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -65,6 +66,39 @@ def test_few_items_have_no_estimate_that_was_off(tmp_path: Path, recipe: str) ->
     few.add_embeddings(range(11), np.random.default_rng(0).normal(size=(11, DIM)))
     assert few.build_index(recipe, progress=False) is not None
     assert not [note for note in few.notes() if "bytes a vector" in note]
+
+
+def test_a_manifest_says_how_a_graph_was_built_and_more_is_added_in_the_same_way(
+    collection: Collection, tmp_path: Path
+) -> None:
+    design = tmp_path / "mine.toml"
+    design.write_text(
+        'name = "mine"\nsummary = "x"\nfactory = "HNSW8,SQfp16"\n[training]\nef_construction = 90\n', encoding="utf-8"
+    )
+    for recipe, said, in_file in (("HNSW8,SQfp16", None, 40), (str(design), 90, 90)):
+        manifest = collection.build_index(recipe, progress=False)
+        assert manifest is not None
+        assert manifest.ef_construction == said
+        assert efforts_of_building(collection) == [in_file]
+    more = np.random.default_rng(1).normal(size=(500, DIM)).astype(np.float32)
+    collection.add_embeddings([f"w{i}" for i in range(500)], more)
+    collection.refresh_index(progress=False)
+    again = Collection.open(collection.path)
+    assert again.index_manifest is not None
+    assert (again.index_manifest.ef_construction, again.index_manifest.rows) == (90, ROWS + 500)
+    assert efforts_of_building(again) == [90]
+    # Of before: the value is missing.
+    values = {name: value for name, value in again.index_manifest.to_dict().items() if name != "checksum"}
+    del values["ef_construction"]
+    assert publish.IndexManifest.from_dict(values).ef_construction is None
+
+
+def efforts_of_building(collection: Collection) -> list[int]:
+    folder = publish.current(collection.path / "index")
+    assert folder is not None
+    index = faiss.read_index(str(folder / "index.faiss"))
+    assert index.ntotal >= ROWS
+    return [faiss.downcast_index(index).hnsw.efConstruction]
 
 
 def test_a_manifest_of_before_has_no_cost(collection: Collection) -> None:

@@ -17,6 +17,7 @@ from mmalign.index.exact import ExactBackend
 from mmalign.index.faiss.index import FaissIndex, require_gpu
 from mmalign.index.faiss.on_disk import build_on_disk
 from mmalign.index.faiss.query_aware import fit_transform, fit_width
+from mmalign.index.planning.recipe import check_ef_construction
 from mmalign.utils import Float32Array
 
 # Of a memory budget, what the training sample may take.
@@ -51,9 +52,11 @@ class FaissBackend:
 def _empty(request: BuildRequest) -> FaissIndex | None:
     """The index before it is trained; None where a named recipe has too few rows to train on."""
     recipe = request.recipe
-    options = {} if recipe.k_factor is None else {"k_factor": recipe.k_factor}
+    check_ef_construction(recipe, origin=f"recipe {recipe.name}", device=request.device)
+    options = {"k_factor": recipe.k_factor, "ef_construction": recipe.ef_construction}
     factory = recipe.resolve(rows=request.rows, dim=request.dim)
-    index = FaissIndex(factory, request.dim, default_effort=recipe.default_effort, **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    index = FaissIndex(factory, request.dim, default_effort=recipe.default_effort, **given)
     return None if request.rows < index.least_training and recipe.name != recipe.factory else index
 
 

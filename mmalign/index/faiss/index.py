@@ -59,13 +59,24 @@ class FaissIndex:
         default_effort: nprobe, efSearch or k_factor of a search that names none; None for a value that suits the
             factory.
         k_factor: How many times k candidates a refinement compares again, where effort means something else.
+        ef_construction: How many candidates a graph looks at for the neighbours of each vector that is added; None for
+            FAISS's own, 40.
 
     Raises:
-        RecipeError: FAISS does not know the factory string, or not for inner products.
+        RecipeError: FAISS does not know the factory string, or not for inner products; or it has no graph, and
+            `ef_construction` is given.
         MissingExtraError: FAISS is not installed.
     """
 
-    def __init__(self, factory: str, dim: int, *, default_effort: int | None = None, k_factor: int = _K_FACTOR) -> None:
+    def __init__(
+        self,
+        factory: str,
+        dim: int,
+        *,
+        default_effort: int | None = None,
+        k_factor: int = _K_FACTOR,
+        ef_construction: int | None = None,
+    ) -> None:
         if dim < 1:
             raise InputError(f"dim must be at least 1, got {dim}")
         faiss = load_faiss()
@@ -81,6 +92,8 @@ class FaissIndex:
                 f"try one like: {_EXAMPLES}"
             ) from error
         self._set(index, factory, IdMap(), default_effort=default_effort, k_factor=k_factor, mapped=False)
+        if ef_construction is not None:
+            anatomy.set_ef_construction(self._inner, ef_construction)
 
     def _set(
         self, index: Any, factory: str, ids: IdMap, *, default_effort: int | None, k_factor: int, mapped: bool
@@ -173,6 +186,11 @@ class FaissIndex:
     def k_factor(self) -> int:
         """How many times k candidates a refinement compares again, where effort means something else."""
         return self._k_factor
+
+    @property
+    def ef_construction(self) -> int | None:
+        """At how many candidates a graph looks for the neighbours of a vector; None where there is no graph."""
+        return anatomy.ef_construction(self._inner)
 
     @property
     def scans(self) -> bool:

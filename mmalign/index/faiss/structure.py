@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from mmalign.errors import RecipeError
 from mmalign.index.base import FilterSupport
 from mmalign.index.faiss.library import load_faiss
 
@@ -156,6 +157,45 @@ def scannable(index: Any) -> Any | None:
     else:
         return None
     return held if _core(held)[0] == "scan" else None
+
+
+def set_ef_construction(index: Any, effort: int) -> None:
+    """Have the graph inside an index look at so many candidates for the neighbours of each vector that is added.
+
+    FAISS writes the number into the index's file, so that what is added later is added with it too.
+
+    Args:
+        index: An index without an id map around it.
+        effort: The number of candidates, at least 1; FAISS's own is 40.
+
+    Raises:
+        RecipeError: There is no graph over the vectors inside.
+    """
+    graph = _graph(index)
+    if graph is None:
+        raise RecipeError(
+            f"ef_construction = {effort} is for graphs, and this index has none over its vectors; leave it out, or use "
+            "a factory string with a graph, such as HNSW32,SQfp16"
+        )
+    graph.hnsw.efConstruction = effort
+
+
+def ef_construction(index: Any) -> int | None:
+    """Say at how many candidates the graph inside an index looks for the neighbours of a vector that is added.
+
+    Args:
+        index: An index without an id map around it.
+
+    Returns:
+        The number; None where there is no graph over the vectors.
+    """
+    graph = _graph(index)
+    return None if graph is None else int(graph.hnsw.efConstruction)
+
+
+def _graph(index: Any) -> Any | None:
+    faiss = load_faiss()
+    return next((layer for layer in _layers(index) if isinstance(layer, faiss.IndexHNSW)), None)
 
 
 def widened(anatomy: IndexStructure, effort: int | None, share: float, rows: int) -> int | None:

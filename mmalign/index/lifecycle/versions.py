@@ -64,6 +64,8 @@ class IndexManifest:
             holds more. 0 for as many as it holds.
         dataset: What the dataset is marked with since the index was built, so that no other one is searched with it;
             empty where that was not kept.
+        ef_construction: What the recipe said of how its graph is built; None where it left that to FAISS, or the index
+            has no graph.
     """
 
     recipe: str
@@ -82,6 +84,7 @@ class IndexManifest:
     contract: Mapping[str, Any] = field(default_factory=dict)
     trained_rows: int = 0
     dataset: str = ""
+    ef_construction: int | None = None
 
     def cost(self) -> dict[str, dict[str, float]]:
         """Say what the index took beside what it was estimated to take.

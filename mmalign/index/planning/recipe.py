@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from mmalign.index.base import FilterSupport
 from mmalign.types import field_values
 
 _PACKAGE = "mmalign.recipes"
+_GRAPH = re.compile(r"(?:^|,)HNSW")
 _PER_CENTROID = 64
 # Lists get at least this many vectors each; FAISS warns below.
 _ROWS_PER_LIST = 39
@@ -45,6 +47,8 @@ class Recipe:
         max_rows: `auto` takes it below this many rows; None for no bound.
         why: Why it suits that size.
         vectors_per_centroid: Training sample, in vectors for each list or code.
+        ef_construction: How many candidates a graph (HNSW) looks at for the neighbours of each vector as it is built;
+            None for FAISS's own, 40.
         effort: FAISS's name for the effort, or None.
         default_effort: Effort of a search that names none; None for what suits the size.
         effort_choices: Efforts worth trying.
@@ -67,6 +71,7 @@ class Recipe:
     max_rows: int | None = None
     why: str = ""
     vectors_per_centroid: int = _PER_CENTROID
+    ef_construction: int | None = None
     effort: str | None = None
     default_effort: int | None = None
     effort_choices: tuple[int, ...] = ()
@@ -112,6 +117,11 @@ class Recipe:
                 f"recipe {self.name}: factory {self.factory!r} may hold {names} and no other braces{more}"
             ) from error
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether its factory string has a graph over the vectors; one over the centres of lists does not count."""
+        return _GRAPH.search(self.factory) is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON-ready values."""
         return asdict(self) | {
@@ -131,7 +141,8 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
         The recipe.
 
     Raises:
-        RecipeError: Not TOML, a key missing or unknown, or a metric or device that is not served.
+        RecipeError: Not TOML, a key missing or unknown, a metric or device that is not served, or an `ef_construction`
+            where no graph is built by FAISS on a processor.
     """
     try:
         values = tomllib.loads(text)
@@ -169,11 +180,40 @@ def _check(recipe: Recipe, *, origin: str) -> None:
             raise RecipeError(f"{origin}: {name} must be a text that is not empty, got {values[name]!r}")
     if not isinstance(recipe.query_aware, bool):
         raise RecipeError(f"{origin}: query_aware must be true or false, got {recipe.query_aware!r}")
-    numbers = {name: values[name] for name in ("reduced", "vectors_per_centroid", "default_effort", "k_factor")}
+    names = ("reduced", "vectors_per_centroid", "ef_construction", "default_effort", "k_factor")
+    numbers = {name: values[name] for name in names}
     numbers |= {f"choices[{place}]": effort for place, effort in enumerate(recipe.effort_choices)}
     for name, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise RecipeError(f"{origin}: {name} must be a whole number of at least 1, got {value!r}")
+    # What graphs another engine builds, it alone knows.
+    if recipe.ef_construction is not None and recipe.backend in ("exact", "faiss"):
+        check_ef_construction(recipe, origin=origin)
+
+
+def check_ef_construction(recipe: Recipe, *, origin: str, device: str | None = None) -> None:
+    """Refuse `ef_construction` where FAISS builds no graph that goes by it.
+
+    Args:
+        recipe: The design.
+        origin: Where it came from, for the error's text.
+        device: Where it is built; None for what the recipe says.
+
+    Raises:
+        RecipeError: It has none, or a graphics card builds it.
+    """
+    if recipe.ef_construction is None:
+        return
+    if not recipe.has_graph:
+        raise RecipeError(
+            f"{origin}: ef_construction = {recipe.ef_construction} is for graphs, and factory {recipe.factory!r} "
+            "builds none; leave it out, or use a factory with a graph over the vectors, such as HNSW32,SQfp16"
+        )
+    if (device or recipe.device) == "cuda":
+        raise RecipeError(
+            f"{origin}: ef_construction = {recipe.ef_construction} is for graphs that a processor builds, and a "
+            "graphics card builds this one in another way; leave it out, or build it with device cpu"
+        )
 
 
 def list_recipes() -> list[Recipe]:

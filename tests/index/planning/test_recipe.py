@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -21,6 +22,8 @@ from tests.index.helpers import DIM, ROWS, Data, naive, recall
 
 # Recipes of a graphics card are built where there is one; see faiss/test_gpu.py.
 NAMES = [recipe.name for recipe in list_recipes() if recipe.device == "cpu"]
+# A recipe of a factory string and a line of how it is trained.
+MINE = 'name = "mine"\nsummary = "x"\nfactory = "{}"\n[training]\n{}\n'
 
 
 class Chunks:
@@ -166,6 +169,62 @@ def test_recipe_of_a_file(data: Data, tmp_path: Path) -> None:
     assert (used, index.factory, index.default_effort) == ("mine", "IVF76,Flat", 5)
 
 
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "HNSW8,Flat",
+        "HNSW8,SQ8",
+        "PCA8,HNSW8,SQfp16",
+        "HNSW8,SQfp16,Refine(SQfp16)",
+        "PCA8,HNSW8_SQ8,RFlat",
+        "IDMap,HNSW8,Flat",
+    ],
+)
+def test_effort_of_building_a_graph_is_in_the_file(factory: str, data: Data, tmp_path: Path) -> None:
+    """The oracle is FAISS's own reading of the file."""
+    links = {}
+    for effort in (None, 40, 120):
+        line = "" if effort is None else f"ef_construction = {effort}"
+        recipe = parse_recipe(MINE.format(factory, line), origin="mine.toml")
+        assert (recipe.ef_construction, recipe.to_dict()["ef_construction"]) == (effort, effort)
+        index, _ = build_index(recipe, Chunks(data), rows=ROWS, dim=DIM)
+        assert isinstance(index, FaissIndex)
+        folder = tmp_path / str(effort)
+        index.save(folder)
+        built_with, rows, links[effort] = graph_in(folder / "index.faiss")
+        assert (built_with, rows) == (effort or 40, ROWS)
+        assert index.ef_construction == built_with
+        loaded = load_index(folder, mmap=False)
+        assert isinstance(loaded, FaissIndex)
+        # What is added later is added with the same effort.
+        loaded.add(np.array([10**6]), data.queries[:1])
+        loaded.save(tmp_path / f"{effort} and more")
+        assert graph_in(tmp_path / f"{effort} and more" / "index.faiss")[:2] == (effort or 40, ROWS + 1)
+    np.testing.assert_array_equal(links[None], links[40])
+    assert (links[40] != links[120]).any()
+
+
+def graph_in(path: Path) -> tuple[int, int, np.ndarray]:
+    """efConstruction, the number of vectors and the links of the graph inside a FAISS file."""
+    whole = faiss.read_index(str(path))
+    layer = faiss.downcast_index(whole)
+    while not isinstance(layer, faiss.IndexHNSW):
+        layer = faiss.downcast_index(layer.base_index if isinstance(layer, faiss.IndexRefine) else layer.index)
+    return layer.hnsw.efConstruction, layer.ntotal, faiss.vector_to_array(layer.hnsw.neighbors).copy()
+
+
+def test_effort_of_building_a_graph_without_one(data: Data) -> None:
+    for factory in ("Flat", "IVF16,Flat", "IVF16_HNSW8,Flat"):
+        with pytest.raises(RecipeError, match="this index has none over its vectors; leave it out"):
+            FaissIndex(factory, DIM, ef_construction=90)
+        with pytest.raises(RecipeError, match="recipe mine: ef_construction = 90 is for graphs"):
+            build_index(Recipe("mine", "", factory, ef_construction=90), Chunks(data), rows=ROWS, dim=DIM)
+        assert FaissIndex(factory, DIM).ef_construction is None
+    recipe = Recipe("mine", "", "HNSW8,Flat", ef_construction=90)
+    with pytest.raises(RecipeError, match="a graphics card builds this one in another way"):
+        build_index(recipe, Chunks(data), rows=ROWS, dim=DIM, device="cuda")
+
+
 def test_placeholders() -> None:
     recipe = load_recipe("ivf-pq")
     assert recipe.resolve(rows=1_000_000, dim=512) == "IVF4000,PQ256x4fs,Refine(SQfp16)"
@@ -231,6 +290,14 @@ def test_unknown_recipe(spec: str, message: str) -> None:
         ('name = "a"\nsummary = "b"\nfactory = "Flat"\nquery_aware = 1', "query_aware must be true or false"),
         ('name = "a"\nsummary = "b"\nfactory = "Flat"\n[search]\nchoices = [1, "x"]', "choices[1] must be a whole"),
         ('name = "a"\nsummary = ""\nfactory = "Flat"', "summary must be a text that is not empty"),
+        (MINE.format("HNSW32", "ef_construction = 0"), "ef_construction must be a whole number of at least 1, got 0"),
+        (MINE.format("HNSW32", 'ef_construction = "many"'), "ef_construction must be a whole number of at least 1"),
+        (MINE.format("HNSW32", "efConstruction = 90"), "efConstruction"),
+        (MINE.format("IVF64,Flat", "ef_construction = 90"), "leave it out, or use a factory with a graph"),
+        # A graph over the centres of lists is none over the vectors.
+        (MINE.format("IVF64_HNSW32,Flat", "ef_construction = 90"), "is for graphs, and factory 'IVF64_HNSW32,Flat'"),
+        (MINE.format("exact", "ef_construction = 90"), "leave it out, or use a factory with a graph"),
+        ('device = "cuda"\n' + MINE.format("HNSW32,Flat", "ef_construction = 90"), "or build it with device cpu"),
         ('name = "a"\nsummary = "b"\nfactory = "Flat"\nsearch = 3', "is not an index recipe"),
     ],
 )
