@@ -126,7 +126,12 @@ def estimate(
         search_seconds(layout, costs, rows=rows, effort=effort, k_factor=k_factor, on_disk=on_disk) if timed else None
         for on_disk in (recipe.storage == "disk", True)
     ]
-    built = build_seconds(layout, costs, rows=rows, sample=sample, threads=threads) if timed else None
+    construction = recipe.ef_construction
+    built = (
+        build_seconds(layout, costs, rows=rows, sample=sample, threads=threads, ef_construction=construction)
+        if timed
+        else None
+    )
     return Estimate(
         recipe=recipe.name,
         factory=layout.factory,

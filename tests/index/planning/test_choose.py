@@ -218,6 +218,10 @@ def test_times_add_up() -> None:
     assert search_seconds(graph, COSTS, rows=10**6, effort=64) == pytest.approx(1e-5 + 64 * (100e-9 + far * 16e-8) / 2)
     # Coded and linked; a graph of half the links takes half the time.
     assert build_seconds(graph, COSTS, rows=1024, sample=0) == pytest.approx(1024 * 100e-9 * (1 + 10 / 2))
+    for effort in (10, 40, 200):
+        linked = 1024 * 100e-9 * 10 / 2 * effort / 40
+        found = build_seconds(graph, COSTS, rows=1024, sample=0, ef_construction=effort)
+        assert found == pytest.approx(1024 * 100e-9 + linked)
     one = build_seconds(lists, COSTS, rows=1000, sample=1000)
     assert build_seconds(lists, COSTS, rows=1000, sample=1000, threads=4) == pytest.approx(one / 4)
     # Ten rounds over the sample for the lists, 25 for the codes; then every vector finds its list and is coded twice.
@@ -261,6 +265,15 @@ def test_estimates_that_were_off_are_told() -> None:
 def test_the_size_of_a_small_index_is_no_matter(rows: int, notes: int) -> None:
     """What does not grow with the vectors is most of it; a megabyte in all is told of."""
     assert len(check_estimate({"bytes_per_vector": 100.0}, {"bytes_per_vector": 200.0}, rows=rows)) == notes
+
+
+def test_a_graph_that_looks_further_takes_longer_to_build() -> None:
+    usual = Recipe("x", "", "HNSW32,SQfp16")
+    few, many = (estimate(replace(usual, ef_construction=n), rows=10**5, dim=384) for n in (None, 200))
+    assert few.build_seconds is not None
+    assert many.build_seconds is not None
+    assert 4 < many.build_seconds / few.build_seconds <= 5
+    assert replace(many, build_seconds=few.build_seconds) == few
 
 
 def test_meter() -> None:
