@@ -22,12 +22,15 @@ from mmalign.encoders import Encoder, encode_query
 from mmalign.errors import MMAlignError
 from mmalign.index import QuerySet, exact_truth
 from mmalign.media import Picture, is_url, load_pictures
+from mmalign.search import Query
 from mmalign.store import Store
 from mmalign.types import Note
 from mmalign.utils import Float32Array, Int64Array, l2_normalize, track
 
 # Queries of each kind: a quarter chooses, the others measure. Fewer than 299 of these could not prove a recall of 0.99.
 _QUERIES = 440
+# Sentences that are composed to choose from.
+_COMPOSED = 4_000
 # Fewer captioned items than this are no picture of what will be asked.
 _CAPTIONED = 50
 # Fewer pictures than this that can be read tell nothing of parts of them.
@@ -73,6 +76,7 @@ def sample_eval_queries(
     """Gather queries of the kinds that will be asked; see `mmalign.search.query.kinds`.
 
     Sentences: captions of items drawn at random, one of each item; where too few items have captions, composed ones.
+    Short ones: composed, and beginnings of captions.
     Phrases and words: of these sentences, and words that hardly any caption holds. Other languages and nonsense. Sums
     and differences of all these and of pictures. Pictures: items drawn at random, each moved towards another one until
     it is as far from where it was as items are from their nearest neighbours, so that it stands for another picture of
@@ -157,7 +161,8 @@ def _sentences(store: Store, count: int, rng: np.random.Generator, *, captions: 
 def _texts(sentences: Sequence[str], sample: int, rng: np.random.Generator) -> dict[str, list[str]]:
     """Texts of each kind, and those to build with, which are sentences."""
     held = sentences[: len(sentences) - sample] if sample else sentences
-    split = [re.findall(r"[^\W\d_]+", text.lower()) for text in (*held, *synthetic_queries(_QUERIES, seed=1))]
+    composed = synthetic_queries(_COMPOSED, seed=1)
+    split = [re.findall(r"[^\W\d_]+", text.lower()) for text in (*held, *composed[:_QUERIES])]
     words = sorted({word for one in split for word in one if len(word) > 2 and word not in _FUNCTION_WORDS})
     rare = [word for word in _word_list()["english"].split() if word not in words]
     pairs = [f"{words[i]} {words[j]}" for i, j in rng.integers(len(words), size=(_QUERIES, 2))]
@@ -168,13 +173,31 @@ def _texts(sentences: Sequence[str], sample: int, rng: np.random.Generator) -> d
     ]
     return {
         "sample": list(sentences[len(held) :]),
-        "sentence": list(held),
+        # Captions first; where these are too few, what was composed.
+        "sentence": _of_kind("sentence", (*held, *composed))[:_QUERIES],
+        "short": _some(_of_kind("short", (*composed, *_beginnings(held))), rng),
         "keywords": keywords,
         "phrase": _some([*dict.fromkeys([*_phrases(split, rng), *pairs])], rng),
         "word": _some(words, rng),
         "rare": _some(rare, rng),
         "foreign": _some(_foreign(rng), rng),
     }
+
+
+def _of_kind(kind: str, texts: Sequence[str]) -> list[str]:
+    """The texts that are asked as such, each once."""
+    return [text for text in dict.fromkeys(texts) if kind in Query(text, allow_media=False).kinds]
+
+
+def _beginnings(sentences: Sequence[str]) -> list[str]:
+    """The first four to six words of sentences, whose last one is none that needs another."""
+    found = []
+    for text in sentences:
+        words = text.split()[:6]
+        while words and words[-1].lower() in _FUNCTION_WORDS:
+            words.pop()
+        found.append(" ".join(words))
+    return found
 
 
 def _some(texts: Sequence[str], rng: np.random.Generator) -> list[str]:

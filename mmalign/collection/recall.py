@@ -91,7 +91,7 @@ def shortfall_notes(profile: RecallProfile, min_recall: float) -> list[Note]:
     notes = []
     for kind in profile.kinds:
         curve = _main_curve(profile, kind)
-        if curve is None or curve.effort_for(min_recall) is not None:
+        if curve is None or profile.effort_for(min_recall, kinds=(kind,), k=curve.k) is not None:
             continue
         notes.append(
             Note(
@@ -150,7 +150,7 @@ def recall_summary(profile: RecallProfile | None) -> dict[str, dict[str, Any]]:
         if curve is None:
             continue
         min_recall = _MIN_RECALL if profile.min_recall is None else profile.min_recall
-        effort = curve.effort_for(min_recall)
+        effort = profile.effort_for(min_recall, kinds=(kind,), k=curve.k)
         at = -1 if effort is None else curve.efforts.index(effort)
         summary[kind] = {"k": curve.k, "min_recall": min_recall, "effort": effort}
         summary[kind] |= {"recall": curve.recall[at], "lower": curve.lower[at]}

@@ -21,12 +21,13 @@ def test_every_kind_is_asked_by_texts_that_would_be_taken_for_it(tmp_path: Path)
     fill(collection, pictures(400, 0))
     collection.update([f"v{i}" for i in range(300)], {"captions": ["a dog runs through the wet grass"]})
     asked = sample_eval_queries(collection.snapshot(), lambda: encoder, progress=False).asked
-    assert {"sentence", "keywords", "phrase", "word", "rare", "foreign", "sum", "difference", "image"} == set(asked)
+    kinds = {"sentence", "short", "keywords", "phrase", "word", "rare", "foreign", "sum", "difference", "image"}
+    assert kinds == set(asked)
     by_vector = {
         vector.tobytes(): text
         for text, vector in zip(encoder.texts, WordEncoder().encode_text(encoder.texts), strict=True)
     }
-    for kind in ("keywords", "phrase", "word", "rare", "foreign"):
+    for kind in ("sentence", "short", "keywords", "phrase", "word", "rare", "foreign"):
         texts = [by_vector[vector.tobytes()] for vector in asked[kind].vectors]
         assert len(set(texts)) > 250, kind
         taken = [kind in Query(text, allow_media=False).kinds for text in texts]

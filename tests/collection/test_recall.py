@@ -112,9 +112,9 @@ def test_a_promise_holds_for_queries_of_the_kind(plain: Collection, recipe: str)
 
 def test_words_are_measured_as_words(words: Collection) -> None:
     measured = contract(words)
-    texts = ("foreign", "keywords", "phrase", "rare", "sentence", "word")
+    texts = ("foreign", "keywords", "phrase", "rare", "sentence", "short", "word")
     assert measured.kinds == tuple(sorted(("difference", "image", "sum", *texts)))
-    fresh = WordEncoder().encode_text(synthetic_queries(400, seed=77))
+    fresh = WordEncoder().encode_text([text for text in synthetic_queries(1200, seed=77) if len(text.split()) > 6])
     curve = next(curve for curve in measured.curves if (curve.kind, curve.k) == ("sentence", 10))
     for effort, mean, lower in zip(curve.efforts, curve.recall, curve.lower, strict=True):
         assert lower <= mean
@@ -130,11 +130,14 @@ def test_captions_are_asked_where_there_are_enough(tmp_path: Path) -> None:
     encoder = WordEncoder()
     collection = Collection.create(tmp_path / "c.mm", encoder=encoder)
     fill(collection, pictures(600, 0))
-    said = [{"id": f"v{i}", "captions": [f"item{i} one", f"item{i} two"]} for i in range(100)]
+    said = [
+        {"id": f"v{i}", "captions": [f"item{i} lies on a table in room one", f"item{i} lies on a table in room two"]}
+        for i in range(100)
+    ]
     collection._generation.writer().patch(said)
     store = collection.snapshot()
     held = sample_eval_queries(store, lambda: encoder, sample=50, progress=False)
-    own = sorted({text for text in encoder.texts if re.fullmatch(r"item\d+ (one|two)", text)})
+    own = sorted({text for text in encoder.texts if re.fullmatch(r"item\d+ lies on a table in room (one|two)", text)})
     # One caption a picture: two of the same one would not be independent.
     assert len(own) == 100
     assert len({text.split()[0] for text in own}) == 100

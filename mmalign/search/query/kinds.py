@@ -16,18 +16,31 @@ if TYPE_CHECKING:
     from mmalign.search.query.parsing import QueryTerm
 
 QueryKind: TypeAlias = Literal[
-    "sentence", "keywords", "phrase", "word", "rare", "foreign", "sum", "difference", "image", "crop", "given"
+    "sentence",
+    "short",
+    "keywords",
+    "phrase",
+    "word",
+    "rare",
+    "foreign",
+    "sum",
+    "difference",
+    "image",
+    "crop",
+    "given",
 ]
-"""`sentence`: four words or more that make one. `keywords`: as many that make none. `phrase`: two or three. `word`: one
-that captions hold. `rare`: one that hardly any caption holds. `foreign`: of other languages than English, or of none.
-`sum`: terms that are added up. `difference`: one taken away from others. `image`: a picture. `crop`: a part of one.
-`given`: a vector of the caller's own."""
+"""`sentence`: seven words or more that make one. `short`: four to six that do. `keywords`: four or more that make none.
+`phrase`: two or three. `word`: one that captions hold. `rare`: one that hardly any caption holds. `foreign`: of other
+languages than English, or of none. `sum`: terms that are added up. `difference`: one taken away from others. `image`: a
+picture. `crop`: a part of one. `given`: a vector of the caller's own."""
 
 # A text with one of these is an English sentence.
 _ENGLISH = {
     *("a", "an", "and", "are", "at", "behind", "by", "for", "from", "his", "her", "in", "into", "is", "of", "on"),
     *("over", "that", "the", "their", "under", "with"),
 }
+# Captions are hardly shorter.
+_LONG = 7
 _LATIN = re.compile(r"[\x00-\u024f\u1e00-\u1eff\u2000-\u206f\u20a0-\u20cf\u2100-\u214f]*")
 
 
@@ -56,4 +69,6 @@ def _text_kinds(text: str) -> tuple[QueryKind, ...]:
         return "word", "rare", "foreign"
     if len(words) <= 3:
         return "phrase", "foreign"
-    return ("sentence",) if not _ENGLISH.isdisjoint(words) else ("keywords", "foreign")
+    if _ENGLISH.isdisjoint(words):
+        return "keywords", "foreign"
+    return ("sentence",) if len(words) >= _LONG else ("short",)

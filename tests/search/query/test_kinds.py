@@ -12,7 +12,9 @@ from mmalign.search.query import Query
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
-        ("a dog runs through the snow", ("sentence",)),
+        ("a dog runs through the deep snow", ("sentence",)),
+        ("a dog runs through the snow", ("short",)),
+        ("dog in the snow", ("short",)),
         ("two people walking along a beach at sunset", ("sentence",)),
         ("vintage car garage rust", ("keywords", "foreign")),
         ("ein Hund läuft durch Schnee", ("keywords", "foreign")),
