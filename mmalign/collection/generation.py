@@ -11,6 +11,7 @@ vector of one encoder with those of another.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -31,14 +32,13 @@ from mmalign.index import IndexManifest, lifecycle, place_index
 from mmalign.search import HitReader, Searcher, find_calibration
 from mmalign.store import Store
 from mmalign.types import Note
-from mmalign.utils import Float32Array
+from mmalign.utils import Float32Array, Stamp, file_stamp
 
 if TYPE_CHECKING:
     from mmalign.alignment import Aligner
 
 # Drift is looked for anew whenever this part of the items has been added.
 _LOOKS = 50
-_Stamp = tuple[int, int, int]
 
 
 class Generation:
@@ -67,19 +67,21 @@ class Generation:
         encoder: Encoder | None,
         *,
         load: Callable[[str], Encoder],
-        stamp: _Stamp | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
         self.path = path
         self.description = description
         self.data = description.data(path)
         self.items, self.index = self.data / ITEMS, self.data / INDEX
         self.device = "cpu"
+        self._file = os.fspath(path / FILE)
         self._stamp = stamp
         self._store = Store.open(self.items)
         description.check_dim(self.items, self._store.dim)
         self._encoder = encoder
         self._load = load
         self._searcher: Searcher | None = None
+        self._pointer = lifecycle.Pointer(self.index)
         self._drift: tuple[tuple[str | None, int] | None, tuple[Note, ...]] = (None, ())
         self._lock = threading.Lock()
         fingerprint = description.fingerprint
@@ -107,7 +109,7 @@ class Generation:
             CollectionFormatError: Damaged, or written by a newer mmalign.
         """
         # Before it is read: what is replaced in between is then seen at the next look.
-        stamp = _stamp(path)
+        stamp = file_stamp(os.fspath(path / FILE))
         description = CollectionManifest.read(path)
         fits = encoder is not None and encoder.fingerprint == description.fingerprint
         return cls(path, description, encoder if fits else None, load=load, stamp=stamp)
@@ -118,7 +120,7 @@ class Generation:
         Raises:
             CollectionNotFoundError: The collection is gone.
         """
-        if _stamp(self.path) == self._stamp:
+        if file_stamp(self._file) == self._stamp:
             return self
         following = Generation.open(self.path, self._encoder, load=self._load)
         following.device = self.device
@@ -229,9 +231,7 @@ class Generation:
 
     def _open_searcher(self) -> Searcher:
         store = self.latest()
-        folder = lifecycle.current(self.index)
-        current = None if folder is None else folder.name
-        known = self._searcher
+        current, known = self._pointer.version(), self._searcher
         if known is None or known.store is not store or known.version != current:
             known = Searcher.open(store, self.index, previous=known)
             if known.foreign and (newer := self.latest()) is not store:
@@ -345,12 +345,3 @@ class Generation:
         if self._drift[0] != state:
             self._drift = (state, tuple(drift_notes(searcher.store, searcher.manifest, searcher.unindexed)))
         return self._drift[1]
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    """What tells one `collection.json` from the next without reading it; None where it cannot be looked at."""
-    try:
-        state = (path / FILE).stat()
-    except OSError:
-        return None
-    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -265,8 +265,10 @@ def _encode(
 
     def check(queries: list[Query]) -> None:
         # Before an encoder is loaded.
+        # To ask for the newest items takes a share of a search that can be seen, and `searcher` asks, too.
         for where in groups:
-            generation.latest().check_filter(where)
+            if where is not None:
+                generation.latest().check_filter(where)
         for reranker in rerankers:
             reranker.check(queries)
         if any(query.holds_vectors for query in queries):

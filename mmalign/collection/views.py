@@ -55,6 +55,7 @@ class View:
         self._spec = spec
         self._queries = queries
         self._searcher: ViewSearcher | None = None
+        self._pointer = None if spec.place.index is None else lifecycle.Pointer(spec.place.index)
         # To embed new texts may take minutes, in which other views can be searched.
         self._lock = threading.Lock()
         self._builder = (
@@ -123,8 +124,7 @@ class View:
             self._searcher = None
 
     def _index_version(self) -> str | None:
-        folder = None if self.place.index is None else lifecycle.current(self.place.index)
-        return None if folder is None else folder.name
+        return None if self._pointer is None else self._pointer.version()
 
     def _open_searcher(self, rows: ViewRows, known: Searcher | None) -> Searcher | None:
         """The table with the index in use, of which as much is kept as still holds."""

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from mmalign.utils.files import Stamp as Stamp
+    from mmalign.utils.files import file_stamp as file_stamp
     from mmalign.utils.files import link_or_copy as link_or_copy
     from mmalign.utils.files import sync_path as sync_path
     from mmalign.utils.files import write_atomic as write_atomic
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "files": ["link_or_copy", "sync_path", "write_atomic"],
+        "files": ["Stamp", "file_stamp", "link_or_copy", "sync_path", "write_atomic"],
         "json_checksum": ["CHECKSUM_KEY", "holds_checksum", "with_checksum"],
         "locks": ["lock"],
         "pixels": ["profile_conversion", "to_rgb"],

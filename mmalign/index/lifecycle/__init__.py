@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from mmalign.index.lifecycle.versions import Pointer as Pointer
     from mmalign.index.lifecycle.versions import claim_workspace as claim_workspace
     from mmalign.index.lifecycle.versions import clean as clean
     from mmalign.index.lifecycle.versions import clear_work as clear_work
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "versions": [
+            "Pointer",
             "claim_workspace",
             "clean",
             "clear_work",

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -27,7 +28,7 @@ from mmalign.errors import IndexFileError
 from mmalign.index.backends import load_index
 from mmalign.index.base import Index
 from mmalign.index.lifecycle import workspace as workspaces
-from mmalign.utils import holds_checksum, is_running, storage_errors, sync_path, with_checksum
+from mmalign.utils import Stamp, file_stamp, holds_checksum, is_running, storage_errors, sync_path, with_checksum
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -36,6 +37,8 @@ _LOCK = ".lock"
 _TEMPORARY = ".tmp-"
 # Files up to this size together are checked byte by byte on load; larger ones by size alone, unless asked for.
 _VERIFY_BYTES = 1 << 30
+# The steps in which file systems tell the time of a change are of 2 s at most.
+_SETTLED_NS = 3_000_000_000
 
 # Files that this process has found sound: path, inode, size and time of change.
 _verified: set[tuple[str, int, int, int]] = set()
@@ -229,6 +232,38 @@ def current(root: Path) -> Path | None:
     if not name or Path(name).name != name or _TEMPORARY in name:
         return None
     return root / name
+
+
+class Pointer:
+    """`CURRENT` of a folder of versions, for who asks it again and again: read only where it may have changed.
+
+    Args:
+        root: The folder of the versions.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._path = os.fspath(root / _POINTER)
+        self._known: tuple[Stamp, str] | None = None
+
+    def version(self) -> str | None:
+        """Say which version is in use now.
+
+        Returns:
+            Its name; None where `current` gives none.
+        """
+        known, stamp = self._known, file_stamp(self._path)
+        if stamp is None:
+            return None
+        if known is not None and known[0] == stamp:
+            return known[1]
+        # Looked at before it is read: what is replaced in between is read again at the next look.
+        folder = current(self._root)
+        if folder is None:
+            return None
+        # What was written just now may be written again without that its time, which goes in steps, tells.
+        self._known = (stamp, folder.name) if time.time_ns() - stamp[2] > _SETTLED_NS else None
+        return folder.name
 
 
 def read_manifest(root: Path) -> IndexManifest | None:

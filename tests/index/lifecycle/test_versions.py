@@ -313,3 +313,42 @@ def test_many_publish_clean_and_load_at_once(tmp_path: Path) -> None:
         for reader in readers:
             assert len(reader.result()) == 30
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_pointer_sees_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointer = publish.Pointer(tmp_path)
+    assert pointer.version() is None
+    seen = []
+    for step in range(6):
+        if step == 3:
+            publish.withdraw(tmp_path)
+        else:
+            publish.publish(tmp_path, small_index(1 + step), manifest_of(1 + step))
+        current = publish.current(tmp_path)
+        assert pointer.version() == (None if current is None else current.name)
+        seen.append(pointer.version())
+    assert len(set(seen)) == 6
+    # Long after, it is not read any more until somebody replaces it.
+    file = tmp_path / "CURRENT"
+    os.utime(file, (1e9, 1e9))
+    assert pointer.version() == seen[-1]
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "current", lambda root: pytest.fail("read again"))
+        assert pointer.version() == seen[-1]
+    for text, version in (("../elsewhere", None), ("", None), ("000000000001-00000000", "000000000001-00000000")):
+        file.write_text(text)
+        assert pointer.version() == version
+    file.unlink()
+    assert pointer.version() is None
+
+
+def test_a_pointer_that_was_written_just_now_is_read_again(tmp_path: Path) -> None:
+    # Both of one size, in one file, at one time.
+    publish.publish(tmp_path, small_index(1), manifest_of(1))
+    pointer, file = publish.Pointer(tmp_path), tmp_path / "CURRENT"
+    first = pointer.version()
+    assert first is not None
+    state = file.stat()
+    file.write_text(first[::-1] + "\n")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert pointer.version() == first[::-1]
