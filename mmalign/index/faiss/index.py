@@ -27,6 +27,8 @@ _KIND = "faiss"
 _EXAMPLES = "Flat, SQ8, HNSW32, IVF256,Flat, IVF1024,PQ32x4fs,RFlat"
 # A refinement compares this many times k candidates again where the effort does not say otherwise.
 _K_FACTOR = 8
+# Parameters of searches that are kept; most indexes are asked with a few efforts.
+_PARAMETERS = 64
 # A step in a graph compares with about this many neighbours that were not seen yet.
 _DEGREE = 16
 # FAISS aborts or crashes the process on these instead of refusing them.
@@ -101,6 +103,7 @@ class FaissIndex:
         faiss = load_faiss()
         self._factory = factory
         self._index = index
+        self._dim = int(index.d)
         outer = faiss.downcast_index(index)
         self._has_id_map = isinstance(outer, faiss.IndexIDMap)
         # Ids are positions, so the map changes nothing; without it FAISS need not translate selectors.
@@ -114,6 +117,9 @@ class FaissIndex:
         self._held = faiss_scan.held_vectors(self._inner)
         self._default_effort = default_effort if self._structure.default_effort is not None else None
         self._k_factor = k_factor
+        # FAISS's parameters of searches without a filter, which it only reads: to make them takes longer than to ask
+        # a small graph.
+        self._parameters: dict[tuple[int | None, float], Any] = {}
         self._packed: tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None] = (None, None)
         self._cards: faiss_gpu.GpuReplica | None = None
 
@@ -135,7 +141,7 @@ class FaissIndex:
     @property
     def dim(self) -> int:
         """Width of a vector."""
-        return int(self._index.d)
+        return self._dim
 
     @property
     def ntotal(self) -> int:
@@ -352,19 +358,23 @@ class FaissIndex:
         mask = self._map.allowed(where)
         rows = len(self._map)
         allowed = rows if mask is None else int(np.count_nonzero(mask))
-        scores, positions = no_hits(len(queries), min(k, self.ntotal))
-        want, refusal = min(k, allowed), ""
+        want, width, refusal = min(k, allowed), min(k, self.ntotal), ""
+        found = None
         if want and len(queries):
             effort = effort if effort is not None else self.default_effort
             share = allowed / rows
-            found = None
             if self._cards is not None:
                 found, refusal = self._on_cards(queries, want, mask, effort=effort, share=share)
             if found is None and mask is not None and self.filter_support == "none":
                 found = self._over_fetch(queries, want, mask, effort=effort, share=share)
             elif found is None:
                 found = self._select(queries, want, mask, effort=effort, share=share)
-            scores[:, :want], positions[:, :want] = found
+        if found is None or want < width:
+            scores, positions = no_hits(len(queries), width)
+            if found is not None:
+                scores[:, :want], positions[:, :want] = found
+        else:
+            scores, positions = found
         return scores, self._map.at(positions), refusal
 
     def search_positions(
@@ -428,13 +438,13 @@ class FaissIndex:
         rows = len(self._map)
         bits = None if mask is None else self._pack(mask)
         effort = anatomy.widened(self._structure, effort, share, rows)
-        most = anatomy.max_effort(self._structure, rows)
         graph = self._structure.core == "hnsw" and self._storage is not None
         if graph and effort is not None and mask is not None and share * rows <= _DEGREE * effort:
             # Comparing with the few that are allowed costs less than walking a graph past all the others.
             return self._call(queries, want, mask, bits, effort=None, scan=True)
         scores, positions = self._call(queries, want, mask, bits, effort=effort)
         short = np.flatnonzero(positions[:, -1] < 0)
+        most = anatomy.max_effort(self._structure, rows) if short.size else None
         while short.size and not graph and most is not None and effort is not None and effort < most:
             effort = min(most, 4 * effort)
             scores[short], positions[short] = self._call(queries[short], want, mask, bits, effort=effort)
@@ -481,18 +491,26 @@ class FaissIndex:
         parameters = (
             faiss.SearchParameters(sel=selector)
             if scan
-            else anatomy.search_parameters(
-                self._structure,
-                effort=effort,
-                k_factor=max(1.0, min(float(k_factor), len(self._map) / k)),
-                selector=selector,
-            )
+            else self._search_parameters(effort, max(1.0, min(float(k_factor), len(self._map) / k)), selector)
         )
         try:
             scores, positions = searched.search(queries, k, params=parameters)
         except RuntimeError as error:
             raise InputError(f"index {self.factory!r} cannot be searched like this: {reason(error)}") from error
         return faiss_gpu.keep_allowed(scores, positions, mask)
+
+    def _search_parameters(self, effort: int | None, k_factor: float, selector: Any | None) -> Any | None:
+        """FAISS's parameters; those without a selector are kept."""
+        if selector is not None:
+            return anatomy.search_parameters(self._structure, effort=effort, k_factor=k_factor, selector=selector)
+        asked = effort, k_factor
+        known = self._parameters.get(asked)
+        if known is None:
+            made = anatomy.search_parameters(self._structure, effort=effort, k_factor=k_factor, selector=None)
+            if len(self._parameters) >= _PARAMETERS:
+                self._parameters.clear()
+            known = self._parameters[asked] = made
+        return known
 
     def _pack(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         known, bits = self._packed
