@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # A purge takes files away from under a search, as many writes do; so many in a row are more than somebody does.
 _ATTEMPTS = 10
+_NO_CONTEXT = nullcontext()
 
 # Items that are made at once.
 _ITEMS = 1_024
@@ -51,7 +52,7 @@ def reads_again(method: _Method) -> _Method:
     def reading(self: _HasSnapshot, *args: Any, **kwargs: Any) -> Any:
         seen = -1
         for attempt in range(_ATTEMPTS):
-            with self.snapshot().reads_long() if attempt else nullcontext():
+            with self.snapshot().reads_long() if attempt else _NO_CONTEXT:
                 try:
                     return method(self, *args, **kwargs)
                 except StorageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class SearchOptions:
         group_by: What is one hit where several belong to it.
         allow_media: Whether a query may name pictures.
         policy: What may be read.
+        wanted: Which hits are given of those that are found; made of `k`, `min_score` and `offset`.
     """
 
     k: int | None = 10
@@ -71,6 +72,7 @@ class SearchOptions:
     group_by: Literal["item"] | None = None
     allow_media: bool = True
     policy: MediaPolicy | None = None
+    wanted: ScoreRange = field(init=False)
 
     def __post_init__(self) -> None:
         check_flag("explain", self.explain)
@@ -83,16 +85,10 @@ class SearchOptions:
         self._check_view()
         if self.k is not None:
             check_k(self.k)
-        # Refuses what makes none.
-        ScoreRange.checked(self.k, self.min_score, self.offset)
+        object.__setattr__(self, "wanted", ScoreRange.checked(self.k, self.min_score, self.offset))
         if self.min_recall is not None:
             check_share("min_recall", self.min_recall)
         check_policy(self.policy)
-
-    @property
-    def wanted(self) -> ScoreRange:
-        """Which hits are given of those that are found."""
-        return ScoreRange.checked(self.k, self.min_score, self.offset)
 
     def _check_view(self) -> None:
         """Refuse what belongs to another view than the one that is searched."""

@@ -330,6 +330,9 @@ def check_k(k: int) -> None:
     Raises:
         InputError: `k` is negative or not an integer.
     """
+    # Almost every k is an `int`, and to ask what else it may be takes longer than that.
+    if type(k) is int and k >= 0:
+        return
     if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer):
         raise InputError(f"k must be an integer of at least 0, got {k!r}")
     if k < 0:

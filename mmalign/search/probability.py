@@ -106,10 +106,11 @@ class Probability:
         assert found is not None
         assert read is not None
         queries, pictures = ranking.queries, ranking.searched
-        probabilities = np.full(found.scores.shape, np.nan)
         notes: list[tuple[Note, ...]] = [()] * len(queries)
         worded = {query for query in distinct(queries) if query.is_words}
         words = [position for position, query in enumerate(queries) if query in worded] if worded else []
+        # None where nobody asked in words.
+        probabilities = np.full(found.scores.shape, np.nan) if words else None
         fitted = None
         if words:
             try:
@@ -120,7 +121,7 @@ class Probability:
                     raise
                 for position in words:
                     notes[position] = (Note(f"no probabilities: {error}", about="calibration"),)
-        if fitted is not None and pictures:
+        if fitted is not None and probabilities is not None and pictures:
             scores = np.where(found.row_ids[words] >= 0, found.scores[words], -np.inf)
             probabilities[words] = fitted.probabilities(scores, pictures=pictures)
             probabilities[list(ranking.meaningless)] = np.nan
@@ -138,9 +139,11 @@ class Probability:
                 "calibration with `mmalign eval calibration --manifest FILE --encoder ENCODER --out DIR` and put its "
                 "calibration.json into the collection's folder, or leave min_probability out"
             )
-        row_ids = found.row_ids.copy()
-        row_ids[:, request.k :] = -1
-        if self.least is not None:
+        if self.least is not None or found.row_ids.shape[1] > request.k:
+            found = replace(found, row_ids=found.row_ids.copy())
+            found.row_ids[:, request.k :] = -1
+        if self.least is not None and probabilities is not None:
+            row_ids = found.row_ids
             # What has no probability is not known to be likely.
             unlikely = (row_ids >= 0) & ~(probabilities >= self.least)
             row_ids[unlikely] = -1
@@ -150,15 +153,14 @@ class Probability:
                     best = probabilities[position, 0]
                     below = f"the best hit has probability {best:.2g}, below min_probability {self.least:g}"
                     notes[position] += (Note(below),)
-        left = replace(found, row_ids=row_ids)
         merged = tuple(one + other for one, other in zip(ranking.notes, notes, strict=True)) if any(notes) else None
         return Ranking(
             queries=queries,
-            hits=read(left, probabilities),
+            hits=read(found, probabilities),
             notes=ranking.notes if merged is None else merged,
             searched=pictures,
             meaningless=ranking.meaningless,
-            found=left,
+            found=found,
             read=read,
             looked=ranking.looked,
             stopped=ranking.stopped,

@@ -271,7 +271,8 @@ class Searcher:
             return FoundRows(as_cosines(scores), row_ids, (How(True, None, plan.reason, notes),))
         refusals: list[str] = []
         scores, row_ids = self._by_index(wish, plan, queries, mask, allowed, refusals)
-        notes += tuple(Note(f"searched on the processor: {why}", about="index") for why in dict.fromkeys(refusals))
+        if refusals:
+            notes += tuple(Note(f"searched on the processor: {why}", about="index") for why in dict.fromkeys(refusals))
         outside = self._outside(wish, index, queries, scores)
         if len(self._unindexed):
             scores, row_ids = merge_top_k(

@@ -68,9 +68,14 @@ class OpenedTable:
         Raises:
             StorageError: The items cannot be read.
         """
-        with storage_errors(self._dataset.uri, reading=True):
+        try:
             if self._dataset.latest_version == self._dataset.version:
                 return self
+        except BaseException:
+            # Entered only where it is needed: each search comes by here.
+            with storage_errors(self._dataset.uri, reading=True):
+                raise
+        with storage_errors(self._dataset.uri, reading=True):
             dataset = open_dataset(self._dataset.uri)
             checked_names(dataset)
         return type(self)(dataset)

@@ -60,6 +60,9 @@ def check_number(name: str, value: Any) -> None:
 
 def check_integer(name: str, value: Any, *, least: int) -> None:
     """Refuse what is no integer, or below the least, as `check_type`; True and False are none."""
+    # Almost every integer is an `int`, and what else is one takes longer to find out.
+    if type(value) is int and value >= least:
+        return
     # Integers of NumPy say that they are; its booleans do not.
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} is an integer of at least {least}, got {describe(value)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import repeat
@@ -226,7 +225,8 @@ def batch_results(
         n results.
     """
     made = list(map(SearchResult.__new__, repeat(SearchResult, len(queries))))
-    deque(map(_MAKE.__set__, made, repeat(hits)), maxlen=0)
+    # Setters give None, so that `any` goes through all of them.
+    any(map(_MAKE.__set__, made, repeat(hits)))
     columns: dict[str, Iterable[Any]] = {
         "hits": range(len(queries)),
         "query": queries,
@@ -237,5 +237,5 @@ def batch_results(
         "notes": notes,
     }
     for name, setter in _SETTERS.items():
-        deque(map(setter, made, columns[name]), maxlen=0)
+        any(map(setter, made, columns[name]))
     return made

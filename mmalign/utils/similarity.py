@@ -156,9 +156,8 @@ def as_cosines(scores: Float32Array) -> Float32Array:
         The same array, from -1 to 1 where it is finite.
     """
     np.minimum(scores, np.float32(1), out=scores)
-    below = scores < -1
-    if below.any():
-        scores[below & (scores > -np.inf)] = -1
+    if scores.size and scores.min() < -1:
+        scores[(scores < -1) & (scores > -np.inf)] = -1
     return scores
 
 

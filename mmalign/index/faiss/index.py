@@ -104,6 +104,7 @@ class FaissIndex:
         self._factory = factory
         self._index = index
         self._dim = int(index.d)
+        self._trained = False
         outer = faiss.downcast_index(index)
         self._has_id_map = isinstance(outer, faiss.IndexIDMap)
         # Ids are positions, so the map changes nothing; without it FAISS need not translate selectors.
@@ -113,6 +114,7 @@ class FaissIndex:
         # The file that the index is mapped from.
         self._file: Path | None = None
         self._structure = anatomy.index_structure(self._inner)
+        self._refines_by_effort = self._structure.effort_name == "k_factor"
         self._storage = anatomy.scannable(self._inner)
         self._held = faiss_scan.held_vectors(self._inner)
         self._default_effort = default_effort if self._structure.default_effort is not None else None
@@ -215,7 +217,9 @@ class FaissIndex:
     @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
-        return bool(self._index.is_trained)
+        # FAISS takes long to say it, and what was trained stays so.
+        self._trained = self._trained or bool(self._index.is_trained)
+        return self._trained
 
     @property
     def least_training(self) -> int:
@@ -420,13 +424,13 @@ class FaissIndex:
     ) -> tuple[tuple[Float32Array, Int64Array] | None, str]:
         """Let graphics cards look; None, and why, where they cannot. What comes back short, the processor completes."""
         assert self._cards is not None
-        k_factor = float(effort if self.effort_name == "k_factor" and effort is not None else self._k_factor)
+        k_factor = float(effort if self._refines_by_effort and effort is not None else self._k_factor)
         widened = anatomy.widened(self._structure, effort, share, len(self._map))
         found, refusal = self._cards.find(queries, want, mask, effort=widened, k_factor=k_factor)
         if found is None:
             return None, refusal
         scores, positions = found
-        short = np.flatnonzero(positions[:, -1] < 0)
+        (short,) = (positions[:, -1] < 0).nonzero()
         if short.size:
             scores[short], positions[short] = self._select(queries[short], want, mask, effort=effort, share=share)
         return found, ""
@@ -443,7 +447,7 @@ class FaissIndex:
             # Comparing with the few that are allowed costs less than walking a graph past all the others.
             return self._call(queries, want, mask, bits, effort=None, scan=True)
         scores, positions = self._call(queries, want, mask, bits, effort=effort)
-        short = np.flatnonzero(positions[:, -1] < 0)
+        (short,) = (positions[:, -1] < 0).nonzero()
         most = anatomy.max_effort(self._structure, rows) if short.size else None
         while short.size and not graph and most is not None and effort is not None and effort < most:
             effort = min(most, 4 * effort)
@@ -485,7 +489,7 @@ class FaissIndex:
     ) -> tuple[Float32Array, Int64Array]:
         """One FAISS search; hits that are not allowed are dropped, and empty places are last, marked -1 and -inf."""
         faiss = load_faiss()
-        k_factor = effort if self.effort_name == "k_factor" and effort is not None else self._k_factor
+        k_factor = effort if self._refines_by_effort and effort is not None else self._k_factor
         searched: Any = self._storage if scan else self._inner
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         parameters = (

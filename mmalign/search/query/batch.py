@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from mmalign.encoders import Encoder
 from mmalign.errors import InputError, QueryError
 from mmalign.media import MediaPolicy
-from mmalign.search.query.composed import Query
+from mmalign.search.query.composed import Query, vector_query
 from mmalign.search.query.embedding import Stored, embed_queries, quoted_words
 from mmalign.search.query.kinds import QueryKind
-from mmalign.search.query.parsing import QueryTerm, names_picture
+from mmalign.search.query.parsing import names_picture
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
 
@@ -124,7 +124,7 @@ def encode_queries(
     """
     vectors = _plain_vectors(asked, dim)
     if vectors is not None:
-        query = Query((QueryTerm(vectors[0]),))
+        query = vector_query(vectors[0])
         count = len(vectors)
         queries = [query] * count
         check(queries)
@@ -166,7 +166,9 @@ def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Arra
         if stacked.dtype == np.float32:
             # Without a copy for each step: what is not finite, zero, tiny or huge has a length out of these bounds.
             lengths = np.sqrt(np.einsum("nd,nd->n", stacked, stacked))
-            if lengths.min() > _LENGTHS[0] and lengths.max() < _LENGTHS[1]:
+            # Most searches have one query, whose length is both.
+            least, most = (lengths.min(), lengths.max()) if len(lengths) > 1 else (lengths[0], lengths[0])
+            if least > _LENGTHS[0] and most < _LENGTHS[1]:
                 unit: Float32Array = stacked / lengths[:, None]
                 return unit
         matrix = l2_normalize(as_matrix(stacked))

@@ -41,10 +41,10 @@ class Query:
         '2:dog + snow - leash'
     """
 
+    terms: tuple[QueryTerm, ...]
+
     def __init__(self, query: QueryLike | Sequence[QueryTerm], *, allow_media: bool = True) -> None:
-        self.terms: tuple[QueryTerm, ...] = (
-            query.terms if isinstance(query, Query) else terms_of(query, media=allow_media)
-        )
+        self.terms = query.terms if isinstance(query, Query) else terms_of(query, media=allow_media)
         if not allow_media:
             refused = next((term for term in self.terms if isinstance(term.value, PictureRef)), None)
             if refused is not None:
@@ -151,3 +151,17 @@ class Query:
         """
         found = embed_queries([self.terms], encoder, dim=dim, policy=policy)[0]
         return found.vector, found.notes
+
+
+def vector_query(vector: Float32Array) -> Query:
+    """Make a query of a vector that is known to be right, without looking at it again.
+
+    Args:
+        vector: Shape (dim,), float32, finite.
+
+    Returns:
+        The query.
+    """
+    made = Query.__new__(Query)
+    made.terms = (QueryTerm(vector),)
+    return made
