@@ -34,7 +34,8 @@ from mmalign.search import (
 from mmalign.types import Hit, SearchResult, check_choice, check_flag, check_share, use_thumbnails
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: each search makes one, and to set that many fields of a frozen one takes longer than to check them.
+@dataclass(slots=True, kw_only=True)
 class SearchOptions:
     """How to search; each as for `Collection.search`.
 
@@ -85,7 +86,7 @@ class SearchOptions:
         self._check_view()
         if self.k is not None:
             check_k(self.k)
-        object.__setattr__(self, "wanted", ScoreRange.checked(self.k, self.min_score, self.offset))
+        self.wanted = ScoreRange.checked(self.k, self.min_score, self.offset)
         if self.min_recall is not None:
             check_share("min_recall", self.min_recall)
         check_policy(self.policy)

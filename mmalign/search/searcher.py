@@ -43,6 +43,7 @@ _PLANS = 1024
 # Where copies crowd the first hits, the next search looks this many times as deep.
 _FETCH_GROWTH = 4
 _OUTSIDE = "compared with every item, since it is unlike all queries that the index was measured with"
+_NOBODY: Int64Array = np.zeros(0, np.int64)
 _Hits = tuple[Float32Array, Int64Array]
 _Mask = NDArray[np.bool_]
 Kinds = tuple[str, ...]
@@ -292,11 +293,10 @@ class Searcher:
     def _outside(self, wish: SearchRequest, index: Index, queries: Float32Array, scores: Float32Array) -> Int64Array:
         """The places of the queries that lie outside all that recall was measured for, where one is promised."""
         contract = self.recall_profile
-        nobody = np.zeros(0, np.int64)
         if contract is None or index.exhaustive or not contract.ranges or not scores.shape[1]:
-            return nobody
+            return _NOBODY
         if wish.min_recall == 0 or (wish.min_recall is None and contract.min_recall is None):
-            return nobody
+            return _NOBODY
         kinds = wish.kinds if wish.kinds and set(wish.kinds) & set(contract.ranges) else None
         # What a filter lets through may all be far away.
         best = scores[:, 0] if wish.allowed is None else np.full(len(scores), np.inf, np.float32)

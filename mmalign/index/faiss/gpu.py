@@ -253,6 +253,8 @@ def keep_allowed(
     Returns:
         `(scores, positions)` of the same shape; empty places hold -inf and -1.
     """
+    if mask is None and (not positions.size or positions.min() >= 0):
+        return scores, positions
     good = positions >= 0
     if mask is not None:
         good &= mask[np.maximum(positions, 0)]

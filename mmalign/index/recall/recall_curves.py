@@ -94,6 +94,11 @@ class QueryRange:
     score: float
     centre: tuple[float, ...]
     nearness: float
+    # The centre as an array: each search compares with it, and to make one takes longer than that.
+    _centre: Float32Array = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_centre", np.asarray(self.centre, np.float32))
 
     @classmethod
     def of(cls, vectors: Float32Array, best: Float32Array) -> QueryRange:
@@ -124,7 +129,7 @@ class QueryRange:
         Returns:
             bool of shape (q,).
         """
-        near: NDArray[np.bool_] = vectors @ np.asarray(self.centre, np.float32) >= self.nearness - _ROUNDING
+        near: NDArray[np.bool_] = vectors @ self._centre >= self.nearness - _ROUNDING
         return near & (best >= self.score - _ROUNDING)
 
 
@@ -216,7 +221,10 @@ class RecallProfile:
                 {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(curve).items()}
                 for curve in self.curves
             ],
-            "ranges": {kind: asdict(one) | {"centre": list(one.centre)} for kind, one in self.ranges.items()},
+            "ranges": {
+                kind: {"score": one.score, "centre": list(one.centre), "nearness": one.nearness}
+                for kind, one in self.ranges.items()
+            },
             "drift": dict(self.drift),
             "notes": [note.to_dict() for note in self.notes],
             "min_recall": self.min_recall,

@@ -15,8 +15,8 @@ from mmalign.errors import InputError, QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.composed import Query, vector_query
 from mmalign.search.query.embedding import Stored, embed_queries, quoted_words
-from mmalign.search.query.kinds import QueryKind
-from mmalign.search.query.parsing import names_picture
+from mmalign.search.query.kinds import GIVEN, QueryKind
+from mmalign.search.query.parsing import VECTOR, names_picture
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
 
@@ -33,6 +33,7 @@ class Encoded:
         texts: Each in words.
         vectors: Shape (n, dim), float32, rows of length 1.
         notes: Remarks for each.
+        kinds: What an index answers each of them as.
         meaningless: The places of those of whose words the encoder knows none.
     """
 
@@ -40,14 +41,8 @@ class Encoded:
     texts: list[str]
     vectors: Float32Array
     notes: list[tuple[Note, ...]]
+    kinds: list[tuple[QueryKind, ...]]
     meaningless: frozenset[int] = frozenset()
-
-    @property
-    def kinds(self) -> list[tuple[QueryKind, ...]]:
-        """What an index answers each of them as."""
-        # What is asked often is the same object, whose kinds need not be told anew.
-        known = {query: query.kinds for query in distinct(self.queries)}
-        return [known[query] for query in self.queries]
 
     def part(self, places: Sequence[int]) -> Encoded:
         """Give some of the queries.
@@ -63,6 +58,7 @@ class Encoded:
             [self.texts[place] for place in places],
             self.vectors[list(places)],
             [self.notes[place] for place in places],
+            [self.kinds[place] for place in places],
             frozenset(at for at, place in enumerate(places) if place in self.meaningless),
         )
 
@@ -128,7 +124,8 @@ def encode_queries(
         count = len(vectors)
         queries = [query] * count
         check(queries)
-        return Encoded(queries, [str(query)] * count, vectors, [()] * count)
+        # As `str(query)` and `query.kinds` say, which take a share of such a search that can be seen.
+        return Encoded(queries, [VECTOR] * count, vectors, [()] * count, [GIVEN] * count)
     queries = [Query(one, allow_media=allow_media) for one in asked]
     check(queries)
     embedded = embed_queries([query.terms for query in queries], encoder, dim=dim, policy=policy, stored=stored)
@@ -139,6 +136,7 @@ def encode_queries(
         [str(query) for query in queries],
         np.stack(rows) if rows else np.zeros((0, dim), np.float32),
         [more + one.notes for more, one in zip(named, embedded, strict=True)],
+        [query.kinds for query in queries],
         frozenset(place for place, one in enumerate(embedded) if one.meaningless),
     )
 

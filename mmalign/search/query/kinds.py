@@ -34,6 +34,9 @@ QueryKind: TypeAlias = Literal[
 languages than English, or of none. `sum`: terms that are added up. `difference`: one taken away from others. `image`: a
 picture. `crop`: a part of one. `given`: a vector of the caller's own."""
 
+GIVEN: tuple[QueryKind, ...] = ("given",)
+"""The kinds of a query with a vector of the caller's own."""
+
 # A text with one of these is an English sentence.
 _ENGLISH = {
     *("a", "an", "and", "are", "at", "behind", "by", "for", "from", "his", "her", "in", "into", "is", "of", "on"),
@@ -55,7 +58,7 @@ def kinds_of(terms: tuple[QueryTerm, ...]) -> tuple[QueryKind, ...]:
     """
     values = [term.value for term in terms]
     if any(isinstance(value, np.ndarray) for value in values):
-        return ("given",)
+        return GIVEN
     if len(values) > 1:
         return ("sum",) if all(term.weight >= 0 for term in terms) else ("difference",)
     return _text_kinds(values[0]) if isinstance(values[0], str) else ("image", "crop")

@@ -24,6 +24,9 @@ _OPERATOR = re.compile(r"(?:^|\s)([+-])(?=\s|$)")
 # `16:9 screen` and `10:30 train` are words: a weight is not followed by a digit.
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+):(?=[^\d\s])")
 
+VECTOR = "<vector>"
+"""How a vector is told in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueryTerm:
@@ -42,7 +45,7 @@ class QueryTerm:
             return self.value
         if isinstance(self.value, PictureRef):
             return self.value.uri
-        return f"<picture {self.value.width}x{self.value.height}>" if isinstance(self.value, Image) else "<vector>"
+        return f"<picture {self.value.width}x{self.value.height}>" if isinstance(self.value, Image) else VECTOR
 
 
 @dataclass(frozen=True, slots=True)
