@@ -153,7 +153,8 @@ class Searcher:
             self._coverage, self._unindexed, self._mask = covered, covered.unindexed, covered.mask
         self._rows = ExactRows(store, self._unindexed)
         self._masks = Masks()
-        self._plans: dict[SearchRequest, Plan] = {}
+        # By the fields of the request: its own hash and comparison make the same tuples in Python.
+        self._plans: dict[tuple[int, int | None, float | None, Kinds | None], Plan] = {}
 
     @classmethod
     def open(cls, store: Store, root: Path, *, previous: Searcher | None = None) -> Searcher:
@@ -345,11 +346,12 @@ class Searcher:
             fetch = min(_FETCH_GROWTH * fetch, wanted + copies.extra)
 
     def _plan(self, request: SearchRequest, index: Index) -> Plan:
-        plan = self._plans.get(request)
+        asked = request.k, request.allowed, request.min_recall, request.kinds
+        plan = self._plans.get(asked)
         if plan is None:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            plan = self._plans[request] = plan_search(request, capabilities_of(index), self.recall_profile)
+            plan = self._plans[asked] = plan_search(request, capabilities_of(index), self.recall_profile)
         return plan
 
     def _allowed(self, allowed: Int64Array) -> _Mask:

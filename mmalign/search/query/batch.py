@@ -155,8 +155,8 @@ def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Arra
         if isinstance(asked, np.ndarray):
             stacked = asked
         elif set(map(type, asked)) == {np.ndarray} and asked[0].shape == (dim,):
-            # `np.stack` does the same in four times as long.
-            stacked = np.array(asked)
+            # `np.stack` does the same in four times as long, and one alone needs no copy.
+            stacked = np.array(asked) if len(asked) > 1 else asked[0][None]
         else:
             return None
         if stacked.shape != (len(asked), dim):
