@@ -86,6 +86,8 @@ class SearchOptions:
         self._check_view()
         if self.k is not None:
             check_k(self.k)
+            # FAISS takes no integers of NumPy's.
+            self.k = int(self.k)
         self.wanted = ScoreRange.checked(self.k, self.min_score, self.offset)
         if self.min_recall is not None:
             check_share("min_recall", self.min_recall)

@@ -140,6 +140,14 @@ def test_numbers_of_hits_that_are_none(collection: Collection, k: Any) -> None:
     assert "min_score" not in str(told.value)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_numbers_of_hits_of_numpy(collection: Collection, kind: type) -> None:
+    for offset in (0, 1):
+        found = collection.search(GOOD, k=kind(2), offset=kind(offset))
+        assert found.hits == collection.search(GOOD, k=2, offset=offset).hits
+        assert len(found) == 2
+
+
 def test_as_many_hits_as_nobody_has(collection: Collection) -> None:
     """The room for a billion hits a query is not asked for."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
