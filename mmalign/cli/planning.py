@@ -26,8 +26,12 @@ def plan(
     latency: Annotated[str | None, typer.Option(help="Time that one query may take: 5ms, 0.2s.")] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for a graphics card.")] = "cpu",
     queries: Annotated[
-        bool, typer.Option("--queries", help="Count on a sample of the queries that will be asked, such as captions.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--queries/--no-queries",
+            help="Whether there is a sample of the queries that will be asked, as wherever words are searched with.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Say what an index would take before it is built, which design suits the budgets, and why not the others.
@@ -37,8 +41,9 @@ def plan(
     here was measured on other vectors (`mmalign bench index` measures it on yours); that of an index is measured when
     it is built: `mmalign doctor` tells.
 
-    Without a budget the design that `mmalign index` would build is chosen. Where memory is short, what candidates are
-    compared again with may stay on disk, and at last the lists of vectors too.
+    Without a budget the design that `mmalign index` would build is chosen; for vectors of your own, which no encoder
+    makes, add `--no-queries`. Where memory is short, what candidates are compared again with may stay on disk, and at
+    last the lists of vectors too.
 
     For example:
 

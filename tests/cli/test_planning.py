@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,14 @@ def test_plan_says_what_is_chosen_why_and_why_not_the_others(run: Run) -> None:
     assert "commit" in out.splitlines()[-1]
 
 
-def test_plan_as_json_is_the_choice(run: Run) -> None:
-    code, out, _ = run("plan", "-n", "2_000_000", "-d", "256", "--json")
+@pytest.mark.parametrize(("options", "known", "recipe"), [([], True, "lean"), (["--no-queries"], False, "ivf-pq")])
+def test_plan_as_json_is_the_choice(run: Run, options: list[str], known: bool, recipe: str) -> None:
+    """What `index` chooses: where there is an encoder, there are queries to learn from."""
+    code, out, _ = run("plan", "-n", "2_000_000", "-d", "256", "--json", *options)
     assert code == 0
-    assert json.loads(out) == json.loads(json.dumps(choose(2_000_000, 256, installed_budget()).to_dict()))
-    assert json.loads(out)["recipe"] == "ivf-pq"
+    budget = replace(installed_budget(), queries_known=known)
+    assert json.loads(out) == json.loads(json.dumps(choose(2_000_000, 256, budget).to_dict()))
+    assert json.loads(out)["recipe"] == recipe
 
 
 def test_plan_for_a_graphics_card_gives_no_times(run: Run) -> None:
