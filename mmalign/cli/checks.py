@@ -108,6 +108,7 @@ def check_collection(path: Path, *, deep: bool = False) -> list[Check]:
         detail = "none; search is exact" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
         checks.append(Check("index", True, detail))
         checks += _explained("recall", lambda: _check_recall(collection))
+        checks += _explained("live recall", lambda: _check_live_recall(collection))
     return checks
 
 
@@ -159,10 +160,26 @@ def _check_recall(collection: Collection) -> list[Check]:
     """Measure again what the index promises, and say whether the items have changed since it was measured."""
     checks = []
     for one in collection.check_recall(progress=True):
-        remedy = "" if one.ok else "build the index again: mmalign index SOURCE"
+        remedy = "" if one.ok else "build the index again: mmalign index --rebuild"
         name = f"recall {one.kind}" if one.view == "image" else f"recall {one.view} {one.kind}"
         checks.append(Check(name, one.ok, str(one), remedy, figures=one.to_dict()))
     manifest = collection.index_manifest
     if manifest is not None and checks and profile_of(manifest) is None:
         checks.append(Check("recall", True, "nothing was measured when this index was built", "build the index again"))
     return checks
+
+
+def _check_live_recall(collection: Collection) -> list[Check]:
+    """Measure what searches find of queries that were really asked, where some are kept."""
+    found = collection.check_live_recall()
+    remedies = iter(found.notes)
+    return [
+        Check(
+            f"live recall {one.kind}" if one.view == "image" else f"live recall {one.view} {one.kind}",
+            one.ok,
+            str(one),
+            "" if one.ok else next(remedies).remedy,
+            figures=one.to_dict(),
+        )
+        for one in found.checks
+    ]

@@ -37,7 +37,7 @@ def index(
         str | None,
         typer.Argument(
             help="A folder, a table (.jsonl .csv .tsv .parquet .json) with a path or URL column, a picture, "
-            "a glob in quotes, or - for paths on standard input. May be left out with --reencode."
+            "a glob in quotes, or - for paths on standard input. May be left out with --reencode or --rebuild."
         ),
     ] = None,
     collection: Annotated[
@@ -70,6 +70,14 @@ def index(
             "Ids, captions and metadata stay. With SOURCE, what is new there is added after that.",
         ),
     ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild",
+            help="Build the index again and measure its recall anew, with the queries that `mmalign log-queries` keeps "
+            "where there are 100 of a kind. SOURCE may be left out.",
+        ),
+    ] = False,
     drop_missing: Annotated[
         bool,
         typer.Option("--drop-missing", help="With --reencode: remove items whose picture cannot be read any more."),
@@ -97,13 +105,16 @@ def index(
     if drop_missing and not reencode:
         raise InputError("--drop-missing belongs to --reencode; to remove items whose file is gone, use --prune")
     if source is None:
-        if not reencode:
+        if not reencode and not rebuild:
             raise InputError("say what to index: a folder, a table, a glob or - for standard input")
-        if prune or exclude or restore or recipe != "auto":
+        if prune or exclude or restore or (recipe != "auto" and not rebuild):
             raise InputError(
                 "--prune, --exclude, --restore and --recipe need a SOURCE to bring the collection up to date with"
             )
         opened = open_collection(collection)
+        if not reencode:
+            _rebuild(opened, recipe, as_json=as_json)
+            return
         done = run_reencode(opened, encoder=encoder, drop_missing=drop_missing, as_json=as_json)
         if as_json:
             print_json({"reencode": done.to_dict()})
@@ -129,7 +140,7 @@ def index(
             _say_stopped(opened, stop, renewed, as_json=as_json)
             raise typer.Exit(130) from None
         try:
-            opened.refresh_index(recipe, progress=progress)
+            opened.refresh_index(recipe, rebuild=rebuild, progress=progress)
         except KeyboardInterrupt:
             _print_report(opened, report, renewed, as_json=as_json)
             say(
@@ -142,6 +153,20 @@ def index(
         if report.skipped and not len(opened):
             say(f"error: nothing of {source} could be used")
             raise typer.Exit(1)
+
+
+def _rebuild(opened: Collection, recipe: str, *, as_json: bool) -> None:
+    """Build the index again, with nothing added."""
+    with if_stopped("stopped; the index that was in use stays"):
+        manifest = opened.refresh_index(recipe, rebuild=True, progress=shows_progress(as_json))
+    if as_json:
+        print_json({"index": None if manifest is None else manifest.recipe, "recall": opened.info()["recall"]})
+        return
+    built = (
+        "no index, which so few items need not" if manifest is None else f"{manifest.recipe}, {manifest.rows:,} rows"
+    )
+    print(f"{opened.path}: {built}")
+    say_notes(opened)
 
 
 def _open_to_index(
@@ -251,6 +276,12 @@ def info(
         + ("answered exactly)" if one["effort"] is None else f"effort {one['effort']})")
         for kind, one in payload["recall"].items()
     }
+    if payload["query_log"] is not None:
+        kept = payload["query_log"]
+        payload["query_log"] = f"{kept['kept']:,} of {kept['seen']:,} queries kept, {kept['most']:,} at most"
+    else:
+        # Of what nobody has asked for there is nothing to say.
+        del payload["query_log"]
     payload["views"] = {
         view: f"{one['rows']:,} rows" + ("" if one["index"] is None else f" ({one['index']} over {one['indexed']:,})")
         for view, one in payload["views"].items()

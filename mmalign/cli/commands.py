@@ -20,6 +20,7 @@ from mmalign.cli import (
     evaluate,
     models,
     planning,
+    query_logging,
     searching,
     train,
 )
@@ -115,6 +116,7 @@ for verb in (
     planning.plan,
     auditing.audit,
     doctor.doctor,
+    query_logging.log_queries,
     demo.demo,
 ):
     app.command()(verb)

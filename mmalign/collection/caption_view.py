@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmalign.collection.description import CollectionManifest
 from mmalign.collection.eval_queries import EvalQueries, sample_eval_queries
+from mmalign.collection.query_log import LoggedQueries
 from mmalign.collection.view_refresh import CAPTIONS, ViewPlace, ViewSpec
 from mmalign.collection.view_table import captions_of
 from mmalign.collection.views import View
@@ -30,7 +31,11 @@ def captions_spec(data: Path, description: CollectionManifest, encoder: Callable
 
 
 def captions_view(
-    data: Path, description: CollectionManifest, encoder: Callable[[], Encoder], items: Callable[[], Store]
+    data: Path,
+    description: CollectionManifest,
+    encoder: Callable[[], Encoder],
+    items: Callable[[], Store],
+    logged: Callable[[], LoggedQueries],
 ) -> View:
     """Make the view of a generation's captions.
 
@@ -39,6 +44,7 @@ def captions_view(
         description: What it is made with.
         encoder: Gives the encoder.
         items: Gives the items at their newest version.
+        logged: Gives the queries that were really asked, where some are kept.
     """
 
     def queries(
@@ -56,4 +62,5 @@ def captions_view(
         # They are of items, none of which is a row of the captions.
         return replace(held, asked={kind: QuerySet(one.vectors) for kind, one in held.asked.items()})
 
-    return View(captions_spec(data, description, encoder), fingerprint=description.fingerprint, queries=queries)
+    spec = captions_spec(data, description, encoder)
+    return View(spec, fingerprint=description.fingerprint, queries=queries, logged=logged)

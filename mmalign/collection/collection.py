@@ -18,7 +18,9 @@ from mmalign.collection.description import CollectionManifest, as_folder
 from mmalign.collection.generation import Generation
 from mmalign.collection.generation_files import LOCK, clear_earlier
 from mmalign.collection.ingest import AddOptions, AddSource
+from mmalign.collection.live_recall import LiveRecall
 from mmalign.collection.opening import make_collection
+from mmalign.collection.query_log import MOST, LoggedQueries, forget_queries, set_logging
 from mmalign.collection.reading import (
     iter_items,
     read_arrow_table,
@@ -927,8 +929,9 @@ class Collection:
         """Build an index over all items or captions and put it in use in one step; searches go on meanwhile.
 
         Its recall is measured against exact search, with queries of the kinds that will be asked: the items' captions
-        or else a bank of sentences, the items themselves as pictures, and what the caller gives. What was measured is
-        the manifest's `contract`, and its notes say where `min_recall` cannot be promised.
+        or else a bank of sentences, the items themselves as pictures, and what the caller gives. Where queries that
+        were really asked are kept (`log_queries`), kinds of which there are 100 or more are measured with these
+        instead. What was measured is the manifest's `contract`; its notes say where `min_recall` cannot be promised.
 
         Args:
             recipe: Name of a recipe, path of a recipe file, FAISS factory string, or `auto` to choose by size.
@@ -970,7 +973,9 @@ class Collection:
                 progress=progress,
             )
 
-    def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> IndexManifest | None:
+    def refresh_index(
+        self, recipe: str = "auto", *, rebuild: bool = False, progress: bool = True
+    ) -> IndexManifest | None:
         """Bring the index up to date where it is another design than asked for, or has fallen behind the items.
 
         New items are taken into the index in use, which costs a copy of it. It is built again where too much of what it
@@ -981,6 +986,7 @@ class Collection:
         Args:
             recipe: As for `build_index`; `auto` keeps to what was asked for when the index in use was built. That of
                 the captions is always as with `auto`.
+            rebuild: Build the indexes again and measure them anew, whatever is due.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -990,9 +996,10 @@ class Collection:
             As `build_index`.
         """
         check_text("recipe", recipe)
-        if self._current().index_is_due(recipe):
+        check_flag("rebuild", rebuild)
+        if rebuild or self._current().index_is_due(recipe):
             with self._writing() as generation:
-                generation.refresh_index(recipe, progress=progress)
+                generation.refresh_index(recipe, rebuild=rebuild, progress=progress)
         return self.index_manifest
 
     @reads_again
@@ -1029,6 +1036,74 @@ class Collection:
             progress=progress,
         )
         return found + generation.captions.check_recall(min_recall=min_recall, k=k, seed=seed, progress=progress)
+
+    # Queries that are kept ------------------------------------------------------------------------------------------
+
+    def log_queries(self, most: int = MOST) -> None:
+        """Keep a sample of the queries that are really asked, of all processes that search this collection.
+
+        Nothing is kept unless this is called. Of a query its vector is kept, its kind, how deep it was searched,
+        whether there was a filter, `min_recall`, how it was answered, and when; never its words. A vector, too, tells
+        what was asked about: who has the encoder can find words that are near to it. Once there are more queries than
+        `most`, those that are kept are a uniform sample of all. `check_live_recall` and `mmalign doctor` measure with
+        them, and so does `build_index`.
+
+        Args:
+            most: How many queries are kept at most; 0 to keep no more, and those that are there stay until
+                `forget_queries`.
+
+        Raises:
+            InputError: `most` is negative.
+            StorageError: The disk refused.
+        """
+        check_integer("most", most, least=0)
+        set_logging(self.path, int(most))
+
+    def logged_queries(self) -> LoggedQueries:
+        """Read the queries that are kept; see `log_queries`.
+
+        Returns:
+            The queries in random order, and of how many they are the sample; none where none were kept, or they are of
+            another encoder.
+
+        Raises:
+            StorageError: They cannot be read.
+        """
+        return self._current().logged_queries()
+
+    def forget_queries(self) -> int:
+        """Delete the queries that are kept; where `log_queries` is on, a new sample begins.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        return forget_queries(self.path)
+
+    @reads_again
+    def check_live_recall(self, *, most: int = 500, seed: int | None = None) -> LiveRecall:
+        """Compare what searches find of queries that were really asked with the exact answer.
+
+        It is quick with few queries, so that a service can look again and again: what takes time is one pass over all
+        embeddings, however many queries there are. A query with a filter is asked without.
+
+        Args:
+            most: How many of the queries that are kept to compare, at least 1.
+            seed: Of which these are; None for others each time.
+
+        Returns:
+            The figures by kind of query, of pictures and of captions, and a remark with its remedy for each kind for
+            which the index does not keep its promise; neither where no queries are kept, or no index is in use.
+
+        Raises:
+            InputError: `most` or `seed` is out of range.
+        """
+        check_integer("most", most, least=1)
+        if seed is not None:
+            check_integer("seed", seed, least=0)
+        return self._current().check_live_recall(most=most, seed=seed)
 
     def check_items(self) -> list[str]:
         """Read every item, embedding and caption, and compare them with their checksums.

@@ -8,9 +8,9 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmalign.errors import (
     CollectionExistsError,
@@ -38,6 +38,19 @@ _REMEDY = "bring it back from a copy, or make the collection anew: mmalign index
 
 
 @dataclass(frozen=True, slots=True)
+class QueryLogging:
+    """That queries are kept; see `mmalign.collection.query_log`.
+
+    Attributes:
+        most: How many at most; 0 where no more are kept, and those that were stay.
+        mark: Another one each time that what was kept is deleted, so that no process writes it once more.
+    """
+
+    most: int
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionManifest:
     """What a collection was made with.
 
@@ -48,6 +61,7 @@ class CollectionManifest:
         generation: 1 as it was made; one more each time that all items were encoded anew.
         excluded: What was said with `--exclude`: pattern, and the folder of the source that it was said for.
         format: Version of the layout on disk; what was made by an earlier mmalign keeps its own.
+        query_log: Whether queries are kept; None where they never were, or were deleted.
     """
 
     encoder: str | None
@@ -56,6 +70,7 @@ class CollectionManifest:
     generation: int = 1
     excluded: tuple[tuple[str, str | None], ...] = ()
     format: int = FORMAT
+    query_log: QueryLogging | None = None
 
     def data(self, folder: Path) -> Path:
         """Say where the items, the index and the views of the collection in `folder` are.
@@ -113,6 +128,7 @@ class CollectionManifest:
                 generation=int(values["generation"] if values["format"] == 2 else values.get("generation", 1)),
                 excluded=tuple((str(text), folder) for text, folder in values.get("excluded", ())),
                 format=values["format"],
+                query_log=_query_log(values.get("query_log")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CollectionFormatError(f"{path} lacks or garbles {error}; {_REMEDY}") from error
@@ -133,6 +149,8 @@ class CollectionManifest:
             values["generation"] = self.generation
         if self.excluded:
             values["excluded"] = self.excluded
+        if self.query_log is not None:
+            values["query_log"] = asdict(self.query_log)
         write_atomic(folder / FILE, json.dumps(with_checksum(values), indent=2) + "\n")
 
     def check_encoder(self, path: Path, encoder: Encoder) -> None:
@@ -173,6 +191,10 @@ class CollectionManifest:
                 "is from another collection or an older copy; bring back the two that belong together, or make the "
                 "collection anew: mmalign index SOURCE --collection NEW"
             )
+
+
+def _query_log(values: Any) -> QueryLogging | None:
+    return None if values is None else QueryLogging(int(values["most"]), str(values["mark"]))
 
 
 def amend(folder: Path, change: Callable[[CollectionManifest], CollectionManifest]) -> CollectionManifest:

@@ -56,11 +56,13 @@ class EvalQueries:
         asked: By kind, the queries to measure with.
         sample: Text queries to build with, shape (m, dim); none of them is measured with. None without text.
         notes: Remarks for the person who builds the index.
+        logged: By kind, how many of `asked` were really asked; kinds of which none was left out.
     """
 
     asked: dict[str, QuerySet] = field(default_factory=dict)
     sample: Float32Array | None = None
     notes: tuple[Note, ...] = ()
+    logged: Mapping[str, int] = field(default_factory=dict)
 
 
 def sample_eval_queries(

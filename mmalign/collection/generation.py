@@ -17,12 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mmalign.calibration import Calibration
 from mmalign.collection.caption_view import captions_view
 from mmalign.collection.description import FILE, CollectionManifest
 from mmalign.collection.eval_queries import EvalQueries, sample_eval_queries
 from mmalign.collection.generation_files import INDEX, ITEMS, clear_earlier, clear_unfinished
 from mmalign.collection.indexing import IndexBuilder
+from mmalign.collection.live_recall import LiveRecall, MeasuredWithLogged, check_logged, live_notes
+from mmalign.collection.query_log import LoggedQueries, open_log, read_log
 from mmalign.collection.recall import drift_notes
 from mmalign.collection.view_refresh import IMAGE
 from mmalign.collection.view_search import ViewSearcher
@@ -57,6 +61,7 @@ class Generation:
         items: The dataset of items.
         index: The folder of the index's versions.
         captions: The view of the items by their captions.
+        query_log: What gathers the queries of searches; None where none are kept.
         device: Where searches without a filter run, `cpu` or `cuda`; what follows this generation takes it over.
     """
 
@@ -85,10 +90,14 @@ class Generation:
         self._drift: tuple[tuple[str | None, int] | None, tuple[Note, ...]] = (None, ())
         self._lock = threading.Lock()
         fingerprint = description.fingerprint
+        queries = MeasuredWithLogged(self.sample_eval_queries, self.logged_queries, IMAGE)
         self._builder = IndexBuilder(
-            self.index, self.writer, dim=description.dim, fingerprint=fingerprint, queries=self.sample_eval_queries
+            self.index, self.writer, dim=description.dim, fingerprint=fingerprint, queries=queries
         )
-        self.captions = captions_view(self.data, description, lambda: self.caption_encoder, self.latest)
+        self.captions = captions_view(
+            self.data, description, lambda: self.caption_encoder, self.latest, self.logged_queries
+        )
+        self.query_log = open_log(path, description)
         self._aligner: Aligner | None = None
         self._reader: HitReader | None = None
 
@@ -312,11 +321,12 @@ class Generation:
         """Whether `refresh_index` has something to do; see `mmalign.collection.maintenance`."""
         return self._builder.due(self.searcher, recipe) != "keep" or self.captions.index_is_due()
 
-    def refresh_index(self, recipe: str = "auto", *, progress: bool = True) -> None:
+    def refresh_index(self, recipe: str = "auto", *, rebuild: bool = False, progress: bool = True) -> None:
         """Do what is due for the indexes in use; as `Collection.refresh_index`."""
-        self._builder.refresh(self._builder.due(self.searcher, recipe), recipe, progress=progress)
-        if self.captions.index_is_due():
-            self.captions.refresh_index(progress=progress)
+        action = "build" if rebuild else self._builder.due(self.searcher, recipe)
+        self._builder.refresh(action, recipe, progress=progress)
+        if rebuild or self.captions.index_is_due():
+            self.captions.refresh_index(rebuild=rebuild, progress=progress)
 
     def sample_eval_queries(
         self,
@@ -330,6 +340,19 @@ class Generation:
         """Gather queries that stand for those that will be asked of some version of the items."""
         encoder = None if self.description.encoder is None else lambda: self.encoder
         return sample_eval_queries(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
+
+    def logged_queries(self) -> LoggedQueries:
+        """Read the queries that were really asked, as far as some are kept."""
+        return read_log(self.path, self.description)
+
+    def check_live_recall(self, *, most: int, seed: int | None) -> LiveRecall:
+        """Measure what searches find of queries that were really asked; as `Collection.check_live_recall`."""
+        logged = self.logged_queries()
+        some = logged.part(np.random.default_rng(seed).permutation(len(logged))[:most])
+        checks = check_logged(self.searcher(), some.of(IMAGE), view=IMAGE) if len(some) else []
+        checks += self.captions.check_logged(some) if len(some) else []
+        notes = live_notes(checks, logged, path=self.path)
+        return LiveRecall(tuple(checks), tuple(notes), len(logged), logged.seen)
 
     def drift_notes(self, searcher: Searcher) -> tuple[Note, ...]:
         """Say whether the items have drifted away from those that the index in use was measured with.

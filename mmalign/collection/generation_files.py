@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmalign.collection.description import FILE, CollectionManifest
+from mmalign.collection.query_log import QUERIES
 from mmalign.collection.views import remove_views
 from mmalign.errors import CollectionError
 from mmalign.utils import lock
@@ -64,6 +65,10 @@ def clear_earlier(path: Path, *, at_once: bool = False) -> None:
     if description.generation == 1:
         return
     shutil.rmtree(description.data(path) / WORK, ignore_errors=True)
+    earlier = [path, *(folder for number, folder in _generations(path) if number < description.generation)]
+    for folder in earlier:
+        # No search reads it, and its vectors are of another encoder.
+        (folder / QUERIES).unlink(missing_ok=True)
     age = time.time() - (path / FILE).stat().st_mtime
     if not at_once and age < _KEEP_SECONDS:
         return

@@ -75,7 +75,7 @@ def measure_recall(
     sample = unit_embeddings(store, rng.permutation(store.row_ids())[:_DRIFT_SAMPLE])
     drift = {"rows": len(store), "version": store.version, **describe_vectors(sample)}
     notes = (*queries.notes, *shortfall_notes(measured, min_recall))
-    return replace(measured, min_recall=min_recall, drift=drift, notes=notes)
+    return replace(measured, min_recall=min_recall, drift=drift, notes=notes, logged=queries.logged)
 
 
 def shortfall_notes(profile: RecallProfile, min_recall: float) -> list[Note]:

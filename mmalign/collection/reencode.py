@@ -187,8 +187,9 @@ class Reencode:
             self._refresh_captions(new)
             self._build_index(following)
             # As it is by now: patterns may have been added since this was begun.
-            excluded = CollectionManifest.read(self._path).excluded
-            put_in_use(replace(self._description, excluded=excluded), self._path)
+            now = CollectionManifest.read(self._path)
+            # Queries are kept from now on, too, in a new sample: the vectors of the earlier one mean nothing here.
+            put_in_use(replace(self._description, excluded=now.excluded, query_log=now.query_log), self._path)
             self._items = len(new)
             return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmalign.collection.answering import Answer, Filters, answer, group_by_filter, merged, rerankers_of, results_of
 from mmalign.collection.explain import Explain
 from mmalign.collection.generation import Generation
+from mmalign.collection.query_log import QueryLog
 from mmalign.collection.relations import hint
 from mmalign.collection.view_refresh import CAPTIONS, IMAGE, VIEWS
 from mmalign.collection.view_search import ViewHits
@@ -203,6 +204,8 @@ def _search_items(
         before=searcher.notes,
         after=generation.drift_notes(searcher),
     )
+    if generation.query_log is not None:
+        results = _kept(generation.query_log, asked, groups, options, results)
     if ranking.stopped:
         raise SearchInterrupted(results)
     return results
@@ -237,7 +240,7 @@ def _search_captions(
         generation.captions.forget()
         raise
     seconds = time.perf_counter() - started
-    return [
+    results = [
         SearchResult(
             hits=found[place].hits,
             query=text,
@@ -249,6 +252,27 @@ def _search_captions(
         )
         for place, text in enumerate(asked.texts)
     ]
+    if generation.query_log is not None:
+        results = _kept(generation.query_log, asked, groups, options, results)
+    return results
+
+
+def _kept(
+    log: QueryLog, asked: Encoded, groups: _Groups, options: SearchOptions, results: list[SearchResult]
+) -> list[SearchResult]:
+    """Give queries to what keeps a sample of them, and the results, with a remark where that cannot be."""
+    if not options.wanted.depth:
+        return results
+    note = log.add(
+        asked.vectors,
+        lambda: asked.kinds,
+        results,
+        view=options.view,
+        k=options.wanted.depth,
+        filtered={place for where, places in groups.items() if where is not None for place in places},
+        min_recall=options.min_recall,
+    )
+    return results if note is None else [replace(one, notes=(*one.notes, note)) for one in results]
 
 
 def _encode(

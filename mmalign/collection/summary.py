@@ -38,6 +38,7 @@ def summarize(generation: Generation) -> dict[str, Any]:
         "index_cost": None if manifest is None else manifest.cost(),
         "recall": recall_summary(profile_of(manifest)),
         "bytes": _bytes_under(generation.path),
+        "query_log": _query_log(generation),
         "views": {generation.captions.name: generation.captions.summary()},
         "notes": owner_notes(generation),
     }
@@ -61,6 +62,15 @@ def owner_notes(generation: Generation) -> list[Note]:
         return notes
     cost = manifest.cost()
     return notes + check_estimate(cost["estimated"], cost["taken"], rows=manifest.rows)
+
+
+def _query_log(generation: Generation) -> dict[str, Any] | None:
+    """How many queries are kept, of how many, and how many at most; None where they never were."""
+    asked = generation.description.query_log
+    if asked is None:
+        return None
+    logged = generation.logged_queries()
+    return {"kept": len(logged), "seen": logged.seen, "most": asked.most}
 
 
 def _bytes_under(folder: Path) -> int:

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mmalign.collection.indexing import IndexBuilder, SampleQueries
+from mmalign.collection.live_recall import LiveCheck, MeasuredWithLogged, check_logged
+from mmalign.collection.query_log import LoggedQueries
 from mmalign.collection.recheck import RecallCheck, recheck_index
 from mmalign.collection.view_refresh import (
     EARLIER_CAPTIONS,
@@ -43,14 +46,22 @@ class View:
     Args:
         spec: What it is made of.
         fingerprint: The encoder's, or None.
-        queries: Gathers what the recall of its index is measured with.
+        queries: Gathers what the recall of its index is measured again with.
+        logged: Gives the queries that were really asked, where some are kept; its index is measured with them first.
 
     Attributes:
         name: Its name.
         place: Where it is kept.
     """
 
-    def __init__(self, spec: ViewSpec, *, fingerprint: str | None, queries: SampleQueries) -> None:
+    def __init__(
+        self,
+        spec: ViewSpec,
+        *,
+        fingerprint: str | None,
+        queries: SampleQueries,
+        logged: Callable[[], LoggedQueries],
+    ) -> None:
         self.name, self.place = spec.name, spec.place
         self._spec = spec
         self._queries = queries
@@ -61,7 +72,13 @@ class View:
         self._builder = (
             None
             if spec.place.index is None
-            else IndexBuilder(spec.place.index, self._writer, dim=spec.dim, fingerprint=fingerprint, queries=queries)
+            else IndexBuilder(
+                spec.place.index,
+                self._writer,
+                dim=spec.dim,
+                fingerprint=fingerprint,
+                queries=MeasuredWithLogged(queries, logged, spec.name),
+            )
         )
 
     @property
@@ -191,17 +208,19 @@ class View:
         except (CollectionFormatError, StorageError):
             return False
 
-    def refresh_index(self, *, progress: bool = True) -> None:
+    def refresh_index(self, *, rebuild: bool = False, progress: bool = True) -> None:
         """Give many rows an index, take new ones into it, or build it again, whichever is due.
 
         Args:
+            rebuild: Build it again, whatever is due.
             progress: Whether to show progress bars.
 
         Raises:
             As `Collection.build_index`.
         """
         if self._builder is not None and self.exists:
-            self._builder.refresh(self._builder.due(self._indexed), progress=progress)
+            action = "build" if rebuild else self._builder.due(self._indexed)
+            self._builder.refresh(action, progress=progress)
 
     def check_recall(
         self, *, min_recall: float | None = None, k: int = 10, seed: int | None = None, progress: bool = True
@@ -222,6 +241,19 @@ class View:
         return recheck_index(
             self._indexed(), self._queries, min_recall=min_recall, k=k, seed=seed, view=self.name, progress=progress
         )
+
+    def check_logged(self, logged: LoggedQueries) -> list[LiveCheck]:
+        """Measure what searches of this view find of queries that were really asked; see `check_logged`.
+
+        Args:
+            logged: The queries, of any view.
+
+        Returns:
+            The figures for each kind of query.
+        """
+        if self.place.index is None or self._spec.open() is None:
+            return []
+        return check_logged(self._indexed(), logged.of(self.name), view=self.name)
 
     def summary(self) -> dict[str, Any]:
         """Say what is stored: how many rows, and which index over how many of them; both 0 or None without any.

@@ -144,6 +144,8 @@ class RecallProfile:
         drift: What the check of drift compares later items with; JSON-ready.
         notes: Remarks for the person who built the index.
         min_recall: What the index was built to keep; None where nothing was asked for.
+        logged: By kind, how many of the queries that it was measured with were really asked; no others of that kind
+            were, then.
     """
 
     confidence: float
@@ -152,6 +154,7 @@ class RecallProfile:
     drift: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     min_recall: float | None = None
+    logged: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -228,6 +231,7 @@ class RecallProfile:
             "drift": dict(self.drift),
             "notes": [note.to_dict() for note in self.notes],
             "min_recall": self.min_recall,
+            "logged": dict(self.logged),
         }
 
     @classmethod
@@ -271,6 +275,7 @@ class RecallProfile:
                 drift=dict(values.get("drift", {})),
                 notes=notes,
                 min_recall=None if asked is None else _fraction(asked),
+                logged={str(kind): int(count) for kind, count in values.get("logged", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexFileError(f"the index's recall profile is damaged ({error!r}); build the index again") from error
