@@ -1,4 +1,4 @@
-"""Keeping a sample of the queries that are asked: what is kept, that it is uniform, and that no search fails over it."""
+"""A sample of the queries that are asked: what is kept, that it is uniform, and that no search fails over it."""
 
 from __future__ import annotations
 
