@@ -232,6 +232,10 @@ for name in ("recipe", "min_recall", "queries", "memory", "device"):
 probe("refresh_index", lambda c, value: c.refresh_index(value, **QUICK), writes=True)
 for name in ("min_recall", "k", "seed"):
     probe(f"check_recall {name}", lambda c, value, name=name: c.check_recall(**QUICK, **{name: value}))
+probe("refresh_index rebuild", lambda c, value: c.refresh_index(rebuild=value, **QUICK), writes=True)
+probe("log_queries", lambda c, value: c.log_queries(value), writes=True)
+for name in ("most", "seed"):
+    probe(f"check_live_recall {name}", lambda c, value, name=name: c.check_live_recall(**{name: value}))
 probe("caption", lambda c, value: c.caption(value, mode="nearest"))
 for name in ("mode", "influence", "ground", "rerank", "floor"):
     probe(
@@ -385,7 +389,9 @@ def test_every_public_name_is_probed() -> None:
     }:
         assert name in told, name
     own = {name for name in vars(Collection) if not name.startswith("_") and callable(getattr(Collection, name))}
-    for name in own - {"info", "notes", "snapshot", "check_index", "check_items"}:
+    for name in own - {
+        *("info", "notes", "snapshot", "check_index", "check_items", "logged_queries", "forget_queries")
+    }:
         assert any(call.split(" ")[0] == name for call in CALLS), name
 
 

@@ -22,7 +22,7 @@ import secrets
 import threading
 import time
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from mmalign.collection.description import CollectionManifest, QueryLogging, amend
 from mmalign.errors import MMAlignError, StorageError
-from mmalign.types import Note, SearchResult
+from mmalign.types import Note
 from mmalign.utils import (
     Float32Array,
     Int64Array,
@@ -118,6 +118,45 @@ class LoggedQueries:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AskedQuery:
+    """A query as it was searched; each as in `LoggedQueries`.
+
+    Attributes:
+        vector: Shape (dim,), float32, of length 1.
+        kinds: The kinds that it may be of.
+        view: What it was compared with.
+        k: How deep it was searched.
+        filtered: Whether there was a filter.
+        min_recall: The recall that was named; None for that of the index.
+        effort: Effort that the index was asked for; None where it was not used.
+        exact: Whether the hits were certain to be the true nearest.
+    """
+
+    vector: Float32Array
+    kinds: tuple[str, ...]
+    view: str
+    k: int
+    filtered: bool
+    min_recall: float | None
+    effort: int | None
+    exact: bool
+
+    def record(self) -> tuple[Any, ...]:
+        """Return what is kept of it, as `_record_type` has it behind the number, and when that is."""
+        return (
+            self.view,
+            "|".join(self.kinds),
+            min(self.k, _DEEPEST),
+            self.filtered,
+            np.nan if self.min_recall is None else self.min_recall,
+            -1 if self.effort is None else self.effort,
+            self.exact,
+            int(time.time()),
+            self.vector.astype(np.float16),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
     """What the file holds.
 
@@ -170,55 +209,27 @@ class QueryLog:
         self._due = 0.0
         self._waits = False
 
-    def add(
-        self,
-        vectors: Float32Array,
-        kinds: Callable[[], Sequence[tuple[str, ...]]],
-        results: Sequence[SearchResult],
-        *,
-        view: str,
-        k: int,
-        filtered: Collection[int],
-        min_recall: float | None,
-    ) -> Note | None:
+    def add(self, queries: int, describe: Callable[[Sequence[int]], Iterable[AskedQuery]]) -> Note | None:
         """Take the queries of a search for the sample, or some of them, or none, as chance will have it.
 
         Args:
-            vectors: Shape (n, dim), float32, rows of length 1.
-            kinds: Gives the kinds that each may be of.
-            results: What was found for each.
-            view: What they were compared with.
-            k: How deep.
-            filtered: Places of those with a filter.
-            min_recall: As it was asked for.
+            queries: How many there are.
+            describe: Gives those at some places; called only where some are taken.
 
         Returns:
             A remark where the sample cannot be written, once in a process; None else.
         """
         now = time.monotonic()
         with self._lock:
-            self._seen += len(vectors)
-            drawn = self._drawn(len(vectors))
-            named = kinds() if drawn else ()
-            for place, key in drawn:
-                one = results[place]
-                self._gathered.append(
-                    (
-                        key,
-                        view,
-                        "|".join(named[place]),
-                        min(k, _DEEPEST),
-                        place in filtered,
-                        np.nan if min_recall is None else min_recall,
-                        -1 if one.effort is None else one.effort,
-                        one.exact,
-                        int(time.time()),
-                        vectors[place].astype(np.float16),
-                    )
-                )
+            self._seen += queries
+            drawn = self._drawn(queries)
+            if drawn:
+                asked = describe([place for place, _ in drawn])
+                self._gathered += [(key, *one.record()) for (_, key), one in zip(drawn, asked, strict=True)]
             if now < self._due and (self._waits or len(self._gathered) < _GATHERED):
                 return None
-            return self._write(now)
+            refusal = self._write(now)
+            return None if refusal is None else self._remark(refusal)
 
     def flush(self, *, patience: float = 0.0) -> None:
         """Write what was gathered; where that cannot be, it stays gathered.
@@ -256,8 +267,8 @@ class QueryLog:
             places = places[np.argpartition(keys[places], self._most)[: self._most]]
         return list(zip(places.tolist(), keys[places].tolist(), strict=True))
 
-    def _write(self, now: float) -> Note | None:
-        """Join what was gathered with the file, unless another process does so at this moment."""
+    def _write(self, now: float) -> Exception | None:
+        """Join what was gathered with the file, unless another process does so now; give what the disk refused."""
         self._due, self._waits = now + _SECONDS, True
         try:
             with lock(self._path / _LOCK, wait=False) as alone:
@@ -267,7 +278,7 @@ class QueryLog:
         except (MMAlignError, OSError) as error:
             # Who may only read the collection goes on with a sample of the process's own, no larger than the other.
             self._trim(self._most)
-            return self._refused(error)
+            return error
         self._trim(max(self._most, _GATHERED))
         return None
 
@@ -293,7 +304,7 @@ class QueryLog:
             self._gathered = sorted(self._gathered, key=lambda one: float(one[0]))[:most]
             self._bound = min(self._bound, self._gathered[-1][0])
 
-    def _refused(self, error: Exception) -> Note | None:
+    def _remark(self, error: Exception) -> Note | None:
         if self._told:
             return None
         self._told = True

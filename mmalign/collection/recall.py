@@ -34,7 +34,7 @@ _MIN_RECALL = 0.95
 _MEASURE_SHARE = 0.1
 # Drift is looked for once the index lacks or holds in vain this share of the items, and told of growth beyond that one.
 _LOOK_SHARE, _GROWTH_SHARE = 0.05, 0.5
-_REMEDY = "mmalign doctor measures the recall again, mmalign index SOURCE rebuilds the index"
+_REMEDY = "mmalign doctor measures the recall again, mmalign index --rebuild builds the index again"
 
 
 def measure_recall(

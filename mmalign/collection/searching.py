@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmalign.collection.answering import Answer, Filters, answer, group_by_filter, merged, rerankers_of, results_of
 from mmalign.collection.explain import Explain
 from mmalign.collection.generation import Generation
-from mmalign.collection.query_log import QueryLog
+from mmalign.collection.query_log import AskedQuery, QueryLog
 from mmalign.collection.relations import hint
 from mmalign.collection.view_refresh import CAPTIONS, IMAGE, VIEWS
 from mmalign.collection.view_search import ViewHits
@@ -261,17 +261,25 @@ def _kept(
     log: QueryLog, asked: Encoded, groups: _Groups, options: SearchOptions, results: list[SearchResult]
 ) -> list[SearchResult]:
     """Give queries to what keeps a sample of them, and the results, with a remark where that cannot be."""
-    if not options.wanted.depth:
+    if options.k == 0:
         return results
-    note = log.add(
-        asked.vectors,
-        lambda: asked.kinds,
-        results,
-        view=options.view,
-        k=options.wanted.depth,
-        filtered={place for where, places in groups.items() if where is not None for place in places},
-        min_recall=options.min_recall,
-    )
+
+    def describe(places: Sequence[int]) -> Iterator[AskedQuery]:
+        filtered = {place for where, group in groups.items() if where is not None for place in group}
+        kinds = asked.kinds
+        for place in places:
+            yield AskedQuery(
+                vector=asked.vectors[place],
+                kinds=kinds[place],
+                view=options.view,
+                k=options.wanted.depth,
+                filtered=place in filtered,
+                min_recall=options.min_recall,
+                effort=results[place].effort,
+                exact=results[place].exact,
+            )
+
+    note = log.add(len(results), describe)
     return results if note is None else [replace(one, notes=(*one.notes, note)) for one in results]
 
 
