@@ -219,7 +219,7 @@ def test_times_add_up() -> None:
     # Coded and linked; a graph of half the links takes half the time.
     assert build_seconds(graph, COSTS, rows=1024, sample=0) == pytest.approx(1024 * 100e-9 * (1 + 10 / 2))
     for effort in (10, 40, 200):
-        linked = 1024 * 100e-9 * 10 / 2 * effort / 40
+        linked = 1024 * 100e-9 * 10 / 2 * (effort / 40) ** 0.9
         found = build_seconds(graph, COSTS, rows=1024, sample=0, ef_construction=effort)
         assert found == pytest.approx(1024 * 100e-9 + linked)
     one = build_seconds(lists, COSTS, rows=1000, sample=1000)
@@ -272,7 +272,8 @@ def test_a_graph_that_looks_further_takes_longer_to_build() -> None:
     few, many = (estimate(replace(usual, ef_construction=n), rows=10**5, dim=384) for n in (None, 200))
     assert few.build_seconds is not None
     assert many.build_seconds is not None
-    assert 4 < many.build_seconds / few.build_seconds <= 5
+    # Measured: 3.3 times over real vectors, 5.6 times over made-up ones.
+    assert 3.3 < many.build_seconds / few.build_seconds < 5.6
     assert replace(many, build_seconds=few.build_seconds) == few
 
 
