@@ -26,9 +26,9 @@ allowed. `none`: it cannot skip; more is fetched than was asked for and the rest
 class Index(Protocol):
     """Finds the vectors with the largest inner product; higher scores are better everywhere.
 
-    Vectors are embeddings of length 1. An index keeps them at positions 0, 1, 2...; `ids` names the row at each. A
-    removed row keeps its position and is never found again. Searches may run in several threads at once; they may
-    not run while the index is trained, added to or removed from.
+    Vectors are embeddings of length 1, or of any length in a collection that goes by inner product. An index keeps them
+    at positions 0, 1, 2...; `ids` names the row at each. A removed row keeps its position and is never found again.
+    Searches may run in several threads at once; they may not run while the index is trained, added to or removed from.
     """
 
     @property
@@ -68,7 +68,7 @@ class Index(Protocol):
 
     @property
     def exact_scores(self) -> bool:
-        """Whether scores are inner products with the vectors, right to about 1e-3, and not with short codes."""
+        """Whether scores are inner products with the vectors, right to about 1e-3 of their lengths, not of codes."""
         ...
 
     @property

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 _VECTORS = "vectors.npy"
 _KIND = "exact"
-# A unit vector's entries are at most 1; anything near float16's limit of 65,504 is not an embedding.
-_LARGEST = 6e4
+# What float16 holds.
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 class ExactIndex:
     """Compares the query with every vector; needs no FAISS and no training.
 
-    Vectors are kept in float16: half the memory, and scores of unit vectors right to about 1e-3.
+    Vectors are kept in float16: half the memory, and scores of unit vectors right to about 1e-3, those of longer ones
+    to about a thousandth of the two lengths.
 
     Args:
         dim: Width of a vector.
@@ -82,7 +83,7 @@ class ExactIndex:
         matrix = as_matrix(vectors, dim=self.dim)
         new = self._map.check_new(ids, len(matrix))
         if matrix.size and np.abs(matrix).max() > _LARGEST:
-            raise InputError("vectors hold values too large for float16; scale each to length 1 first")
+            raise InputError("vectors hold values too large for float16, above 65,504; scale them down first")
         rows = len(self._map)
         needed = rows + len(matrix)
         if needed > len(self._buffer) or not self._buffer.flags.writeable:

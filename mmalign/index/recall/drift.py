@@ -47,7 +47,8 @@ def describe_vectors(vectors: ArrayLike) -> dict[str, Any]:
     matrix = as_matrix(vectors).astype(np.float64)
     mean = matrix.mean(axis=0) if len(matrix) else matrix.sum(axis=0)
     spread = float(np.sqrt(((matrix - mean) ** 2).sum(axis=1).mean())) if len(matrix) else 0.0
-    return {"mean": [round(float(value), 6) for value in mean], "spread": spread, "sample": len(matrix)}
+    # Six digits, and not six places: vectors may be short.
+    return {"mean": [float(f"{value:.6g}") for value in mean], "spread": spread, "sample": len(matrix)}
 
 
 def compare_vectors(described: Mapping[str, Any], vectors: ArrayLike) -> Drift:

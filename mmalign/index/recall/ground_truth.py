@@ -16,7 +16,9 @@ from mmalign.utils import Float32Array, Int64Array, as_matrix, merge_top_k
 _BLOCK_SCORES = 1 << 23
 # Inner products of the same unit vectors in another order of summation differ by less.
 TIE = 2e-6
-"""Scores that differ by no more than this count as equal."""
+"""Scores that differ by no more than this count as equal, where vectors are of length 1."""
+# Where they are of any length, the part of a score that rounding may change.
+_RELATIVE_TIE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,9 @@ class Truth:
     scores: Float32Array
     ids: Int64Array
 
-    def recall(self, found: Int64Array, k: int, *, lookup: Lookup | None = None) -> NDArray[np.float64]:
+    def recall(
+        self, found: Int64Array, k: int, *, lookup: Lookup | None = None, unit_length: bool = True
+    ) -> NDArray[np.float64]:
         """Say what share of the true k nearest each query found.
 
         A row that scores as much as the k-th nearest, to within `TIE`, counts as one of them: which of several
@@ -41,6 +45,8 @@ class Truth:
             found: Ids of shape (q, k'), -1 for an empty place; only the first k of each row count.
             k: How many were to be found, at least 1 and at most the depth.
             lookup: Scores pairs of query and id, for ties that reach beyond the depth; without it they do not count.
+            unit_length: Whether the vectors are of length 1. Where they are not, scores count as equal that differ by
+                a hundred thousandth of themselves.
 
         Returns:
             Shape (q,), from 0 to 1; 1 where nothing was to be found.
@@ -54,7 +60,8 @@ class Truth:
         wanted = np.minimum(k, np.count_nonzero(self.ids >= 0, axis=1))
         if not depth or not len(wanted):
             return np.ones(len(wanted))
-        bounds = self.scores[np.arange(len(wanted)), np.maximum(wanted - 1, 0)] - TIE
+        last = self.scores[np.arange(len(wanted)), np.maximum(wanted - 1, 0)]
+        bounds = last - (TIE if unit_length else _RELATIVE_TIE * np.abs(last))
         good = (self.scores >= bounds[:, None]) & (self.ids >= 0)
         met = np.zeros(self.ids.shape, np.bool_)
         for column in found[:, :k].T:

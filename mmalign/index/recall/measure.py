@@ -43,7 +43,7 @@ class QuerySet:
     """Queries of one kind.
 
     Attributes:
-        vectors: Shape (q, dim), float32, each of length 1.
+        vectors: Shape (q, dim), float32, each of length 1: which neighbours a query has does not depend on its length.
         own: The id of the row that each was made from, shape (q,), which then is not looked for; None where they were
             made from no row.
     """
@@ -67,6 +67,8 @@ class Measuring:
         advance: Called with 1 after each of `steps` steps.
         efforts: What to try, rising, the same for all kinds; None for what suits the index and the kind.
         always: Efforts that are measured however low their recall is.
+        unit_length: Whether the vectors are of length 1; else of any length, which their scores and the rounding of
+            these grow with.
         record: Given kind, share, number of hits and effort, and the recall of each verifying query, shape (q,).
     """
 
@@ -80,6 +82,7 @@ class Measuring:
     advance: Callable[[int], None] | None = None
     efforts: Sequence[int] | None = None
     always: tuple[int, ...] = ()
+    unit_length: bool = True
     record: Callable[[str, float, int, int, NDArray[np.float64]], None] | None = None
 
     def shares_for(self, rows: int) -> tuple[float, ...]:
@@ -161,7 +164,7 @@ def measure_recall_profile(
     """
     options = options or Measuring()
     if index.exhaustive or not index.ntotal or not queries:
-        return RecallProfile(options.confidence, ())
+        return RecallProfile(options.confidence, (), unit_length=options.unit_length)
     rng = np.random.default_rng(options.seed)
     asked = {kind: one if isinstance(one, QuerySet) else QuerySet(one) for kind, one in queries.items()}
     for kind, one in asked.items():
@@ -170,7 +173,7 @@ def measure_recall_profile(
     orders = {kind: rng.permutation(len(one.vectors)) for kind, one in asked.items()}
     curves = []
     ranges: dict[str, QueryRange] = {}
-    rows = _Rows(index, options.where)
+    rows = _Rows(index, options.where, unit_length=options.unit_length)
     for share in options.shares_for(index.ntotal):
         settings: dict[str, list[_Setting]] = {kind: [] for kind in asked}
         for masks in rows.filters(share, chunks, rng):
@@ -191,14 +194,16 @@ def measure_recall_profile(
                     curves.append(own.curve(kind, share, k, sorted({*efforts, *options.always})))
                 if options.advance is not None:
                     options.advance(1)
-    return RecallProfile(options.confidence, tuple(curves), ranges)
+    return RecallProfile(options.confidence, tuple(curves), ranges, unit_length=options.unit_length)
 
 
 class _Rows:
     """The rows of an index: where each id is, and filters over them."""
 
-    def __init__(self, index: Measurable, where: Mask | None) -> None:
+    def __init__(self, index: Measurable, where: Mask | None, *, unit_length: bool) -> None:
         self.ids = index.ids
+        # Half the memory is enough for cosines, but not for the products of long vectors.
+        self._score = np.float16 if unit_length else np.float32
         self.where = where
         self._order = np.argsort(self.ids, kind="stable")
         self._sorted = self.ids[self._order]
@@ -222,7 +227,7 @@ class _Rows:
         centres = rng.choice(self.ids, _GROUPS)
         held = [vectors[np.isin(ids, centres)] for ids, vectors in chunks()]
         centre = np.concatenate(held).astype(np.float32)
-        nearness = np.full((len(centre), len(self.ids)), -np.inf, np.float16)
+        nearness = np.full((len(centre), len(self.ids)), -np.inf, self._score)
         for ids, vectors in chunks():
             positions, found = self.positions(ids)
             nearness[:, positions[found]] = centre @ vectors[found].astype(np.float32).T
@@ -318,7 +323,7 @@ class _Kind:
         depth = max(k, min(self._least_depth, self._index.ntotal))
         key = (id(setting), tuning, depth)
         if key not in self._answers:
-            self._answers[key] = _Answers(self._index, self._asked, setting, chosen, depth, self._options.vectors)
+            self._answers[key] = _Answers(self._index, self._asked, setting, chosen, depth, self._options)
         return self._answers[key].recall(effort, k)
 
 
@@ -337,10 +342,10 @@ class _Answers:
         setting: _Setting,
         chosen: Int64Array,
         depth: int,
-        vectors: Callable[[Int64Array], NDArray[np.floating]] | None,
+        options: Measuring,
     ) -> None:
         self._index, self._asked, self._setting, self._chosen, self._depth = index, asked, setting, chosen, depth
-        self._vectors = vectors
+        self._vectors, self._unit_length = options.vectors, options.unit_length
         self._truth = Truth(setting.truth.scores[chosen], setting.truth.ids[chosen])
         self._found = np.full((len(chosen), depth), -1, np.int64)
         # At how many efforts in a row, up to the last one, all was found.
@@ -380,9 +385,12 @@ class _Answers:
     def _share(self, found: Int64Array, k: int) -> NDArray[np.float64]:
         read, queries = self._vectors, self._asked.vectors
         if read is None:
-            return self._truth.recall(found, k)
+            return self._truth.recall(found, k, unit_length=self._unit_length)
         return self._truth.recall(
-            found, k, lookup=lambda query, ids: read(ids).astype(np.float32) @ queries[self._chosen[query]]
+            found,
+            k,
+            lookup=lambda query, ids: read(ids).astype(np.float32) @ queries[self._chosen[query]],
+            unit_length=self._unit_length,
         )
 
     def _search(self, rows: Int64Array, effort: int) -> Int64Array:

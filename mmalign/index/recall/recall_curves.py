@@ -119,18 +119,20 @@ class QueryRange:
             float((vectors @ centre.astype(np.float32)).min()),
         )
 
-    def holds(self, vectors: Float32Array, best: Float32Array) -> NDArray[np.bool_]:
+    def holds(self, vectors: Float32Array, best: Float32Array, *, unit_length: bool = True) -> NDArray[np.bool_]:
         """Say which queries lie where the measured ones lay, or nearer to the rows.
 
         Args:
             vectors: Shape (q, dim), float32, of length 1.
             best: The score of the best hit of each, shape (q,).
+            unit_length: Whether the vectors that are searched are of length 1; else of any length.
 
         Returns:
             bool of shape (q,).
         """
+        rounding = _ROUNDING if unit_length else _ROUNDING * abs(self.score)
         near: NDArray[np.bool_] = vectors @ self._centre >= self.nearness - _ROUNDING
-        return near & (best >= self.score - _ROUNDING)
+        return near & (best >= self.score - rounding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class RecallProfile:
         min_recall: What the index was built to keep; None where nothing was asked for.
         logged: By kind, how many of the queries that it was measured with were really asked; no others of that kind
             were, then.
+        unit_length: Whether the vectors are of length 1; else of any length.
     """
 
     confidence: float
@@ -155,6 +158,7 @@ class RecallProfile:
     notes: tuple[Note, ...] = ()
     min_recall: float | None = None
     logged: Mapping[str, int] = field(default_factory=dict)
+    unit_length: bool = True
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -166,7 +170,7 @@ class RecallProfile:
 
         Args:
             vectors: Shape (q, dim), float32, of length 1.
-            best: The score of the best hit of each, shape (q,).
+            best: The score of the best hit of each with a query of that length, shape (q,).
             kinds: The kinds that they may be of; None for any.
 
         Returns:
@@ -175,7 +179,8 @@ class RecallProfile:
         ranges = [one for kind, one in self.ranges.items() if kinds is None or kind in kinds]
         if not ranges:
             return np.zeros(len(vectors), np.bool_)
-        inside: NDArray[np.bool_] = np.any([one.holds(vectors, best) for one in ranges], axis=0)
+        holding = [one.holds(vectors, best, unit_length=self.unit_length) for one in ranges]
+        inside: NDArray[np.bool_] = np.any(holding, axis=0)
         return ~inside
 
     def effort_for(self, min_recall: float, *, kinds: Sequence[str] | None, k: int, share: float = 1.0) -> int | None:
@@ -232,6 +237,7 @@ class RecallProfile:
             "notes": [note.to_dict() for note in self.notes],
             "min_recall": self.min_recall,
             "logged": dict(self.logged),
+            **({} if self.unit_length else {"unit_length": False}),
         }
 
     @classmethod
@@ -276,6 +282,7 @@ class RecallProfile:
                 notes=notes,
                 min_recall=None if asked is None else _fraction(asked),
                 logged={str(kind): int(count) for kind, count in values.get("logged", {}).items()},
+                unit_length=bool(values.get("unit_length", True)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexFileError(f"the index's recall profile is damaged ({error!r}); build the index again") from error

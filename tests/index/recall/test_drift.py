@@ -64,3 +64,14 @@ def test_damage_is_found() -> None:
         compare_vectors({}, pictures(50, 1))
     with pytest.raises(DimensionError):
         compare_vectors(described, np.ones((50, DIM + 1)))
+
+
+def test_short_and_long_vectors_drift_alike() -> None:
+    for scale in (1e-6, 1.0, 1e4):
+        described = json.loads(json.dumps(describe_vectors(scale * pictures(1000, 0))))
+        same, other = (
+            compare_vectors(described, scale * pictures(200, 1, kinds=kinds)) for kinds in (slice(0, 10), slice(12, 16))
+        )
+        alike = compare_vectors(describe_vectors(pictures(1000, 0)), pictures(200, 1, kinds=slice(12, 16)))
+        assert (same.drifted, other.drifted) == (False, True)
+        assert other.shift == pytest.approx(alike.shift, rel=1e-3)

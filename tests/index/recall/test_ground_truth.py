@@ -120,3 +120,17 @@ def test_ties_beyond_the_depth_are_looked_up() -> None:
     assert truth.recall(found, 3).tolist() == [pytest.approx(1 / 3)]
     looked_up = truth.recall(found, 3, lookup=lambda query, ids: np.array([scores[i] for i in ids.tolist()]))
     assert looked_up.tolist() == [pytest.approx(2 / 3)]
+
+
+def test_ties_among_vectors_of_any_length() -> None:
+    """A tie is what rounding makes: a part of the score, however long or short the vectors are."""
+    scores, ids = np.array([[3.0, 2.0, 1.999999, 1.99]], np.float32), np.array([[1, 2, 3, 4]])
+    for scale in (1.0, 1e5, 1e-5, -1e4):
+        truth = Truth(np.sort(scores * np.float32(scale))[:, ::-1], ids if scale > 0 else ids[:, ::-1])
+        near = truth.recall(np.array([[1, 3]] if scale > 0 else [[4, 2]]), 2, unit_length=False)
+        assert near.tolist() == [1.0]
+        far = truth.recall(np.array([[1, 4]] if scale > 0 else [[4, 1]]), 2, unit_length=False)
+        assert far.tolist() == [0.5]
+    # What would be a tie of unit vectors is none of short ones.
+    short = Truth(scores * np.float32(1e-5), ids)
+    assert short.recall(np.array([[1, 4]]), 2).tolist() == [1.0]
