@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +115,12 @@ class Searcher:
         version: Name of the index version in use, also where it could not be loaded.
         notes: Remarks for the person who searches.
         known: What the same index covers of an earlier version, so that only what has changed is looked at.
+        unit_length: Whether the vectors are of length 1, so that scores are cosines; else they are inner products of
+            vectors of any length.
 
     Attributes:
         items: How many items there are.
+        unit_length: As given.
         foreign: Whether there is an index that was left out because it was built from other items.
     """
 
@@ -132,8 +135,10 @@ class Searcher:
         version: str | None = None,
         notes: tuple[Note, ...] = (),
         known: Coverage | None = None,
+        unit_length: bool = True,
     ) -> None:
         self.store = store
+        self.unit_length = unit_length
         self.index = index
         # To ask each time takes longer than some searches.
         self._moved = index if isinstance(index, SearchesOnDevice) else None
@@ -157,32 +162,34 @@ class Searcher:
         self._plans: dict[tuple[int, int | None, float | None, Kinds | None], Plan] = {}
 
     @classmethod
-    def open(cls, store: Store, root: Path, *, previous: Searcher | None = None) -> Searcher:
+    def open(cls, store: Store, root: Path, *, previous: Searcher | None = None, unit_length: bool = True) -> Searcher:
         """Combine a version of the items with the index in use.
 
         Args:
             store: The items.
             root: The collection's index folder.
             previous: A searcher whose index is kept where it is still the one in use.
+            unit_length: As for the class.
 
         Returns:
             The searcher; without an index where there is none or it cannot be used, which `notes` then says.
         """
         folder = lifecycle.current(root)
         version = None if folder is None else folder.name
+        made = partial(cls, store, version=version, unit_length=unit_length)
         if previous is not None and previous.version == version and (previous.foreign or previous.fits(store)):
             known = previous._coverage
-            return cls(store, previous.index, previous.manifest, version=version, notes=previous.notes, known=known)
+            return made(previous.index, previous.manifest, notes=previous.notes, known=known)
         try:
             loaded = lifecycle.load_current(root)
         except (IndexFileError, MissingExtraError) as error:
             note = Note(f"searched exactly, without the index: {error}", about="index")
-            return cls(store, None, None, version=version, notes=(note,))
+            return made(None, None, notes=(note,))
         if loaded is None:
-            return cls(store, None, None, version=version)
-        searcher = cls(store, *loaded, version=version) if belongs(store, loaded[1]) else None
+            return made(None, None)
+        searcher = made(*loaded) if belongs(store, loaded[1]) else None
         if searcher is None:
-            searcher = cls(store, None, None, version=version, notes=(_FOREIGN,))
+            searcher = made(None, None, notes=(_FOREIGN,))
             searcher.foreign = True
         return searcher
 
@@ -229,7 +236,7 @@ class Searcher:
         """Find the items nearest to each query.
 
         Args:
-            queries: Shape (q, dim), float32, rows of length 1.
+            queries: Shape (q, dim), float32, rows of length 1 where the vectors are.
             k: How many hits, at least 0.
             allowed: Row ids that may be found, each once; None for all.
             min_recall: The mean recall that such searches must have, 0 to 1; None for what the index was built to
@@ -248,7 +255,7 @@ class Searcher:
         index = self.index
         if index is None or k == 0:
             found = self._rows.search_unindexed(queries, k, allowed=allowed)
-            return FoundRows(as_cosines(found[0]), found[1], (How(True, None, "compared with every item"),))
+            return FoundRows(self._told(found[0]), found[1], (How(True, None, "compared with every item"),))
         # The index's positions that may be found.
         mask = self._mask if allowed is None else self._allowed(allowed)
         parts = []
@@ -270,7 +277,7 @@ class Searcher:
             notes = (Note(plan.reason, remedy=plan.remedy, about="index"),)
         if plan.strategy == "exact":
             scores, row_ids = self._exact(queries, k, mask, allowed)
-            return FoundRows(as_cosines(scores), row_ids, (How(True, None, plan.reason, notes),))
+            return FoundRows(self._told(scores), row_ids, (How(True, None, plan.reason, notes),))
         refusals: list[str] = []
         scores, row_ids = self._by_index(wish, plan, queries, mask, allowed, refusals)
         if refusals:
@@ -289,7 +296,11 @@ class Searcher:
             unlike = How(True, None, _OUTSIDE, (Note(_OUTSIDE, about="index"),))
             strange = set(outside.tolist())
             how = tuple(unlike if place in strange else how[0] for place in range(len(queries)))
-        return FoundRows(as_cosines(scores), row_ids, how)
+        return FoundRows(self._told(scores), row_ids, how)
+
+    def _told(self, scores: Float32Array) -> Float32Array:
+        """Scores as they are told: cosines without what rounding adds to them, inner products as they are."""
+        return as_cosines(scores) if self.unit_length else scores
 
     def _outside(self, wish: SearchRequest, index: Index, queries: Float32Array, scores: Float32Array) -> Int64Array:
         """The places of the queries that lie outside all that recall was measured for, where one is promised."""
@@ -301,6 +312,10 @@ class Searcher:
         kinds = wish.kinds if wish.kinds and set(wish.kinds) & set(contract.ranges) else None
         # What a filter lets through may all be far away.
         best = scores[:, 0] if wish.allowed is None else np.full(len(scores), np.inf, np.float32)
+        if not self.unit_length:
+            # It was measured with queries of length 1, and a query's neighbours do not depend on its length.
+            lengths = np.linalg.norm(queries, axis=1)
+            queries, best = queries / lengths[:, None], best / lengths
         return np.flatnonzero(contract.outside(queries, best, kinds))
 
     @cached_property
@@ -471,7 +486,7 @@ class Searcher:
         return scores, row_ids
 
     def _rescore(self, queries: Float32Array, scores: Float32Array, row_ids: Int64Array) -> _Hits:
-        """Replace the scores of an index that tells no cosines by those of the vectors themselves."""
+        """Replace the scores of an index that does not tell true ones by those of the vectors themselves."""
         scores = scores.copy()
         hits = row_ids >= 0
         if hits.any():

@@ -14,14 +14,11 @@ from mmalign.encoders import Encoder
 from mmalign.errors import InputError, QueryError
 from mmalign.media import MediaPolicy
 from mmalign.search.query.composed import Query, vector_query
-from mmalign.search.query.embedding import Stored, embed_queries, quoted_words
+from mmalign.search.query.embedding import LENGTHS, Stored, embed_queries, quoted_words
 from mmalign.search.query.kinds import GIVEN, QueryKind
 from mmalign.search.query.parsing import VECTOR, names_picture
 from mmalign.types import Note
 from mmalign.utils import Float32Array, as_matrix, l2_normalize, off_device
-
-# Lengths of vectors whose squares float32 holds.
-_LENGTHS = (1e-12, 1e15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Encoded:
     Attributes:
         queries: The n queries; what are vectors alone share one object, since they differ in their numbers only.
         texts: Each in words.
-        vectors: Shape (n, dim), float32, rows of length 1.
+        vectors: Shape (n, dim), float32, rows of length 1 where queries are scaled.
         notes: Remarks for each.
         kinds: What an index answers each of them as.
         meaningless: The places of those of whose words the encoder knows none.
@@ -100,6 +97,7 @@ def encode_queries(
     allow_media: bool = True,
     policy: MediaPolicy | None = None,
     stored: Stored = lambda uri: None,
+    unit_length: bool = True,
 ) -> Encoded:
     """Encode queries, all words in one call; a batch of vectors is checked and scaled in one step.
 
@@ -111,6 +109,7 @@ def encode_queries(
         allow_media: As for `Query`.
         policy: What may be read; None for that of the environment.
         stored: As for `embed_queries`.
+        unit_length: As for `embed_queries`.
 
     Returns:
         The queries with their vectors.
@@ -118,7 +117,7 @@ def encode_queries(
     Raises:
         As `Query` and `Query.embed`.
     """
-    vectors = _plain_vectors(asked, dim)
+    vectors = _plain_vectors(asked, dim, unit_length=unit_length)
     if vectors is not None:
         query = vector_query(vectors[0])
         count = len(vectors)
@@ -128,7 +127,14 @@ def encode_queries(
         return Encoded(queries, [VECTOR] * count, vectors, [()] * count, [GIVEN] * count)
     queries = [Query(one, allow_media=allow_media) for one in asked]
     check(queries)
-    embedded = embed_queries([query.terms for query in queries], encoder, dim=dim, policy=policy, stored=stored)
+    embedded = embed_queries(
+        [query.terms for query in queries],
+        encoder,
+        dim=dim,
+        policy=policy,
+        stored=stored,
+        unit_length=unit_length,
+    )
     rows = [one.vector for one in embedded]
     named = [() if allow_media else _taken_as_words(query) for query in queries]
     return Encoded(
@@ -147,8 +153,8 @@ def _taken_as_words(query: Query) -> tuple[Note, ...]:
     return (Note(f"taken as words, since no picture may be opened here: {quoted_words(names)}"),) if names else ()
 
 
-def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Array | None:
-    """The unit vectors of queries that are arrays of shape (dim,); None where one is not, or is wrong in some way."""
+def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int, *, unit_length: bool) -> Float32Array | None:
+    """The vectors of queries that are arrays of shape (dim,); None where one is not, or is wrong in some way."""
     if not len(asked):
         return None
     try:
@@ -161,14 +167,18 @@ def _plain_vectors(asked: Sequence[Any] | NDArray[Any], dim: int) -> Float32Arra
             return None
         if stacked.shape != (len(asked), dim):
             return None
+        if not unit_length:
+            stacked = as_matrix(stacked)
         if stacked.dtype == np.float32:
             # Without a copy for each step: what is not finite, zero, tiny or huge has a length out of these bounds.
             lengths = np.sqrt(np.einsum("nd,nd->n", stacked, stacked))
             # Most searches have one query, whose length is both.
             least, most = (lengths.min(), lengths.max()) if len(lengths) > 1 else (lengths[0], lengths[0])
-            if least > _LENGTHS[0] and most < _LENGTHS[1]:
-                unit: Float32Array = stacked / lengths[:, None]
-                return unit
+            if least > LENGTHS[0] and most < LENGTHS[1]:
+                rows: Float32Array = stacked / lengths[:, None] if unit_length else stacked
+                return rows
+        if not unit_length:
+            return None
         matrix = l2_normalize(as_matrix(stacked))
     except (InputError, TypeError, ValueError):
         # Taken one by one, the query that is wrong says so.

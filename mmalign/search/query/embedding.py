@@ -18,6 +18,10 @@ from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
 _OTHER_ENCODER = "put it in plain English words, or use an encoder that was trained on such texts (`mmalign models`)"
 _MOST_WORDS = 5
+# Terms of length 1 that leave less than this cancel out, and others that leave less than this part of their lengths.
+_CANCELLED = 1e-6
+LENGTHS = (1e-12, 1e15)
+"""Lengths of vectors whose squares float32 holds."""
 
 Stored: TypeAlias = Callable[[str], "Float32Array | Media | None"]
 """Gives the embedding of a picture that is in the collection, by its URI; or its bytes, where it had to read them to
@@ -29,7 +33,7 @@ class EmbeddedQuery:
     """A query's vector.
 
     Attributes:
-        vector: Shape (dim,), float32, of length 1.
+        vector: Shape (dim,), float32, of length 1 where queries are scaled.
         notes: Remarks that a person should see.
         meaningless: Whether its words are none that the encoder knows, so that it says nothing about what they mean.
     """
@@ -55,6 +59,7 @@ def embed_queries(
     dim: int,
     policy: MediaPolicy | None = None,
     stored: Stored = lambda uri: None,
+    unit_length: bool = True,
 ) -> list[EmbeddedQuery]:
     """Encode queries, with one call of the encoder for the words of all of them, each text once.
 
@@ -67,6 +72,7 @@ def embed_queries(
         dim: Width of an embedding.
         policy: What may be read; None for that of the environment.
         stored: Asked for each picture by path or URL before it is encoded.
+        unit_length: Whether vectors, and the sums of terms, are scaled to length 1.
 
     Returns:
         n vectors, with remarks.
@@ -78,7 +84,7 @@ def embed_queries(
     # Before all the words: a picture that cannot be read, and a vector of nothing, is told of at once.
     others = [
         {
-            place: _vector(term, encoder, dim, policy, stored)
+            place: _vector(term, encoder, dim, policy, stored, unit_length=unit_length)
             for place, term in enumerate(query)
             if not isinstance(term.value, str)
         }
@@ -86,18 +92,27 @@ def embed_queries(
     ]
     words: dict[str, _Words] = {}
     wordless = {
-        place: _add_up(query, others[place], words, dim)
+        place: _add_up(query, others[place], words, dim, unit_length=unit_length)
         for place, query in enumerate(queries)
         if len(others[place]) == len(query)
     }
     if texts:
         vectors = encode_query(_require(encoder(), "text"), texts)
         words = {text: _Words(row, *_remark(text, encoder())) for text, row in zip(texts, vectors, strict=True)}
-    return [wordless.get(place) or _add_up(query, others[place], words, dim) for place, query in enumerate(queries)]
+    return [
+        wordless.get(place) or _add_up(query, others[place], words, dim, unit_length=unit_length)
+        for place, query in enumerate(queries)
+    ]
 
 
 def _vector(
-    term: QueryTerm, encoder: Callable[[], Encoder], dim: int, policy: MediaPolicy | None, stored: Stored
+    term: QueryTerm,
+    encoder: Callable[[], Encoder],
+    dim: int,
+    policy: MediaPolicy | None,
+    stored: Stored,
+    *,
+    unit_length: bool,
 ) -> Float32Array:
     """The embedding of a term that is no words, shape (dim,)."""
     if isinstance(term.value, PictureRef):
@@ -105,24 +120,51 @@ def _vector(
     if isinstance(term.value, Image):
         picture: Float32Array = _require(encoder(), "image").encode_image([decode_image(term.value).image])[0]
         return picture
-    given: Float32Array = l2_normalize(as_matrix(term.value, dim=dim, name="query vector"))[0]
-    return given
+    given = as_matrix(term.value, dim=dim, name="query vector")[0]
+    return l2_normalize(given) if unit_length else given
 
 
 def _add_up(
-    query: Sequence[QueryTerm], others: Mapping[int, Float32Array], words: Mapping[str, _Words], dim: int
+    query: Sequence[QueryTerm],
+    others: Mapping[int, Float32Array],
+    words: Mapping[str, _Words],
+    dim: int,
+    *,
+    unit_length: bool,
 ) -> EmbeddedQuery:
     """The weighted sum of a query's terms: words by their text, what else there is by its place."""
-    total = np.zeros(dim, np.float32)
+    vectors = [words[term.value].vector if isinstance(term.value, str) else others[i] for i, term in enumerate(query)]
     read = [words[term.value] for term in query if isinstance(term.value, str)]
-    for place, term in enumerate(query):
-        vector = words[term.value].vector if isinstance(term.value, str) else others[place]
+    notes = tuple(note for one in read for note in one.notes)
+    meaningless = bool(read) and not any(one.known for one in read)
+    if not unit_length:
+        return EmbeddedQuery(_sum_as_it_is(query, vectors), notes, meaningless=meaningless)
+    total = np.zeros(dim, np.float32)
+    for term, vector in zip(query, vectors, strict=True):
         total += np.float32(term.weight) * vector
     norm = float(np.linalg.norm(total))
-    if not norm >= 1e-6:
-        raise QueryError(f"the terms of {as_text(query)!r} cancel out; change a weight")
-    notes = tuple(note for one in read for note in one.notes)
-    return EmbeddedQuery(total / np.float32(norm), notes, meaningless=bool(read) and not any(one.known for one in read))
+    if not norm >= _CANCELLED:
+        raise _cancel_out(query)
+    return EmbeddedQuery(total / np.float32(norm), notes, meaningless=meaningless)
+
+
+def _sum_as_it_is(query: Sequence[QueryTerm], vectors: Sequence[Float32Array]) -> Float32Array:
+    """The weighted sum of a query's terms, of whatever length it is."""
+    weighted = [term.weight * vector.astype(np.float64) for term, vector in zip(query, vectors, strict=True)]
+    total = np.sum(weighted, axis=0)
+    norm = float(np.linalg.norm(total))
+    if not norm or norm < _CANCELLED * sum(float(np.linalg.norm(one)) for one in weighted):
+        raise _cancel_out(query)
+    if not LENGTHS[0] < norm < LENGTHS[1]:
+        raise QueryError(
+            f"a query vector may have a length from {LENGTHS[0]:g} to {LENGTHS[1]:g}, got {norm:g}; scale it, which "
+            "leaves the order of the hits as it is"
+        )
+    return np.asarray(total, np.float32)
+
+
+def _cancel_out(query: Sequence[QueryTerm]) -> QueryError:
+    return QueryError(f"the terms of {as_text(query)!r} cancel out; change a weight")
 
 
 def _remark(text: str, encoder: Encoder) -> tuple[tuple[Note, ...], bool]:
