@@ -17,6 +17,7 @@ from mmalign.collection import Collection, profile_of
 from mmalign.errors import DamagedError, MissingExtraError, MMAlignError, StorageError
 from mmalign.index import check_faiss
 from mmalign.media import row_is_there, uri_to_path
+from mmalign.store import Store
 from mmalign.types import gives_json
 
 _PACKAGES = ("torch", "open_clip_torch", "sentence-transformers", "pylance", "pyarrow", "numpy", "pillow")
@@ -136,12 +137,24 @@ def _check_items(collection: Collection) -> list[Check]:
 
 def _check_embeddings(collection: Collection) -> list[Check]:
     store = collection.snapshot()
+    if not collection.description.unit_length:
+        return [_check_values(store)]
     bad = 0
     for _, vectors in store.iter_embeddings():
         lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
         bad += int(np.count_nonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE)))
     remedy = f"remove the collection and index again: rm -r {shlex.quote(str(collection.path))}" if bad else ""
     return [Check("embeddings", bad == 0, f"{bad:,} of {len(store):,} are not of length 1", remedy)]
+
+
+def _check_values(store: Store) -> Check:
+    """Embeddings of any length: they have to be numbers, and not all zeros."""
+    bad = 0
+    for _, vectors in store.iter_embeddings():
+        sound = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+        bad += int(np.count_nonzero(~sound))
+    remedy = "give these vectors again: Collection.add_embeddings" if bad else ""
+    return Check("embeddings", bad == 0, f"{bad:,} of {len(store):,} are not finite, or all zeros", remedy)
 
 
 def _check_files(collection: Collection) -> list[Check]:

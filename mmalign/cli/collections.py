@@ -271,6 +271,9 @@ def info(
     for note in payload.pop("notes"):
         say(f"note: {note}")
     cost = payload.pop("index_cost")
+    if payload["metric"] == "cosine":
+        # What nearly all collections have.
+        del payload["metric"]
     payload["recall"] = {
         kind: f"@{one['k']} {one['recall']:.3f} (at least {one['lower']:.3f}, "
         + ("answered exactly)" if one["effort"] is None else f"effort {one['effort']})")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmalign.collection.answering import Filters
 from mmalign.collection.checking import check_index, check_items
-from mmalign.collection.description import CollectionManifest, as_folder
+from mmalign.collection.description import METRICS, CollectionManifest, CollectionMetric, as_folder
 from mmalign.collection.generation import Generation
 from mmalign.collection.generation_files import LOCK, clear_earlier
 from mmalign.collection.ingest import AddOptions, AddSource
@@ -102,6 +102,7 @@ class Collection:
         *,
         encoder: str | Encoder | None = "lite",
         dim: int | None = None,
+        metric: CollectionMetric = "cosine",
         overwrite: bool = False,
     ) -> Collection:
         """Make an empty collection.
@@ -110,6 +111,9 @@ class Collection:
             path: Its folder, or the `file://` URI of that, `~` for the home folder; by custom the name ends in `.mm`.
             encoder: Spec or encoder; None for a collection of vectors from elsewhere, which then needs `dim`.
             dim: Width of the vectors, where there is no encoder.
+            metric: How vectors are compared: `cosine` scales them and queries to length 1; `ip`, for vectors from
+                elsewhere whose lengths mean something, keeps both as they are, and scores are inner products. It
+                stays what it is.
             overwrite: Replace a collection that is there.
 
         Returns:
@@ -117,15 +121,17 @@ class Collection:
 
         Raises:
             CollectionExistsError: Something is there already.
-            InputError: The path is in an object store, or none at all.
+            InputError: The path is in an object store, or none at all; `dim` is no width, or not the encoder's; or
+                `metric` is another text, or `ip` with an encoder.
             EncoderSpecError: The encoder's name means nothing.
             ModelUnavailableError: The encoder's weights are not here.
             StorageError: The disk refused.
         """
         folder = as_folder(path)
         check_flag("overwrite", overwrite)
+        check_choice("metric", metric, METRICS)
         loaded = None if encoder is None else load_encoder(encoder)
-        make_collection(folder, loaded, dim=dim, overwrite=overwrite)
+        make_collection(folder, loaded, dim=dim, metric=metric, overwrite=overwrite)
         return cls(folder, loaded)
 
     @classmethod
@@ -232,6 +238,11 @@ class Collection:
         return self.description.dim
 
     @property
+    def metric(self) -> CollectionMetric:
+        """How vectors are compared: `cosine`, or `ip` where they keep their lengths."""
+        return self.description.metric
+
+    @property
     def columns(self) -> dict[str, str]:
         """The metadata columns, name to type, as `where` can use them."""
         return {name: str(kind) for name, kind in self.snapshot().columns.items()}
@@ -266,8 +277,8 @@ class Collection:
         """Say what the collection holds.
 
         Returns:
-            Path, number of items, encoder, dim, columns, names that were changed, index, measured recall, bytes on
-            disk, how many captions are embedded and which index is over them, and notes.
+            Path, number of items, encoder, dim, metric, columns, names that were changed, index, measured recall, bytes
+            on disk, how many captions are embedded and which index is over them, and notes.
         """
         return summarize(self._current())
 
@@ -404,8 +415,8 @@ class Collection:
             ids: n ids, text or integers; None for all items.
 
         Returns:
-            `(ids, embeddings)`: the n ids, in the order asked for, and float32 of shape (n, dim), each row of length 1
-            but for the rounding to float16, as which they are kept.
+            `(ids, embeddings)`: the n ids, in the order asked for, and float32 of shape (n, dim), each row of length 1,
+            or with metric `ip` as it was given, but for the rounding to float16, as which they are kept.
 
         Raises:
             ItemNotFoundError: As `get`.
@@ -497,7 +508,7 @@ class Collection:
 
         Args:
             ids: n identifiers, text or integers.
-            vectors: Array-like of shape (n, dim); scaled to length 1.
+            vectors: Array-like of shape (n, dim); scaled to length 1, but with metric `ip`.
             metadata: Name to n values. A name that cannot be a column's is changed, which the report's `renamed` says.
             uris: n places where the media are, if any.
             captions: For each of the n the sentences that describe it, one or a list, or None: what
@@ -509,7 +520,8 @@ class Collection:
         Raises:
             DimensionError: The vectors have another width.
             EncoderMismatchError: The collection was encoded anew with another encoder since it was opened.
-            InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
+            InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros; or with metric `ip`
+                values above 65,504, or only such as float16 rounds to zero.
             MetadataError: A value that cannot be kept, or that its column cannot hold exactly; nothing was changed.
         """
         if metadata is not None:
@@ -523,6 +535,7 @@ class Collection:
                 metadata=metadata or {},
                 uris=uris,
                 captions=captions,
+                unit_length=generation.description.unit_length,
             )
             return add_vectors(self.path, generation.writer(), rows, given, matrix)
 
@@ -622,7 +635,7 @@ class Collection:
             What was done.
 
         Raises:
-            InputError: No encoder, or one that encodes no pictures.
+            InputError: No encoder, or one that encodes no pictures; or the collection's metric is `ip`.
             EncoderSpecError: The encoder's name means nothing.
             ModelUnavailableError: The encoder's weights are not here.
             UnreadableItemsError: Pictures cannot be read; `unreadable` lists their items. What was encoded is kept.
@@ -726,8 +739,9 @@ class Collection:
                 Needs a query in words alone, and an encoder that was calibrated, as `lite` is. Where nothing is
                 left, a note says how likely the best hit was.
             min_score: Leave out hits with a lower score, -1 to 1. Scores are cosines, which differ from encoder to
-                encoder and from words to pictures: a `min_probability` means the same everywhere. Where nothing is
-                left, a note says what the best hit has.
+                encoder and from words to pictures: a `min_probability` means the same everywhere. With metric `ip`
+                any finite number, as scores are inner products. Where nothing is left, a note says what the best hit
+                has.
             offset: Leave out so many of the hits that there would be, the best ones; `k` counts those after them.
             explain: Look for the query's words in the pictures of the `k` hits, and give each its `regions`; their
                 order stays. Takes as long as to align so many pictures.
@@ -754,9 +768,9 @@ class Collection:
 
         Raises:
             InputError: `k` is negative, or None without `min_score`, `min_recall` or `min_probability` is not from 0 to
-                1, `min_score` not from -1 to 1, `offset` negative, `where` is a list of another length than `query`,
-                `explain` with an encoder that does not take both words and pictures, no view is called so, or it has no
-                use for an option.
+                1, `min_score` no score that there can be, `offset` negative, `where` is a list of another length than
+                `query`, `explain` with an encoder that does not take both words and pictures, no view is called so, or
+                it has no use for an option.
             QueryError: The query cannot be parsed or encoded, has no probability where one is asked for, or has no
                 words for `explain` to look for.
             CalibrationError: `min_probability` with an encoder that was not calibrated.

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mmalign.errors import (
     CollectionExistsError,
@@ -28,10 +28,15 @@ from mmalign.utils import holds_checksum, is_running, lock, sync_path, with_chec
 if TYPE_CHECKING:
     from mmalign.encoders import Encoder
 
-FORMAT = 3
-"""What new collections have: captions are a view, in `views/captions/`. In formats 1 and 2 they are in `captions.lance`
-beside the items; format 2 is a collection of format 1 that was encoded anew, and has a `generation`. An mmalign that
-knows no newer format refuses it, with the advice to upgrade."""
+FORMAT = 4
+"""The newest that is read. Format 4 is that of collections whose metric is `ip`: an mmalign that knows none would scale
+their vectors. All other new ones have format 3: captions are a view, in `views/captions/`. In formats 1 and 2 they are
+in `captions.lance` beside the items; format 2 is a collection of format 1 that was encoded anew, and has a
+`generation`. An mmalign that knows no newer format refuses it, with the advice to upgrade."""
+CollectionMetric: TypeAlias = Literal["cosine", "ip"]
+"""How vectors are compared: `cosine` scales vectors and queries to length 1; `ip` takes inner products of both as they
+are."""
+METRICS: tuple[CollectionMetric, ...] = ("cosine", "ip")
 FILE = "collection.json"
 _LOCK = ".description.lock"
 _REMEDY = "bring it back from a copy, or make the collection anew: mmalign index SOURCE --collection NEW"
@@ -62,6 +67,7 @@ class CollectionManifest:
         excluded: What was said with `--exclude`: pattern, and the folder of the source that it was said for.
         format: Version of the layout on disk; what was made by an earlier mmalign keeps its own.
         query_log: Whether queries are kept; None where they never were, or were deleted.
+        metric: How vectors are compared; `ip` in collections of the caller's own vectors alone.
     """
 
     encoder: str | None
@@ -69,8 +75,14 @@ class CollectionManifest:
     dim: int
     generation: int = 1
     excluded: tuple[tuple[str, str | None], ...] = ()
-    format: int = FORMAT
     query_log: QueryLogging | None = None
+    format: int = 3
+    metric: CollectionMetric = "cosine"
+
+    @property
+    def unit_length(self) -> bool:
+        """Whether vectors and queries are scaled to length 1."""
+        return self.metric == "cosine"
 
     def data(self, folder: Path) -> Path:
         """Say where the items, the index and the views of the collection in `folder` are.
@@ -120,6 +132,8 @@ class CollectionManifest:
                 "upgrade with: pip install --upgrade mmalign"
             )
         try:
+            if (metric := values.get("metric", "cosine")) not in METRICS:
+                raise ValueError(f"metric {metric!r}")
             return cls(
                 encoder=values["encoder"],
                 fingerprint=values["fingerprint"],
@@ -129,6 +143,7 @@ class CollectionManifest:
                 excluded=tuple((str(text), folder) for text, folder in values.get("excluded", ())),
                 format=values["format"],
                 query_log=_query_log(values.get("query_log")),
+                metric=metric,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CollectionFormatError(f"{path} lacks or garbles {error}; {_REMEDY}") from error
@@ -151,6 +166,8 @@ class CollectionManifest:
             values["excluded"] = self.excluded
         if self.query_log is not None:
             values["query_log"] = asdict(self.query_log)
+        if self.metric != "cosine":
+            values["metric"] = self.metric
         write_atomic(folder / FILE, json.dumps(with_checksum(values), indent=2) + "\n")
 
     def check_encoder(self, path: Path, encoder: Encoder) -> None:

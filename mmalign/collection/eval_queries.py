@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -73,6 +73,7 @@ def sample_eval_queries(
     sample: int = 0,
     seed: int = 0,
     captions: bool = True,
+    unit_length: bool = True,
     progress: bool = True,
 ) -> EvalQueries:
     """Gather queries of the kinds that will be asked; see `mmalign.search.query.kinds`.
@@ -91,6 +92,8 @@ def sample_eval_queries(
         sample: How many more text queries to gather for the building of an index that learns from them.
         seed: Of what is drawn.
         captions: Whether captions stand for words; where captions are what is searched, they would find themselves.
+        unit_length: Whether embeddings are of length 1. Queries are in any case, as their neighbours do not depend on
+            their length.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -106,7 +109,7 @@ def sample_eval_queries(
     notes: tuple[Note, ...] = ()
     if given is not None:
         asked["given"] = QuerySet(l2_normalize(given))
-    pictures = _pictures(store, rng)
+    pictures = _pictures(store, rng, unit_length=unit_length)
     if len(pictures.vectors) > 1:
         asked["image"] = pictures
     if encoder is not None:
@@ -133,7 +136,7 @@ def sample_eval_queries(
 
 
 def unit_embeddings(store: Store, rows: Int64Array) -> Float32Array:
-    """Read embeddings.
+    """Read embeddings, scaled to length 1.
 
     Args:
         store: The items.
@@ -310,16 +313,23 @@ def _crops(store: Store, encoder: Encoder, rng: np.random.Generator, *, progress
     return QuerySet(l2_normalize(np.concatenate(vectors)) if vectors else np.zeros((0, store.dim), np.float32))
 
 
-def _pictures(store: Store, rng: np.random.Generator) -> QuerySet:
+def _pictures(store: Store, rng: np.random.Generator, *, unit_length: bool) -> QuerySet:
     rows = store.row_ids()
     own = rng.permutation(rows)[: min(_QUERIES, len(rows) // 2)]
     vectors = unit_embeddings(store, own)
     if not len(own):
         return QuerySet(vectors, own)
     few = slice(0, _NEIGHBOURS)
-    nearest = exact_truth(vectors[few], store.iter_embeddings, 1, skip=own[few]).scores
+    chunks = store.iter_embeddings if unit_length else lambda: _directions(store)
+    nearest = exact_truth(vectors[few], chunks, 1, skip=own[few]).scores
     cosine = float(np.clip(np.median(nearest), 0.5, 0.98))
     others = unit_embeddings(store, rng.choice(rows, len(own)))
     # The part of another item that this one has not: of the data's own directions, which noise is not.
     apart = l2_normalize(others - (others * vectors).sum(axis=1, keepdims=True) * vectors)
     return QuerySet(l2_normalize(cosine * vectors + np.sqrt(1 - cosine**2) * apart), own)
+
+
+def _directions(store: Store) -> Iterator[tuple[Int64Array, Float32Array]]:
+    """All embeddings in chunks, scaled to length 1."""
+    for rows, vectors in store.iter_embeddings():
+        yield rows, l2_normalize(vectors.astype(np.float32))

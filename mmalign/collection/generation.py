@@ -92,7 +92,12 @@ class Generation:
         fingerprint = description.fingerprint
         queries = MeasuredWithLogged(self.sample_eval_queries, self.logged_queries, IMAGE)
         self._builder = IndexBuilder(
-            self.index, self.writer, dim=description.dim, fingerprint=fingerprint, queries=queries
+            self.index,
+            self.writer,
+            dim=description.dim,
+            fingerprint=fingerprint,
+            queries=queries,
+            unit_length=description.unit_length,
         )
         self.captions = captions_view(
             self.data, description, lambda: self.caption_encoder, self.latest, self.logged_queries
@@ -242,10 +247,11 @@ class Generation:
         store = self.latest()
         current, known = self._pointer.version(), self._searcher
         if known is None or known.store is not store or known.version != current:
-            known = Searcher.open(store, self.index, previous=known)
+            unit_length = self.description.unit_length
+            known = Searcher.open(store, self.index, previous=known, unit_length=unit_length)
             if known.foreign and (newer := self.latest()) is not store:
                 # The index is newer than the look at the items.
-                known = Searcher.open(newer, self.index)
+                known = Searcher.open(newer, self.index, unit_length=unit_length)
             if known.index is not None:
                 remark = place_index(known.index, self.device)
                 if remark is not None and remark not in known.notes:
@@ -339,7 +345,15 @@ class Generation:
     ) -> EvalQueries:
         """Gather queries that stand for those that will be asked of some version of the items."""
         encoder = None if self.description.encoder is None else lambda: self.encoder
-        return sample_eval_queries(store, encoder, given=given, sample=sample, seed=seed, progress=progress)
+        return sample_eval_queries(
+            store,
+            encoder,
+            given=given,
+            sample=sample,
+            seed=seed,
+            unit_length=self.description.unit_length,
+            progress=progress,
+        )
 
     def logged_queries(self) -> LoggedQueries:
         """Read the queries that were really asked, as far as some are kept."""

@@ -21,6 +21,7 @@ from mmalign.index import (
     Meter,
     Recipe,
     build_index,
+    check_any_length,
     check_memory,
     choose,
     chooses_exact,
@@ -62,6 +63,7 @@ class IndexBuilder:
         dim: Width of a vector.
         fingerprint: The encoder's, or None for vectors from elsewhere.
         queries: Gathers what recall is measured with.
+        unit_length: Whether the vectors are of length 1; else of any length.
 
     Attributes:
         root: As given.
@@ -75,12 +77,14 @@ class IndexBuilder:
         dim: int,
         fingerprint: str | None,
         queries: SampleQueries,
+        unit_length: bool = True,
     ) -> None:
         self.root = root
         self._table = table
         self._dim = dim
         self._fingerprint = fingerprint
         self._queries = queries
+        self._unit_length = unit_length
 
     def build(
         self,
@@ -110,6 +114,8 @@ class IndexBuilder:
             lifecycle.withdraw(self.root)
             return None
         design = choose(rows, dim, budget).recipe if recipe == "auto" else load_recipe(recipe)
+        if not self._unit_length:
+            check_any_length(design)
         check_memory(design, rows=rows, dim=dim, memory=memory)
         with store.reads_long(), self._workspace(design, store) as (items, folder):
             place = {"workspace": folder, "memory": memory, "device": device}
@@ -161,7 +167,9 @@ class IndexBuilder:
         if held is None:
             # What compares with every vector needs no measuring, and so no encoder.
             held = EvalQueries() if index.exhaustive else self._queries(store, given, progress=progress)
-        profile = measure_recall(store, index, held, min_recall=min_recall, progress=progress)
+        profile = measure_recall(
+            store, index, held, min_recall=min_recall, unit_length=self._unit_length, progress=progress
+        )
         manifest = IndexManifest(
             recipe=used,
             asked=asked,
@@ -241,7 +249,10 @@ class IndexBuilder:
 
         def measure(index: Index) -> Mapping[str, Any]:
             held = EvalQueries() if index.exhaustive else self._queries(store, progress=progress)
-            return measure_recall(store, index, held, min_recall=target_recall(manifest), progress=progress).to_dict()
+            least = target_recall(manifest)
+            return measure_recall(
+                store, index, held, min_recall=least, unit_length=self._unit_length, progress=progress
+            ).to_dict()
 
         again = measure if needs_remeasure(store, manifest) else None
         with store.reads_long():

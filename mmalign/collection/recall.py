@@ -26,7 +26,7 @@ from mmalign.index import (
 )
 from mmalign.store import Store
 from mmalign.types import Note
-from mmalign.utils import Int64Array, track
+from mmalign.utils import Float32Array, Int64Array, track
 
 _DRIFT_SAMPLE = 2000
 _MIN_RECALL = 0.95
@@ -45,6 +45,7 @@ def measure_recall(
     min_recall: float,
     where: Mask | None = None,
     seed: int = 0,
+    unit_length: bool = True,
     progress: bool = True,
 ) -> RecallProfile:
     """Measure an index of a collection.
@@ -56,6 +57,7 @@ def measure_recall(
         min_recall: What the index is meant to keep.
         where: Rows of the index that can be found at all, a mask over its positions; None for all.
         seed: Of what is drawn.
+        unit_length: Whether embeddings are of length 1; else they are of any length.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -65,17 +67,24 @@ def measure_recall(
         InputError: A single query of a kind.
         DimensionError: The caller's own queries have another width.
     """
-    options = Measuring(seed=seed, where=where, vectors=lambda rows: store.embeddings(rows)[1])
+    options = Measuring(seed=seed, where=where, vectors=lambda rows: store.embeddings(rows)[1], unit_length=unit_length)
     needed = 0 if index.exhaustive else options.steps(index.ntotal, len(queries.asked))
     with track("Measuring recall", needed, enabled=progress and needed > 0) as advance:
         measured = measure_recall_profile(
             index, store.iter_embeddings, queries.asked, replace(options, advance=advance)
         )
     rng = np.random.default_rng(seed)
-    sample = unit_embeddings(store, rng.permutation(store.row_ids())[:_DRIFT_SAMPLE])
+    sample = _sample(store, rng.permutation(store.row_ids())[:_DRIFT_SAMPLE], unit_length=unit_length)
     drift = {"rows": len(store), "version": store.version, **describe_vectors(sample)}
     notes = (*queries.notes, *shortfall_notes(measured, min_recall))
     return replace(measured, min_recall=min_recall, drift=drift, notes=notes, logged=queries.logged)
+
+
+def _sample(store: Store, rows: Int64Array, *, unit_length: bool) -> Float32Array:
+    """Embeddings to look for drift in; where lengths count, these may drift as well."""
+    if unit_length or not len(rows):
+        return unit_embeddings(store, rows)
+    return store.embeddings(rows)[1].astype(np.float32)
 
 
 def shortfall_notes(profile: RecallProfile, min_recall: float) -> list[Note]:
@@ -200,7 +209,7 @@ def drift_notes(store: Store, manifest: IndexManifest | None, unindexed: Int64Ar
         return []
     chosen = np.random.default_rng(0).permutation(added)[:_DRIFT_SAMPLE]
     try:
-        drift = compare_vectors(profile.drift, unit_embeddings(store, chosen))
+        drift = compare_vectors(profile.drift, _sample(store, chosen, unit_length=profile.unit_length))
     except (IndexFileError, DimensionError) as error:
         return [Note(str(error), about="drift")]
     so_many = f"{len(added):,} of {items:,} items are newer than the measured recall"

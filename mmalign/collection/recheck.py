@@ -130,7 +130,10 @@ def _check(searcher: Searcher, kind: str, asked: QuerySet, min_recall: float | N
         late = np.argsort(row_ids == own[:, None], axis=1, kind="stable")
         row_ids = np.take_along_axis(row_ids, late, axis=1)[:, :k]
     values = truth.recall(
-        row_ids, k, lookup=lambda query, ids: store.embeddings(ids)[1].astype(np.float32) @ asked.vectors[query]
+        row_ids,
+        k,
+        lookup=lambda query, ids: store.embeddings(ids)[1].astype(np.float32) @ asked.vectors[query],
+        unit_length=searcher.unit_length,
     )
     return RecallCheck(
         kind=kind,

@@ -79,7 +79,7 @@ class Reencode:
         options: How.
 
     Raises:
-        InputError: The encoder encodes no pictures.
+        InputError: The encoder encodes no pictures, or the collection goes by inner products of vectors of any length.
     """
 
     def __init__(self, path: Path, encoder: Encoder, options: ReencodeOptions) -> None:
@@ -104,6 +104,11 @@ class Reencode:
         """
         with alone_in_reencoding(self._path):
             self._current = Generation.open(self._path, None, load=load_encoder)
+            if not self._current.description.unit_length:
+                raise InputError(
+                    f"{self._path} holds vectors of any length (metric ip), which no encoder makes; index the pictures "
+                    "into a new collection"
+                )
             self._items = len(self._current.latest())
             if self._current.description.fingerprint == self._encoder.fingerprint:
                 clear_unfinished(self._path)

@@ -136,6 +136,8 @@ def search(
     Raises:
         As `Collection.search`.
     """
+    if generation.description.unit_length:
+        options.wanted.check_cosine()
     many, query = as_queries(query)
     asked: Any = query if many else [query]
     groups = group_by_filter(options.where, many=many, count=len(asked))
@@ -313,6 +315,7 @@ def _encode(
         allow_media=options.allow_media,
         policy=options.policy,
         stored=lambda uri: stored_picture(generation.latest(), uri, policy=options.policy),
+        unit_length=generation.description.unit_length,
     )
 
 

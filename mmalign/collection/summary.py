@@ -31,6 +31,7 @@ def summarize(generation: Generation) -> dict[str, Any]:
         "items": len(store),
         "encoder": description.encoder,
         "dim": description.dim,
+        "metric": description.metric,
         "columns": {name: str(kind) for name, kind in store.columns.items()},
         "renamed": store.renamed,
         "index": None if manifest is None else manifest.recipe,

@@ -18,6 +18,8 @@ from mmalign.utils import Float32Array, as_matrix, l2_normalize
 
 # Rows of one commit.
 _COMMIT = 65_536
+# The largest value of float16, and the largest that it rounds to zero.
+_LARGEST, _VANISHING = 65_504.0, 2.0**-25
 
 
 def vector_rows(
@@ -28,6 +30,7 @@ def vector_rows(
     metadata: Mapping[str, Sequence[Any]],
     uris: Sequence[str | None] | None,
     captions: Sequence[Any] | None = None,
+    unit_length: bool = True,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Float32Array]:
     """Check vectors and what belongs to them, and make rows of them.
 
@@ -38,20 +41,24 @@ def vector_rows(
         metadata: Name to n values.
         uris: n places where the media are, or None.
         captions: n lists of sentences, single sentences or Nones, or None.
+        unit_length: Whether the vectors are scaled to length 1; else they are kept as they are.
 
     Returns:
         `(rows, metadata, vectors)`: n rows for `Store.upsert` without their metadata, the metadata of each as plain
-        values, and float32 of shape (n, dim), each of length 1.
+        values, and float32 of shape (n, dim), each of length 1 where they are scaled.
 
     Raises:
         DimensionError: The vectors have another width.
-        InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros.
+        InputError: Counts differ, ids repeat, or vectors hold NaN, infinity or only zeros; or, where they are not
+            scaled, values that float16 cannot hold.
         MetadataError: A value that cannot be kept.
     """
     names = as_ids(ids)
     # No vectors may come in any form, such as an empty list, which has no width.
     none = not names and not np.size(vectors)
-    matrix = np.zeros((0, dim), np.float32) if none else l2_normalize(as_matrix(vectors, dim=dim))
+    matrix = np.zeros((0, dim), np.float32) if none else as_matrix(vectors, dim=dim)
+    if unit_length:
+        matrix = l2_normalize(matrix)
     if not isinstance(metadata, Mapping):
         raise InputError(f"metadata must map names to lists of n values, got {type(metadata).__name__}")
     columns = {name: _values(f"metadata[{name!r}]", values) for name, values in metadata.items()}
@@ -70,6 +77,8 @@ def vector_rows(
     zero = np.flatnonzero(~matrix.any(axis=1))
     if zero.size:
         raise InputError(f"{zero.size} vectors are all zeros, the first is that of id {names[zero[0]]!r}")
+    if not unit_length:
+        _check_halves(names, matrix)
     given = [
         {column: _plain(name, column, values[i]) for column, values in columns.items()} for i, name in enumerate(names)
     ]
@@ -83,6 +92,22 @@ def vector_rows(
         for i, name in enumerate(names)
     ]
     return rows, given, matrix
+
+
+def _check_halves(names: Sequence[str], vectors: Float32Array) -> None:
+    """Refuse vectors that float16, as which embeddings are kept, cannot hold."""
+    large = np.flatnonzero((np.abs(vectors) > _LARGEST).any(axis=1))
+    small = np.flatnonzero((np.abs(vectors) <= _VANISHING).all(axis=1))
+    for wrong, what, remedy in (
+        (large, "hold values above 65,504", "divide"),
+        (small, "hold nothing above 3e-8", "multiply"),
+    ):
+        if wrong.size:
+            raise InputError(
+                f"{wrong.size} of {len(vectors)} vectors {what}, and embeddings are kept as float16, which cannot hold "
+                f"that; the first is that of id {names[wrong[0]]!r}. {remedy.capitalize()} all vectors of the "
+                "collection by one number, which leaves the order of all hits as it is"
+            )
 
 
 def add_vectors(

@@ -223,7 +223,7 @@ def _at_effort(index: Index, effort: int | None, source: BenchSource, truth: Tru
         one = queries[len(singles) % len(queries)][None]
         singles.append(_seconds(lambda one=one: index.search(one, k, effort=effort)))  # type: ignore[misc]
     return {
-        "recall": round(float(truth.recall(found, k).mean()), 4),
+        "recall": round(float(truth.recall(found, k, unit_length=source.unit_length).mean()), 4),
         "qps_single": round(len(singles) / sum(singles), 1),
         "qps_batch": round(len(queries) / statistics.median(batches), 1),
         "p50_ms": round(1e3 * float(np.quantile(singles, 0.5)), 3),

@@ -36,12 +36,13 @@ class BenchSource:
         rows: How many vectors, those that became queries left out.
         dim: Their width.
         chunks: Called for each pass; yields `(ids, vectors)`, int64 of shape (n,) and float of shape (n, dim), rows of
-            length 1.
+            length 1 but in a collection of metric `ip`.
         queries: Shape (q, dim), float32, rows of length 1.
         kind: `given`, `captions` or `held-out vectors`.
         digest: Of vectors and queries: 16 hex digits.
         sample: Further queries, for designs that learn from those that will be asked, shape (s, dim), rows of length
             1; None where there are none.
+        unit_length: Whether the vectors are of length 1.
     """
 
     name: str
@@ -52,6 +53,7 @@ class BenchSource:
     kind: str
     digest: str
     sample: Float32Array | None = None
+    unit_length: bool = True
 
 
 def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1_000, seed: int = 0) -> BenchSource:
@@ -99,7 +101,8 @@ def open_bench_source(path: Path, *, queries: Path | None = None, count: int = 1
     content.update(chosen.tobytes())
     name = f"{path.name}: {rows - len(out):,} vectors of dim {dim}, {len(chosen):,} queries ({kind})"
     chunks = lambda: _without(every, out)  # noqa: E731
-    return BenchSource(name, rows - len(out), dim, chunks, chosen, kind, content.hexdigest()[:16], sample)
+    unit_length = collection is None or collection.description.unit_length
+    return BenchSource(name, rows - len(out), dim, chunks, chosen, kind, content.hexdigest()[:16], sample, unit_length)
 
 
 def _open_collection(path: Path) -> Collection:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mmalign.index.planning.measured import read_measured as read_measured
     from mmalign.index.planning.recipe import Device as Device
     from mmalign.index.planning.recipe import Recipe as Recipe
+    from mmalign.index.planning.recipe import check_any_length as check_any_length
     from mmalign.index.planning.recipe import list_recipes as list_recipes
     from mmalign.index.planning.recipe import load_recipe as load_recipe
     from mmalign.index.recall.bounds import lower_bound as lower_bound
@@ -72,7 +73,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "planning.costs": ["load_costs"],
         "planning.estimate": ["Meter", "check_estimate"],
         "planning.measured": ["put_measured", "read_measured"],
-        "planning.recipe": ["Device", "Recipe", "list_recipes", "load_recipe"],
+        "planning.recipe": ["Device", "Recipe", "check_any_length", "list_recipes", "load_recipe"],
         "recall.bounds": ["lower_bound"],
         "recall.drift": ["compare_vectors", "describe_vectors"],
         "recall.ground_truth": ["Truth", "exact_truth"],

@@ -42,17 +42,24 @@ class ScoreRange:
             offset: As for `Collection.search`.
 
         Raises:
-            InputError: `min_score` is no number from -1 to 1, `offset` no integer of at least 0, or `k` is None without
+            InputError: `min_score` is no finite number, `offset` no integer of at least 0, or `k` is None without
                 a `min_score`.
         """
         if min_score is not None:
             check_number("min_score", min_score)
-            if not -1 <= min_score <= 1:
-                raise InputError(f"min_score is a cosine from -1 to 1, got {min_score:g}")
         elif k is None:
             raise InputError("k=None gives all hits from min_score on; give a min_score, or say how many hits as k")
         check_integer("offset", offset, least=0)
         return cls(k, None if min_score is None else float(min_score), int(offset))
+
+    def check_cosine(self) -> None:
+        """Refuse a least score that no cosine can have.
+
+        Raises:
+            InputError: It is not from -1 to 1.
+        """
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
+            raise InputError(f"min_score is a cosine from -1 to 1, got {self.min_score:g}")
 
     @property
     def depth(self) -> int:

@@ -18,6 +18,8 @@ from mmalign.types import field_values
 
 _PACKAGE = "mmalign.recipes"
 _GRAPH = re.compile(r"(?:^|,)HNSW")
+# Parts that scale vectors to length 1.
+_SCALING = re.compile(r"(?:^|,)(L2[nN]orm|ITQ\d*)(?=,|$)")
 _PER_CENTROID = 64
 # Lists get at least this many vectors each; FAISS warns below.
 _ROWS_PER_LIST = 39
@@ -213,6 +215,24 @@ def check_ef_construction(recipe: Recipe, *, origin: str, device: str | None = N
         raise RecipeError(
             f"{origin}: ef_construction = {recipe.ef_construction} is for graphs that a processor builds, and a "
             "graphics card builds this one in another way; leave it out, or build it with device cpu"
+        )
+
+
+def check_any_length(recipe: Recipe) -> None:
+    """Refuse a design that scales vectors to length 1, for vectors whose lengths count.
+
+    Args:
+        recipe: The design.
+
+    Raises:
+        RecipeError: A part of it does.
+    """
+    found = _SCALING.search(recipe.factory)
+    if found is not None:
+        raise RecipeError(
+            f"recipe {recipe.name}: {found[1]} scales vectors to length 1, and this collection goes by the inner "
+            "products of vectors of any length; leave that part out, or use one of the recipes that `mmalign recipes` "
+            "lists, none of which scales any"
         )
 
 
