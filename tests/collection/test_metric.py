@@ -29,6 +29,7 @@ DESIGNS = (
     ("hnsw", 900.0),
     ("hnsw", 1e-3),
     ("ivf-flat", 900.0),
+    ("ivf-disk", 900.0),
     ("sq8", 1e-3),
     ("ivf-pq", 900.0),
     ("lean", 1e-3),
@@ -66,11 +67,12 @@ class Oracle:
         return sorted(scores.items(), key=lambda one: -one[1])
 
 
-def agree(found: Any, expected: list[tuple[str, float]], unit: float) -> None:
+def agree(found: Any, expected: list[tuple[str, float]], unit: float, rounding: float = 1e-5) -> None:
     """The same hits, but for those that tie with the last, with the true inner products as scores."""
-    assert [hit.score for hit in found] == pytest.approx([score for _, score in expected], rel=1e-5, abs=1e-5 * unit)
+    true = pytest.approx([score for _, score in expected], rel=rounding, abs=rounding * unit)
+    assert [hit.score for hit in found] == true
     last = expected[-1][1]
-    assert {name for name, score in expected if score > last + 1e-4 * unit} <= {hit.id for hit in found}
+    assert {name for name, score in expected if score > last + 10 * rounding * unit} <= {hit.id for hit in found}
 
 
 def third(name: str) -> bool:
@@ -82,6 +84,8 @@ def test_search_is_numpys(design: str | None, scale: float, tmp_path: Path) -> N
     """One query and many, with filters and least scores; after adding, replacing and removing; opened again."""
     collection, oracle = made(tmp_path / "c.mm"), Oracle()
     queries, unit = lengthy(6, 99, 50.0), 50.0 * scale
+    # Lists on disk hold what vectors add to a list's centre, as float16.
+    rounding = 3e-4 if design == "ivf-disk" else 1e-5
 
     def add(ids: list[str], vectors: np.ndarray) -> None:
         oracle.put(ids, vectors)
@@ -91,14 +95,14 @@ def test_search_is_numpys(design: str | None, scale: float, tmp_path: Path) -> N
         together = collection.search(queries, k=10, min_recall=1.0)
         for query, found in zip(queries, together, strict=True):
             expected = oracle.search(query)
-            agree(found, expected[:10], unit)
-            agree(collection.search(query, k=3, min_recall=1.0), expected[:3], unit)
+            agree(found, expected[:10], unit, rounding)
+            agree(collection.search(query, k=3, min_recall=1.0), expected[:3], unit, rounding)
             filtered = collection.search(query, k=7, where="n % 3 = 0", min_recall=1.0)
-            agree(filtered, oracle.search(query, third)[:7], unit)
+            agree(filtered, oracle.search(query, third)[:7], unit, rounding)
             # What an index finds has the score of the vector itself, best first.
             by_index, truth = collection.search(query, k=10, min_recall=0), dict(expected)
             scores = [hit.score for hit in by_index]
-            assert scores == pytest.approx([truth[hit.id] for hit in by_index], rel=1e-5, abs=1e-5 * unit)
+            assert scores == pytest.approx([truth[hit.id] for hit in by_index], rel=rounding, abs=rounding * unit)
             assert scores == sorted(scores, reverse=True)
             least = (expected[19][1] + expected[20][1]) / 2
             above = collection.search(query, k=None, min_score=least, min_recall=1.0)
@@ -123,6 +127,11 @@ def test_search_is_numpys(design: str | None, scale: float, tmp_path: Path) -> N
     np.testing.assert_array_equal(kept, np.stack([oracle.rows[name] for name in ids]).astype(np.float32))
     collection = Collection.open(tmp_path / "c.mm")
     assert (collection.metric, collection.info()["metric"], collection.description.format) == ("ip", "ip", 4)
+    compare()
+    # What the index takes in, or is built again with.
+    add(names(2000, 2500), lengthy(500, 4, scale))
+    taken = collection.refresh_index(progress=False)
+    assert taken is None if design is None else taken is not None and taken.rows == len(oracle.rows)
     compare()
     assert pickle.loads(pickle.dumps(collection)).metric == "ip"
 
