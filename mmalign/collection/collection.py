@@ -38,7 +38,7 @@ from mmalign.collection.summary import owner_notes, summarize
 from mmalign.collection.updating import Update, turn_into_text
 from mmalign.collection.vector_rows import add_vectors, vector_rows
 from mmalign.collection.view_refresh import VIEWS
-from mmalign.encoders import Encoder, ImageLike, load_encoder
+from mmalign.encoders import Encoder, ImageLike, load_encoder, shorten
 from mmalign.errors import CollectionExistsError, CollectionNotFoundError, InputError
 from mmalign.index import Device, IndexManifest, lifecycle
 from mmalign.media import MediaPolicy, same_uris
@@ -110,7 +110,8 @@ class Collection:
         Args:
             path: Its folder, or the `file://` URI of that, `~` for the home folder; by custom the name ends in `.mm`.
             encoder: Spec or encoder; None for a collection of vectors from elsewhere, which then needs `dim`.
-            dim: Width of the vectors, where there is no encoder.
+            dim: Width of the vectors, where there is no encoder; with one of `st:`, to how many of the first components
+                its embeddings are cut, which models with Matryoshka embeddings are trained for.
             metric: How vectors are compared: `cosine` scales them and queries to length 1; `ip`, for vectors from
                 elsewhere whose lengths mean something, keeps both as they are, and scores are inner products. It
                 stays what it is.
@@ -130,7 +131,7 @@ class Collection:
         folder = as_folder(path)
         check_flag("overwrite", overwrite)
         check_choice("metric", metric, METRICS)
-        loaded = None if encoder is None else load_encoder(encoder)
+        loaded = None if encoder is None else shorten(load_encoder(encoder), dim)
         make_collection(folder, loaded, dim=dim, metric=metric, overwrite=overwrite)
         return cls(folder, loaded)
 

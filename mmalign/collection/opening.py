@@ -56,7 +56,10 @@ def _describe(encoder: Encoder | None, dim: int | None, metric: CollectionMetric
                 f"{encoder.name} are of length 1, and their inner products cosines: leave metric out"
             )
         if dim is not None and dim != encoder.dim:
-            raise InputError(f"{encoder.name} has dim {encoder.dim}, got dim={dim}; leave dim out")
+            raise InputError(
+                f"{encoder.name} has dim {encoder.dim}, got dim={dim}; leave dim out, but to cut "
+                "those of an st: model to fewer"
+            )
         return CollectionManifest(encoder.name, encoder.fingerprint, encoder.dim)
     if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= _MOST_DIM:
         raise InputError(f"a collection without an encoder needs dim >= 1, an integer, got {dim!r}")

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from mmalign.encoders.base import KeepsCalibration as KeepsCalibration
     from mmalign.encoders.base import KnowsWords as KnowsWords
     from mmalign.encoders.base import Role as Role
+    from mmalign.encoders.base import ShortensEmbeddings as ShortensEmbeddings
     from mmalign.encoders.base import TruncatesTexts as TruncatesTexts
     from mmalign.encoders.base import encode_query as encode_query
     from mmalign.encoders.base import has_patches as has_patches
+    from mmalign.encoders.base import shorten as shorten
     from mmalign.encoders.base import stream_image as stream_image
     from mmalign.encoders.catalog import list_models as list_models
     from mmalign.encoders.dense import cell_weights as cell_weights
@@ -83,9 +85,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "KeepsCalibration",
             "KnowsWords",
             "Role",
+            "ShortensEmbeddings",
             "TruncatesTexts",
             "encode_query",
             "has_patches",
+            "shorten",
             "stream_image",
         ],
         "catalog": ["list_models"],

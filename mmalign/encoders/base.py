@@ -70,7 +70,7 @@ class Encoder(Protocol):
 
     Whoever writes one may inherit from `EncoderBase`, which gives `encode` for any modality and role. What else an
     encoder may be able to do are protocols of their own: `EncodesByRole`, `StreamsImages`, `TruncatesTexts`,
-    `KnowsWords`, `EncodesPatches`, `EncodesBoxes`, `Calibrated` and `KeepsCalibration`.
+    `KnowsWords`, `EncodesPatches`, `EncodesBoxes`, `ShortensEmbeddings`, `Calibrated` and `KeepsCalibration`.
     """
 
     @property
@@ -225,6 +225,37 @@ class KeepsCalibration(Protocol):
     def calibration_path(self) -> Path:
         """Where the calibration of the encoder's fingerprint is kept, or would be."""
         ...
+
+
+@runtime_checkable
+class ShortensEmbeddings(Protocol):
+    """An encoder whose embeddings may be cut to their first components, as those of Matryoshka models are made for."""
+
+    def shortened(self, dim: int) -> Encoder:
+        """Give the same encoder with shorter embeddings.
+
+        Args:
+            dim: How many of the first components are kept, at least 1 and at most the encoder's own `dim`; they are
+                scaled to length 1 again.
+
+        Returns:
+            An encoder of that `dim`, of a fingerprint of its own and of a `name` that loads it again.
+        """
+        ...
+
+
+def shorten(encoder: Encoder, dim: int | None) -> Encoder:
+    """Cut the embeddings of an encoder, where they are wider than asked for and it can.
+
+    Args:
+        encoder: The encoder.
+        dim: The width that is asked for; None for the encoder's own.
+
+    Returns:
+        The shorter one; the encoder itself where there is nothing to cut, or it cannot be.
+    """
+    whole = isinstance(dim, int) and not isinstance(dim, bool) and 1 <= dim < encoder.dim
+    return encoder.shortened(dim) if whole and dim is not None and isinstance(encoder, ShortensEmbeddings) else encoder
 
 
 def encode_query(encoder: Encoder, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:

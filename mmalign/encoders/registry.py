@@ -15,7 +15,7 @@ from mmalign.errors import EncoderSpecError
 
 _FORMS = (
     "lite, open_clip:MODEL/WEIGHTS, open_clip:MODEL@/path/to/checkpoint, open_clip:local-dir:/path, "
-    "open_clip:hf-hub:org/name, st:MODEL, st:/path, lite:/path or adapter:/path"
+    "open_clip:hf-hub:org/name, st:MODEL, st:/path, st:MODEL?dim=WIDTH, lite:/path or adapter:/path"
 )
 _MEMBERS = ("name", "dim", "fingerprint", "modalities", "encode_text", "encode_image")
 
@@ -26,8 +26,9 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     Args:
         spec: `lite` (or a version of it, such as `lite@1`), `open_clip:MODEL/WEIGHTS`,
             `open_clip:MODEL@/path/to/checkpoint`, `open_clip:local-dir:/path`, `open_clip:hf-hub:org/name`,
-            `st:MODEL`, `st:/path`, `lite:/path` and `adapter:/path` (what a training exported); or an object that has
-            what `Encoder` asks for, which is returned as it is.
+            `st:MODEL`, `st:/path`, either with `?dim=WIDTH` behind it for the first components alone, `lite:/path` and
+            `adapter:/path` (what a training exported); or an object that has what `Encoder` asks for, which is returned
+            as it is.
         device: A torch device such as `cpu` or `cuda:1`; None for CUDA where there is one, else the processor.
 
     Returns:
@@ -62,8 +63,19 @@ def load_encoder(spec: str | Encoder, *, device: str | None = None) -> Encoder:
     if colon and rest and family == "st":
         from mmalign.encoders.sentence_transformers import SentenceTransformersEncoder
 
-        return SentenceTransformersEncoder(rest, device=device)
+        model, width = _width(rest)
+        return SentenceTransformersEncoder(model, device=device, dim=width)
     raise EncoderSpecError(f"no encoder is called {spec!r}{_near(name)}; the forms are: {_FORMS}")
+
+
+def _width(rest: str) -> tuple[str, int | None]:
+    """A model, and to which width its embeddings are cut; None for none."""
+    model, mark, width = rest.rpartition("?dim=")
+    if not mark:
+        return rest, None
+    if not model or not width.isascii() or not width.isdigit() or int(width) < 1:
+        raise EncoderSpecError(f"a width is a whole number of at least 1, such as st:MODEL?dim=256, got 'st:{rest}'")
+    return model, int(width)
 
 
 def newer_version(spec: str | None) -> str | None:

@@ -5,6 +5,7 @@ Source: https://github.com/huggingface/sentence-transformers.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,18 +23,23 @@ from mmalign.encoders.texts import check_texts
 from mmalign.errors import InputError, ModelUnavailableError
 from mmalign.utils import Float32Array
 
+# Before the width to which embeddings are cut, in the name of an encoder.
+_WIDTH = "?dim="
+
 
 class SentenceTransformersEncoder(StreamingEncoder):
     """A model of sentence-transformers, for text alone or for text and pictures.
 
-    Embeddings equal the library's `encode` with `normalize_embeddings=True`. On the processor it computes in fp32,
-    whatever the weights are stored in.
+    Embeddings equal the library's `encode` with `normalize_embeddings=True`, and `truncate_dim` where they are cut. On
+    the processor it computes in fp32, whatever the weights are stored in.
 
     Args:
         model: A model's name on the hub, such as `clip-ViT-B-32` or `org/name`, or the path of a folder.
         device: A torch device; None for CUDA where there is one, else the processor.
         precision: `auto` (fp16 arithmetic on CUDA, fp32 elsewhere), `fp32`, `fp16` or `bf16`.
         workers: Threads that decode pictures; None for one a core.
+        dim: How many of the first components of an embedding are kept, which models with Matryoshka embeddings are
+            trained for (Kusupati et al., Matryoshka representation learning, 2022); None for all.
 
     Attributes:
         name: The spec that loads it again.
@@ -42,7 +48,7 @@ class SentenceTransformersEncoder(StreamingEncoder):
 
     Raises:
         ModelUnavailableError: Weights that are missing, unreadable, or out of reach.
-        InputError: A device or precision that this machine does not have.
+        InputError: A device or precision that this machine does not have, or a `dim` that the model does not reach.
 
     Example:
         >>> encoder = SentenceTransformersEncoder("clip-ViT-B-32")  # doctest: +SKIP
@@ -51,7 +57,13 @@ class SentenceTransformersEncoder(StreamingEncoder):
     """
 
     def __init__(
-        self, model: str, *, device: str | None = None, precision: Precision = "auto", workers: int | None = None
+        self,
+        model: str,
+        *,
+        device: str | None = None,
+        precision: Precision = "auto",
+        workers: int | None = None,
+        dim: int | None = None,
     ) -> None:
         self._device = resolve_device(device)
         self._dtype = mixed_dtype(self._device, precision)
@@ -64,7 +76,31 @@ class SentenceTransformersEncoder(StreamingEncoder):
             raise ModelUnavailableError(
                 f"{self.name} encodes {', '.join(map(str, self._model.modalities))}; an encoder has to read text"
             )
+        self._kept: int | None = None
         self.dim = int(self._encode(self._as_text([""]), 1).shape[1])
+        if dim is not None:
+            self._cut(dim)
+
+    def shortened(self, dim: int) -> SentenceTransformersEncoder:
+        """Give the same model with shorter embeddings; see `ShortensEmbeddings`.
+
+        Raises:
+            InputError: `dim` is below 1, or above this encoder's own.
+        """
+        made = copy.copy(self)
+        # That of the longer ones, where somebody has asked for it.
+        made.__dict__.pop("fingerprint", None)
+        made._cut(dim)
+        return made
+
+    def _cut(self, dim: int) -> None:
+        if not 1 <= dim <= self.dim:
+            raise InputError(
+                f"{self.name} gives embeddings of dim {self.dim}, which can be cut to 1 or more, got {dim}"
+            )
+        if dim < self.dim:
+            self.name = f"{self.name.partition(_WIDTH)[0]}{_WIDTH}{dim}"
+            self.dim = self._kept = dim
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,6 +118,8 @@ class SentenceTransformersEncoder(StreamingEncoder):
         # Of models without them, what was encoded before prompts were chosen by role stays as it is.
         if any(self._prompt(role) != self._default_prompt for role in get_args(Role)):
             description["roles"] = [self._prompt(role) for role in get_args(Role)]
+        if self._kept is not None:
+            description["dim"] = self._kept
         return model_fingerprint(self._model.state_dict(), description)
 
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32Array:
@@ -169,9 +207,9 @@ class SentenceTransformersEncoder(StreamingEncoder):
             convert_to_tensor=True,
         )
         # Normalised again in fp32: mixed precision leaves lengths off by 1e-3.
-        array: Float32Array = vectors.float().cpu().numpy()
-        if self._dtype is not None:
-            array /= np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
+        array: Float32Array = vectors.float().cpu().numpy()[:, : self._kept]
+        if self._dtype is not None or self._kept is not None:
+            array = array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
         return array
 
     def _picture_settings(self) -> object:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mmalign.encoders.base import Encoder
+from mmalign.collection import Collection
+from mmalign.encoders.base import Encoder, ShortensEmbeddings, encode_query
 from mmalign.encoders.registry import load_encoder
 from mmalign.encoders.sentence_transformers import SentenceTransformersEncoder
-from mmalign.errors import DecodeError, InputError, ModelUnavailableError
+from mmalign.errors import DecodeError, EncoderMismatchError, EncoderSpecError, InputError, ModelUnavailableError
 from tests.encoders import tiny_models as tiny
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -222,3 +224,68 @@ def test_a_hub_model_without_network_fails_fast_and_says_what_to_do(
     with pytest.raises(ModelUnavailableError, match=r"st:clip-ViT-B-32 is not on this machine .* use `lite`"):
         load_encoder("st:clip-ViT-B-32", device="cpu")
     assert time.perf_counter() - start < 10
+
+
+def test_shorter_embeddings_equal_the_librarys(minilm: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["A dog in the snow.", "", *tiny.sentences(10)]
+    model = SentenceTransformer(str(minilm), device="cpu", local_files_only=True, truncate_dim=100)
+    expected = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    whole = load_encoder(f"st:{minilm}", device="cpu")
+    assert isinstance(whole, ShortensEmbeddings)
+    before = whole.fingerprint
+    for encoder in (load_encoder(f"st:{minilm}?dim=100", device="cpu"), whole.shortened(200).shortened(100)):
+        assert (encoder.name, encoder.dim) == (f"st:{minilm}?dim=100", 100)
+        np.testing.assert_allclose(encoder.encode_text(texts), expected, **TOLERANCE)
+        np.testing.assert_allclose(encode_query(encoder, texts), expected, **TOLERANCE)
+        assert encoder.fingerprint == load_encoder(encoder.name, device="cpu").fingerprint != before
+        assert encoder.fingerprint != whole.shortened(99).fingerprint
+    # The longer one is as it was, and to cut nothing off makes no other encoder.
+    assert (whole.dim, whole.fingerprint, whole.encode_text(["a"]).shape) == (384, before, (1, 384))
+    same = load_encoder(f"st:{minilm}?dim=384", device="cpu")
+    assert (same.name, same.fingerprint) == (f"st:{minilm}", before)
+
+
+def test_pictures_are_cut_alike(clip: Path) -> None:
+    whole = load_encoder(f"st:{clip}", device="cpu")
+    pictures = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)) for i in range(3)]
+    cut = whole.encode_image(pictures)[:, :7]
+    found = load_encoder(f"st:{clip}?dim=7", device="cpu").encode_image(pictures)
+    np.testing.assert_allclose(found, cut / np.linalg.norm(cut, axis=1, keepdims=True), **TOLERANCE)
+
+
+@pytest.mark.parametrize("width", ["0", "-3", "x", "", "1.5", "\u0663"])
+def test_no_width(minilm: Path, width: str) -> None:
+    with pytest.raises(EncoderSpecError, match=r"a width is a whole number of at least 1, such as st:MODEL\?dim=256"):
+        load_encoder(f"st:{minilm}?dim={width}")
+
+
+def test_a_width_that_the_model_does_not_reach(minilm: Path) -> None:
+    with pytest.raises(InputError, match="gives embeddings of dim 384, which can be cut to 1 or more, got 385"):
+        load_encoder(f"st:{minilm}?dim=385", device="cpu")
+
+
+def test_a_collection_of_shorter_embeddings(clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
+    made = Collection.create(tmp_path / "c.mm", encoder=f"st:{clip}", dim=7)
+    made.add(folder, progress=False)
+    collection = Collection.open(tmp_path / "c.mm")
+    assert (collection.dim, collection.description.encoder) == (7, f"st:{clip}?dim=7")
+    ids, kept = collection.embeddings()
+    whole = load_encoder(f"st:{clip}", device="cpu")
+    query = encode_query(whole, ["a red cat"])[0, :7]
+    scores = dict(zip(ids, kept @ (query / np.linalg.norm(query)), strict=True))
+    hits = collection.search("a red cat", k=5)
+    assert [hit.score for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True), abs=2e-3)
+    with pytest.raises(EncoderMismatchError):
+        Collection.open(tmp_path / "c.mm", encoder=f"st:{clip}")
+    assert collection.reencode(f"st:{clip}?dim=9", progress=False).encoded == 5
+    assert (collection.dim, len(collection.search("a red cat", k=5))) == (9, 5)
+    for width in (0, 25, True):
+        with pytest.raises(InputError, match=r"has dim 24, got dim=.*; leave dim out, but to cut"):
+            Collection.create(tmp_path / "d.mm", encoder=f"st:{clip}", dim=width)
