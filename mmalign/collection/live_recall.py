@@ -24,7 +24,7 @@ from mmalign.index import QuerySet, exact_truth, lower_bound
 from mmalign.search import Searcher
 from mmalign.store import Store
 from mmalign.types import Note, gives_json
-from mmalign.utils import Float32Array
+from mmalign.utils import Float32Array, l2_normalize
 
 ENOUGH = 100
 """From so many logged queries of a kind on, an index is measured with these alone. Three quarters of them measure, and
@@ -172,16 +172,18 @@ def _compare(
 ) -> tuple[NDArray[np.float64], int, list[int]]:
     """The recall of each query, how many were answered exactly, and the efforts of the others."""
     store, depths = searcher.store, _depths(logged, searcher)
-    truth = exact_truth(logged.vectors, store.iter_embeddings, int(depths.max()) + _SPARE)
+    # Their length, which may be any where vectors are compared by inner products, changes no neighbour.
+    queries = l2_normalize(logged.vectors)
+    truth = exact_truth(queries, store.iter_embeddings, int(depths.max()) + _SPARE)
     values = np.ones(len(logged))
     exact, efforts = 0, []
     for k in np.unique(depths).tolist():
         places = np.flatnonzero(depths == k)
-        vectors = logged.vectors[places]
+        vectors = queries[places]
         # All have the first kind in common, and with it the others.
         found = searcher.search(vectors, k, min_recall=min_recall, kinds=logged.kinds[places[0]])
         values[places] = replace(truth, scores=truth.scores[places], ids=truth.ids[places]).recall(
-            found.row_ids, k, lookup=_lookup(store, vectors)
+            found.row_ids, k, lookup=_lookup(store, vectors), unit_length=searcher.unit_length
         )
         for how in found.how_each():
             exact += how.exact
@@ -255,6 +257,6 @@ class MeasuredWithLogged:
             # In random order already.
             places = np.flatnonzero(kinds == kind)[:_MOST]
             if len(places) >= ENOUGH and not (kind == "given" and given is not None):
-                asked[kind] = QuerySet(logged.vectors[places])
+                asked[kind] = QuerySet(l2_normalize(logged.vectors[places]))
                 counts[kind] = len(places)
         return replace(held, asked=asked, logged=counts)

@@ -258,3 +258,21 @@ def test_command_line(plain: Collection) -> None:
     assert "query log" not in run.invoke(app, ["info", place]).stdout
     assert run.invoke(app, ["log-queries", place, "--off", "--most", "3"]).exit_code != 0
     assert run.invoke(app, ["index", "--rebuild", "--prune", "--collection", place]).exit_code != 0
+
+
+def test_queries_of_any_length_among_vectors_of_any_length(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = pictures(ROWS, 0) * rng.uniform(0.5, 3, (ROWS, 1)).astype(np.float32)
+    collection = Collection.create(tmp_path / "ip.mm", encoder=None, dim=DIM, metric="ip")
+    collection.add_embeddings([f"v{i}" for i in range(ROWS)], rows)
+    collection.log_queries()
+    asked = pictures(200, 5) * rng.uniform(0.01, 300, (200, 1)).astype(np.float32)
+    collection.search(asked)
+    collection.build_index("IVF32,Flat", progress=False)
+    measured = profile_of(collection.index_manifest)
+    assert measured is not None
+    assert measured.logged == {"given": 200}
+    (check,) = collection.check_live_recall().checks
+    assert check.queries == 200
+    assert check.ok
+    assert check.recall == pytest.approx(found_of(collection, rows, asked, 10), abs=2e-3)
