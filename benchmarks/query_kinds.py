@@ -5,7 +5,7 @@ captions. The queries come from sources that the index was not measured with: se
 words of English and of other languages (the package wordfreq), letters that mean nothing, sums and differences of
 these, and pictures that were grown but not indexed. Each is compared with the exact answer.
 
-python -m benchmarks.query_kinds DATA VECTORS WORK [--rows 100000] [--recipe hnsw --recipe lean] [--queries 400]
+python -m benchmarks.query_kinds DATA VECTORS WORK [--rows 100000] [--recipe hnsw --recipe lean] [--timing]
 
 DATA is the folder of shared data, VECTORS what `benchmarks.vectors` made, WORK where collections are kept. wordfreq is
 asked for by this benchmark alone: pip install wordfreq
@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from benchmarks.results import write
 from mmalign.collection import Collection
 from mmalign.index import lower_bound
+from mmalign.search import Query
 from mmalign.types import SearchResult
 from mmalign.utils import Float32Array, l2_normalize
 
 PROMISES = (0.9, 0.95, 0.98)
 LANGUAGES = ("de", "fr", "es", "it", "pt", "nl", "sv", "fi", "pl", "cs", "hu", "tr", "ru", "el", "ar", "he", "hi", "ko")
-K, CAPTIONED, SEED = 10, 600, 18
+K, CAPTIONED, SEED, TIMED = 10, 600, 18, 40
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 
 
@@ -58,7 +59,7 @@ def texts(data: Path, count: int, rng: np.random.Generator) -> dict[str, list[st
         "keywords": [" ".join(rng.choice(english, int(rng.integers(4, 7)))) for _ in range(count)],
         "other languages, nonsense": some([*foreign, *nonsense]),
         "a + b": [f"{a} + {b}" for a, b in zip(some(nouns + sentences), some(others + nouns), strict=True)],
-        "a - b": [f"{a} - {b}" for a, b in zip(some(nouns + sentences), some(others + nouns), strict=True)],
+        "a - b": [f"{a} - {b}" for a, b in zip(some(nouns + sentences), some(others + nouns), strict=True) if a != b],
     }
 
 
@@ -120,10 +121,39 @@ def ask(collection: Collection, asked: dict[str, Any]) -> dict[str, dict[str, An
     return figures
 
 
+def time_searches(collection: Collection, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Single searches at a promise of 0.95 and exact ones, of vectors and in turn; medians in milliseconds.
+
+    Words are encoded before: what the encoder takes is the same for both.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    every: dict[str, list[float]] = {"promised": [], "exact": []}
+    for kind, queries in asked.items():
+        rows = queries if isinstance(queries, np.ndarray) else embed(collection, queries[:TIMED])
+        kinds = ("given",) if isinstance(queries, np.ndarray) else None
+        searcher = collection._current().searcher()
+        taken: dict[str, list[float]] = {"promised": [], "exact": []}
+        for place in range(min(TIMED, len(rows))):
+            own = kinds or Query(queries[place]).kinds
+            for name, promise in (("promised", 0.95), ("exact", 1.0)):
+                started = time.perf_counter()
+                searcher.search(rows[place : place + 1], K, min_recall=promise, kinds=own)
+                taken[name].append(1000 * (time.perf_counter() - started))
+        for name, values in taken.items():
+            every[name] += values
+        figures[f"{kind}, time of one search"] = as_times(taken)
+        print(kind, figures[f"{kind}, time of one search"], flush=True)
+    return figures | {"all, time of one search": as_times(every)}
+
+
+def as_times(taken: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians, and how many times as long an exact search takes."""
+    promised, exact = (statistics.median(taken[name]) for name in ("promised", "exact"))
+    return {"ms": round(promised, 3), "exact_ms": round(exact, 3), "exact over promised": round(exact / promised, 1)}
+
+
 def embed(collection: Collection, queries: Sequence[str]) -> Float32Array:
     """The vectors of texts, composed ones among them."""
-    from mmalign.search import Query
-
     encoder = collection.encoder
     return np.stack([Query(text).embed(lambda: encoder, dim=collection.dim)[0] for text in queries])
 
@@ -136,15 +166,17 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--recipe", action="append", help="hnsw and lean where none is named")
     parser.add_argument("--queries", type=int, default=400)
+    parser.add_argument("--timing", action="store_true", help="time single searches beside exact ones, too")
     options = parser.parse_args(words)
     options.work.mkdir(parents=True, exist_ok=True)
     asked: dict[str, Any] = texts(options.data, options.queries, np.random.default_rng(SEED))
     asked["pictures"] = np.load(options.vectors / "images-test.npy")[: options.queries].astype(np.float32)
     for recipe in options.recipe or ("hnsw", "lean"):
         collection, figures = make(options.vectors, options.work, options.data, rows=options.rows, recipe=recipe)
-        table = ask(collection, asked)
+        table = ask(collection, asked) | (time_searches(collection, asked) if options.timing else {})
+        size = "" if options.rows == 100_000 else f"_{options.rows}"
         write(
-            f"query_kinds_{recipe}",
+            f"query_kinds_{recipe}{size}",
             f"{options.rows:,} x {collection.dim} grown from real embeddings, {CAPTIONED} with captions, recipe "
             f"{recipe}, {options.queries} fresh queries of each kind, recall@{K}; {figures or 'the index was there'}",
             table,
