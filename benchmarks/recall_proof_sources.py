@@ -99,7 +99,7 @@ def texts(data: Path, count: int, seed: int) -> dict[str, list[str]]:
         "two words": [f"{a} {b}" for a, b in zip(some(words), some(words), strict=True)],
         "other languages, nonsense": some([*foreign, *nonsense]),
         "a + b": [f"{a} + {b}" for a, b in zip(some(nouns + sentences), some(others + nouns), strict=True)],
-        "a - b": [f"{a} - {b}" for a, b in zip(some(nouns + sentences), some(others + nouns), strict=True)],
+        "a - b": [f"{a} - {b}" for a, b in zip(some(nouns + sentences), some(others + nouns), strict=True) if a != b],
     }
 
 
