@@ -223,7 +223,7 @@ def summarise(cases: list[dict[str, Any]]) -> dict[str, Any]:
     return figures
 
 
-def main(words: list[str] | None = None) -> None:
+def main(words: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
@@ -244,6 +244,7 @@ def main(words: list[str] | None = None) -> None:
         write("recall_proof", data, figures)
     else:
         print(json.dumps(figures, indent=2))
+    return figures
 
 
 if __name__ == "__main__":
