@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import index_peers
 from benchmarks.vector_sources import Sources, crop
-from benchmarks.vectors import CROPS, Growth, chunks, profile, unit
-from mmalign.index.recall.ground_truth import exact_truth
+from benchmarks.vectors import CROPS, Growth, profile, unit
 
 faiss = pytest.importorskip("faiss")
 DIM = 24
@@ -87,29 +81,3 @@ def test_edges_fill_free_places_and_nothing_else() -> None:
         assert len(set(held[:count].tolist())) == count
     changed = faiss.deserialize_index(faiss.serialize_index(index))
     np.testing.assert_array_equal(changed.search(queries, 5)[1], index.search(queries, 5)[1])
-
-
-def test_peers_are_built_once_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(4)
-    vectors = unit(rng.normal(size=(1500, DIM)).astype(np.float32)).astype(np.float16)
-    np.save(tmp_path / "base.npy", vectors)
-    for stem in ("queries-train", "queries-tune", "queries-test", "images-tune", "images-test"):
-        np.save(tmp_path / f"{stem}.npy", unit(rng.normal(size=(20, DIM)).astype(np.float32)))
-    for kind, stem in (("text", "queries"), ("image", "images")):
-        for part in ("tune", "test"):
-            truth = exact_truth(np.load(tmp_path / f"{stem}-{part}.npy"), chunks(tmp_path / "base.npy"), 20)
-            np.savez(tmp_path / f"truth-{kind}-{part}.npz", scores=truth.scores, ids=truth.ids)
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(index_peers, "write", lambda name, data, figures: told.update(figures))
-    words = [str(tmp_path), str(tmp_path / "work"), "--only", "mmalign hnsw", "faiss HNSW32,Flat"]
-    index_peers.main(["build", *words])
-    built = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    index_peers.main(["build", *words])
-    assert built == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    index_peers.main(["time", *words, "--turns", "1"])
-    json.dumps(told)
-    for name in ("mmalign hnsw", "faiss HNSW32,Flat"):
-        assert told["recall_(text)"][name] > 0.85
-        assert told["batch_per_s_(text)"][name] > 0
-        assert told["batch_ratio_to_HNSW"][name] > 0
-    assert told["batch_ratio_to_HNSW"]["faiss HNSW32,Flat"] == 1
