@@ -69,7 +69,7 @@ class Peer:
         options: For building; of a factory string, {lists}, {dim}, {half} and {quarter} of the width are filled in.
         effort: FAISS's parameters with {effort} and {width}, or empty where the library takes numbers.
         least: The least effort that means something.
-        most: The largest effort tried.
+        most: The largest effort tried, as far as the library answers; of lists, no more than there are.
         widths: Numbers of candidates that are compared again, by 10 or in all as the library counts; 0 for its own way.
         python: Which environment: `own` or `autofaiss`.
     """
@@ -84,19 +84,24 @@ class Peer:
     python: str = "own"
 
     @property
+    def lists(self) -> bool:
+        """Whether the effort is a number of inverted lists; FAISS's fast scan answers nonsense beyond all of them."""
+        return self.kind == "scann" or self.effort.startswith("nprobe")
+
+    @property
     def mine(self) -> bool:
         """Whether it is mmalign's."""
         return self.kind == "mmalign"
 
 
-def lists(name: str, factory: str, widths: tuple[int, ...] = (0,)) -> Peer:
+def inverted(name: str, factory: str, widths: tuple[int, ...] = (0,)) -> Peer:
     """FAISS's inverted lists of a factory string."""
     effort = "nprobe={effort}" + (",k_factor_rf={width}" if widths != (0,) else "")
     return Peer(name, "faiss", {"factory": factory}, effort, widths=widths)
 
 
 # Candidates by the 10 that are asked for; mmalign's recipes have 8.
-AGAIN = (4, 8, 16)
+AGAIN = (2, 4, 8, 16)
 GRAPH = "efSearch={effort}"
 UNTOLD = "mmalign lean, not told of queries"
 PEERS = (
@@ -104,24 +109,24 @@ PEERS = (
     Peer(UNTOLD, "mmalign", {"recipe": "lean", "told": False}, most=4000),
     Peer("mmalign hnsw", "mmalign", {"recipe": "hnsw", "told": False}, least=K),
     Peer("ScaNN, SOAR", "scann", {"soar": 1.5}, widths=(30, 60, 120)),
-    Peer("vsag HGraph", "vsag", {}, least=K),
+    Peer("vsag HGraph", "vsag", {}, least=K, most=1000),
     Peer("hnswlib M=16", "hnswlib", {"neighbours": 16, "construction": 200}, least=K),
-    lists("FAISS PCA64,IVF,PQ64x4fsr,Refine(SQfp16)", "PCA64,IVF{lists},PQ64x4fsr,Refine(SQfp16)", AGAIN),
-    lists(
+    inverted("FAISS PCA64,IVF,PQ64x4fsr,Refine(SQfp16)", "PCA64,IVF{lists},PQ64x4fsr,Refine(SQfp16)", AGAIN),
+    inverted(
         "FAISS PCA(d/4),IVF,PQ(d/4)x4fsr,Refine(SQfp16)",
         "PCA{quarter},IVF{lists},PQ{quarter}x4fsr,Refine(SQfp16)",
         AGAIN,
     ),
     # OPQ, unlike PCA, takes no mean from the queries, by which PCA changes the order of inner products.
-    lists(
+    inverted(
         "FAISS OPQ(d/4),IVF,PQ(d/4)x4fsr,Refine(SQfp16)",
         "OPQ{quarter}_{quarter},IVF{lists},PQ{quarter}x4fsr,Refine(SQfp16)",
         AGAIN,
     ),
-    lists("FAISS IVF,PQ(d/2)x4fs,RFlat", "IVF{lists},PQ{half}x4fs,RFlat", AGAIN),
-    lists("FAISS IVF,PQ(d/4)x4fs,Refine(SQfp16)", "IVF{lists},PQ{quarter}x4fs,Refine(SQfp16)", AGAIN),
-    lists("FAISS IVF,RaBitQfs,Refine(SQfp16)", "RR{dim},IVF{lists},RaBitQfs,Refine(SQfp16)", (8, 16, 32)),
-    lists("FAISS IVF,Flat", "IVF{lists},Flat"),
+    inverted("FAISS IVF,PQ(d/2)x4fs,RFlat", "IVF{lists},PQ{half}x4fs,RFlat", AGAIN),
+    inverted("FAISS IVF,PQ(d/4)x4fs,Refine(SQfp16)", "IVF{lists},PQ{quarter}x4fs,Refine(SQfp16)", AGAIN),
+    inverted("FAISS IVF,RaBitQfs,Refine(SQfp16)", "RR{dim},IVF{lists},RaBitQfs,Refine(SQfp16)", (8, 16, 32)),
+    inverted("FAISS IVF,Flat", "IVF{lists},Flat"),
     Peer("ScaNN", "scann", {}, widths=(30, 60, 120)),
     Peer("hnswlib M=32", "hnswlib", {"neighbours": 32, "construction": 200}, least=K),
     Peer("usearch M=32, f16", "usearch", {"connectivity": 32, "construction": 200}, least=K),
@@ -132,6 +137,11 @@ PEERS = (
 )
 BEST_MINE, BEST_PEER, RATIO, SPREAD = "mmalign's best", "best peer", "ratio to the best peer", "least and largest ratio"
 TOLD = "lean, what the queries are worth"
+
+
+def lists_of(rows: int) -> int:
+    """How many inverted lists an index of so many rows gets, which is what mmalign's recipes take."""
+    return round(4 * float(rows) ** 0.5)
 
 
 def path_of(work: Path, peer: Peer) -> Path:
@@ -171,7 +181,7 @@ def build(vectors: Path, work: Path, peers: Sequence[Peer], pythons: Mapping[str
     work.mkdir(parents=True, exist_ok=True)
     base = vectors / "base.npy"
     rows, dim = np.load(base, mmap_mode="r").shape
-    count = round(4 * rows**0.5)
+    count = lists_of(rows)
     for peer in peers:
         path = path_of(work, peer)
         if path.exists():
@@ -275,13 +285,12 @@ def around(efforts: Sequence[int], recall_of: Callable[[int], float], targets: S
         return known[i] >= target
 
     chosen: set[int] = set()
+    last = len(efforts) - 1
     for target in targets:
-        low, step = 0, 4
-        # What comes after a doubling is cheap to try; the far end is not.
-        while low + step < len(efforts) and not reaches(low + step, target):
-            low += step
-            step *= 2
-        high = min(len(efforts) - 1, low + step)
+        # Never far beyond what is needed: some libraries answer nonsense where the effort is absurd.
+        low, high = 0, min(4, last)
+        while high < last and not reaches(high, target):
+            low, high = high, min(high + 4, last)
         while low < high:
             middle = (low + high) // 2
             if reaches(middle, target):
@@ -292,9 +301,10 @@ def around(efforts: Sequence[int], recall_of: Callable[[int], float], targets: S
     return [efforts[i] for i in sorted(chosen)]
 
 
-def points_of(worker: Worker, queries: Path, truth: Truth) -> dict[str, Any]:
+def points_of(worker: Worker, queries: Path, truth: Truth, rows: int) -> dict[str, Any]:
     """The points that are timed, by [width, effort, recall], and the memory that the index took."""
-    efforts = [effort for effort in EFFORTS if worker.peer.least <= effort <= worker.peer.most]
+    most = min(worker.peer.most, lists_of(rows)) if worker.peer.lists else worker.peer.most
+    efforts = sorted({effort for effort in EFFORTS if worker.peer.least <= effort < most} | {most})
     families: dict[int, list[tuple[float, float, int]]] = {}
     memory = 0
     for width in worker.peer.widths:
@@ -363,7 +373,7 @@ def take_turns(
                 continue
             with Worker(peer, built[name], pythons[peer.python], dim) as worker:
                 if name not in points:
-                    points[name] = {"peer": name, "stamp": stamps[name], **points_of(worker, queries, truth)}
+                    points[name] = {"peer": name, "stamp": stamps[name], **points_of(worker, queries, truth, rows)}
                     say(file, points[name])
                 line: dict[str, Any] = {"peer": name, "stamp": stamps[name], "turn": turn}
                 chosen = points[name]["points"]

@@ -108,6 +108,16 @@ def test_the_efforts_around_each_recall_are_found(targets: tuple[float, ...]) ->
     assert len(asked) == len(set(asked)) < len(efforts) / 2
     assert around(efforts, lambda effort: 0.01, targets) == efforts[-2:]
     assert efforts[0] in around(efforts, lambda effort: 1.0, targets)
+    # Beyond some effort nothing is found at all, and before it all is.
+    broken = around(efforts, lambda effort: recall_of(effort) if effort < 3000 else 0.0, targets)
+    assert broken == chosen
+
+
+def test_no_more_lists_are_looked_at_than_there_are() -> None:
+    assert index_peers.lists_of(10_000) == 400
+    assert {peer.name for peer in index_peers.PEERS if peer.lists} == {
+        peer.name for peer in index_peers.PEERS if "IVF" in peer.name or peer.kind == "scann"
+    }
 
 
 def test_peers_are_built_once_timed_once_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
