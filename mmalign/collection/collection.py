@@ -17,7 +17,6 @@ from mmalign.collection.checking import check_index, check_items
 from mmalign.collection.description import METRICS, CollectionManifest, CollectionMetric, as_folder
 from mmalign.collection.generation import Generation
 from mmalign.collection.generation_files import LOCK, clear_earlier
-from mmalign.collection.ingest import AddOptions, AddSource
 from mmalign.collection.live_recall import LiveRecall
 from mmalign.collection.opening import make_collection
 from mmalign.collection.query_log import MOST, LoggedQueries, forget_queries, set_logging
@@ -31,7 +30,6 @@ from mmalign.collection.reading import (
     select_columns,
 )
 from mmalign.collection.recheck import RecallCheck, recheck_index
-from mmalign.collection.reencode import Reencode, ReencodeOptions, choose_encoder
 from mmalign.collection.removing import Removal
 from mmalign.collection.searching import SearchOptions, search
 from mmalign.collection.summary import owner_notes, summarize
@@ -478,6 +476,9 @@ class Collection:
             AddInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; what was committed before is kept.
         """
+        # Late: searches should not pay for it.
+        from mmalign.collection.ingest import AddOptions, AddSource
+
         options = AddOptions(
             metadata=metadata,
             prune=prune,
@@ -644,6 +645,9 @@ class Collection:
             ReencodeInterrupted: Ctrl-C; what was encoded is kept.
             StorageError: The disk refused; the collection is as it was, and what was encoded is kept.
         """
+        # Late: searches should not pay for it.
+        from mmalign.collection.reencode import Reencode, ReencodeOptions, choose_encoder
+
         check_flag("drop_missing", drop_missing)
         check_integer("batch_size", batch_size, least=1)
         loaded = load_encoder(choose_encoder(self.path, self.description) if encoder is None else encoder)
